@@ -1,0 +1,123 @@
+"""A camera whose newest frame is always the one you get."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+
+from .errors import ConfigError, FrameError
+from .frames import Frame, FrameSource
+
+__all__ = ["Camera"]
+
+
+class Camera(FrameSource):
+    """A webcam or network stream, read by a thread that keeps only the newest frame. Thread-safe.
+
+    OpenCV queues frames, so that reading at one's own pace shows the past. Here frames that nobody asked for
+    in time are dropped.
+
+    Args:
+        device: Number of the camera (0 is the first), or a URL such as ``rtsp://…`` that OpenCV opens.
+        timeout_s: Longest wait, in seconds, for opening and for each frame. An older frame is never given.
+
+    Raises:
+        ConfigError: ``timeout_s`` is not positive.
+        FrameError: The camera does not open, or gives no frame in time.
+    """
+
+    def __init__(self, device: int | str, *, timeout_s: float = 5.0) -> None:
+        if not 0 < timeout_s < threading.TIMEOUT_MAX:
+            raise ConfigError(f"timeout_s: expected a positive number of seconds, got {timeout_s}.")
+        self.name = f"camera {device}"
+        self._device = device
+        self._timeout_s = timeout_s
+        self._news = threading.Condition()
+        self._newest: Frame | None = None
+        self._ended: str | None = None
+        self._closing = threading.Event()
+        # A daemon that opens the driver itself: one that never returns can then hang neither us nor the exit.
+        self._thread = threading.Thread(target=self._grab, name=f"dcp {self.name}", daemon=True)
+        self._thread.start()
+        try:
+            with self._news:
+                self._wait_for_frame()
+        except FrameError:
+            self.close()
+            raise
+
+    def read(self) -> Frame:
+        """Give the newest frame that was not given before; wait for it if need be.
+
+        Raises:
+            FrameError: None came in time, the camera stopped, or it is closed.
+        """
+        with self._news:
+            if self._newest is not None and self._newest.age_ms > self._timeout_s * 1000:
+                self._newest = None
+            frame = self._wait_for_frame()
+            self._newest = None
+            return frame
+
+    def __iter__(self) -> Iterator[Frame]:
+        while True:
+            yield self.read()
+
+    def close(self) -> None:
+        """Stop the thread and free the camera. Waits for the driver's read, but at most ``timeout_s``."""
+        self._closing.set()
+        with self._news:
+            self._ended = "it is closed"
+            self._newest = None
+            self._news.notify_all()
+        self._thread.join(self._timeout_s)
+
+    def _wait_for_frame(self) -> Frame:
+        self._news.wait_for(lambda: self._newest is not None or self._ended is not None, self._timeout_s)
+        if self._newest is None:
+            why = self._ended or f"no frame came within {self._timeout_s:g} s"
+            raise FrameError(f"expected a frame from {self.name}, but {why}. Try `dcp doctor`.")
+        return self._newest
+
+    def _grab(self) -> None:
+        capture = _open(self._device, self._timeout_s)
+        try:
+            if not capture.isOpened():
+                self._end("it does not open: wrong number or address, in use elsewhere, or no permission")
+            index = 0
+            while not self._closing.is_set() and self._ended is None:
+                given, image_bgr = capture.read()
+                if not given:
+                    self._end("it stopped giving frames")
+                    break
+                captured_at = time.monotonic()
+                image_rgb = np.asarray(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), np.uint8)
+                self._publish(Frame(image_rgb, captured_at, self.name, index))
+                index += 1
+        except cv2.error as error:
+            self._end(f"OpenCV failed ({error.err})")
+        finally:
+            capture.release()
+
+    def _publish(self, frame: Frame) -> None:
+        with self._news:
+            if self._ended is None:
+                self._newest = frame
+                self._news.notify_all()
+
+    def _end(self, why: str) -> None:
+        with self._news:
+            self._ended = self._ended or why
+            self._news.notify_all()
+
+
+def _open(device: int | str, timeout_s: float) -> cv2.VideoCapture:
+    if isinstance(device, int):
+        return cv2.VideoCapture(device)
+    timeout_ms = int(timeout_s * 1000)
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
+    return cv2.VideoCapture(device, cv2.CAP_FFMPEG, limits)

@@ -1,0 +1,283 @@
+"""The contract: what bundle and model repository share, stated once.
+
+Training states it, ``export/`` writes it into ``manifest.json`` and renders Triton's ``config.pbtxt`` from it, and the SDK
+checks it against the ONNX session, the file hashes and the server's own metadata before the first frame. No tensor name, shape
+or label is typed anywhere else.
+
+Nothing here assumes a picture except :class:`ImagePreprocessing`: the rest describes named tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .errors import BundleError
+
+SCHEMA_VERSION = 1
+"""Version of ``manifest.json`` that this package reads and writes."""
+
+MANIFEST_FILE = "manifest.json"
+DEVICE_GRAPH_FILE = "device.onnx"
+MODEL_CARD_FILE = "MODEL_CARD.md"
+
+DIGEST_PARAMETER = "contract_digest"
+"""Key under ``parameters`` in Triton's model configuration; its value is :attr:`Contract.digest`."""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+DType = Literal["uint8", "uint16", "float32"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class TensorSpec(_Frozen):
+    """One named tensor of one picture. The batch dimension comes first on every wire and is not written here."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
+    """Name in the ONNX graph and in Triton's configuration."""
+    dtype: DType
+    """Element type."""
+    shape: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
+    """Sizes without the batch."""
+    layout: Name
+    """Meaning of the axes, e.g. ``CHW``."""
+    low: float
+    """Smallest value allowed, inclusive."""
+    high: float
+    """Largest value allowed, inclusive."""
+    order: Literal["any", "strictly_ascending"] = "any"
+    """``strictly_ascending``: values grow along the last axis, so none appears twice."""
+
+    @model_validator(mode="after")
+    def _range(self) -> Self:
+        if not self.low <= self.high:
+            raise ValueError(f"tensor {self.name!r}: low {self.low} is above high {self.high}")
+        if self.dtype != "float32":
+            info = np.iinfo(self.dtype)
+            if self.low < info.min or self.high > info.max:
+                raise ValueError(f"tensor {self.name!r}: range [{self.low}, {self.high}] does not fit {self.dtype}")
+        return self
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one picture's tensor."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def violation(self, value: object) -> str | None:
+        """Say why ``value`` (expected: ``(N, *shape)`` with N >= 1) breaks this specification; None if it does not.
+
+        The sentence holds types and shapes, never values.
+        """
+        if not isinstance(value, np.ndarray):
+            return f"{self.name}: expected a numpy array, got {type(value).__name__}"
+        if value.dtype != np.dtype(self.dtype):
+            return f"{self.name}: expected {self.dtype}, got {value.dtype}"
+        if value.ndim != len(self.shape) + 1 or value.shape[0] < 1 or value.shape[1:] != self.shape:
+            return f"{self.name}: expected shape (N, {', '.join(map(str, self.shape))}), got {value.shape}"
+        if not bool(np.all((value >= self.low) & (value <= self.high))):  # false for NaN too
+            return f"{self.name}: a value lies outside [{self.low:g}, {self.high:g}] or is not a number"
+        if self.order == "strictly_ascending" and bool(np.any(value[..., 1:] <= value[..., :-1])):
+            return f"{self.name}: values must be strictly ascending and unique"
+        return None
+
+
+class ImagePreprocessing(_Frozen):
+    """How a frame becomes the device graph's input. Cropping and resizing happen on uint8; normalising inside the graph."""
+
+    kind: Literal["image"] = "image"
+    size_px: Annotated[int, Field(ge=8, le=4096)]
+    """Side S of the square that the graph takes."""
+    crop: Literal["centre_square"] = "centre_square"
+    """The largest centred square is kept."""
+    interpolation: Literal["area"] = "area"
+    """OpenCV's INTER_AREA when shrinking, INTER_LINEAR when enlarging."""
+    colour: Literal["RGB"] = "RGB"
+    mean: tuple[float, float, float]
+    """Per colour, on pixels scaled to 0..1; subtracted inside the graph."""
+    std: Annotated[tuple[float, float, float], Field()]
+    """Per colour, on pixels scaled to 0..1; divided by inside the graph."""
+
+
+class Pruning(_Frozen):
+    """What is thrown away on the device, and how the rest is packed."""
+
+    rule: Literal["dynamic", "random", "none"]
+    """``dynamic``: the pruner's scores of this very picture; ``random``: a fresh random choice; ``none``: all channels stay."""
+    pruner: Literal["light", "paper"] | None
+    """Architecture of the pruner; None where there is none."""
+    channels: Annotated[int, Field(ge=1, le=65535)]
+    """C, channels of the client network's output."""
+    kept: Annotated[int, Field(ge=1)]
+    """k = C - round(ratio C), channels that leave the device, the same number for every picture."""
+    ratio: Annotated[float, Field(ge=0, lt=1)]
+    """r, share of channels that is removed."""
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    """One step of the quantiser: activation = scale x uint8. One static number, since a per-picture one would leak."""
+
+    @model_validator(mode="after")
+    def _kept_follows_from_ratio(self) -> Self:
+        expected = kept_channels(self.channels, self.ratio)
+        if self.kept != expected:
+            raise ValueError(f"ratio {self.ratio} of {self.channels} channels keeps {expected}, not {self.kept}")
+        if self.rule == "none" and self.kept != self.channels:
+            raise ValueError("rule 'none' keeps every channel: ratio must be 0")
+        if (self.pruner is None) != (self.rule != "dynamic"):
+            raise ValueError("rule 'dynamic' has a pruner, the other rules have none")
+        return self
+
+
+class Attribute(_Frozen):
+    """Something that a picture shows and that a classifier can name."""
+
+    name: Name
+    labels: Annotated[tuple[Name, ...], Field(min_length=2)]
+    """Class names; the position is the class number."""
+
+    @model_validator(mode="after")
+    def _unique(self) -> Self:
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"attribute {self.name!r} has a label twice: {self.labels}")
+        return self
+
+
+class TaskHead(_Frozen):
+    """The remote half, as Triton knows it."""
+
+    model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$", max_length=64)]
+    """Triton model name."""
+    version: Annotated[int, Field(ge=1)]
+    """Triton model version: the folder under the model's."""
+    sha256: Sha256
+    """Hash of the head's ``model.onnx``."""
+    max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
+
+
+class Contract(_Frozen):
+    """All that device and server must agree on. Its digest pairs a bundle with a head."""
+
+    task: Attribute
+    """What the server answers."""
+    sensitive: Attribute
+    """What the server should not learn. Measured in the privacy report, not promised by this field."""
+    preprocessing: ImagePreprocessing
+    pruning: Pruning
+    device_sha256: Sha256
+    """Hash of ``device.onnx``."""
+    input: TensorSpec
+    """What goes into the device graph."""
+    payload: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
+    """All that leaves the device: outputs of the device graph, inputs of the task head, in this order."""
+    answer: TensorSpec
+    """What the task head returns: probabilities."""
+    head: TaskHead
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.answer.shape != (len(self.task.labels),):
+            raise ValueError(
+                f"answer has shape {self.answer.shape}, but task {self.task.name!r} has {len(self.task.labels)} labels"
+            )
+        names = [t.name for t in (self.input, *self.payload, self.answer)]
+        if len(set(names)) != len(names):
+            raise ValueError(f"a tensor name appears twice: {names}")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical JSON of this contract (sorted keys, no spaces): 64 hexadecimal digits."""
+        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes that leave the device for one picture, without the protocol's framing. Constant by design."""
+        return sum(t.nbytes for t in self.payload)
+
+    @property
+    def dense_bytes(self) -> int:
+        """Bytes of the unpruned float32 activations of one picture, for comparison."""
+        features = self.payload[-1]
+        return 4 * self.pruning.channels * math.prod(features.shape[1:])
+
+
+class Provenance(_Frozen):
+    """Where a bundle comes from. Not part of the digest: it says how, not what."""
+
+    created: Name
+    """UTC time of the export, ISO 8601."""
+    recipe: Name
+    """Name of the training recipe."""
+    commit: Name
+    """Git commit of the code that trained it, or ``unknown``."""
+    seed: int
+    checkpoint_sha256: Sha256
+    versions: dict[Name, Name]
+    """Versions of the packages that wrote the graphs."""
+
+
+class Manifest(_Frozen):
+    """``manifest.json`` of a bundle."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: Name
+    contract: Contract
+    provenance: Provenance
+
+    @classmethod
+    def load(cls, bundle: Path) -> Manifest:
+        """Read and check the manifest of the bundle folder ``bundle``.
+
+        Raises:
+            BundleError: The folder or the manifest is missing, is not JSON, or does not fit the schema.
+        """
+        path = bundle / MANIFEST_FILE
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise BundleError(
+                f"expected a bundle folder with {MANIFEST_FILE} at {bundle}, got {type(error).__name__}. "
+                "Give the folder that export/to_onnx.py wrote."
+            ) from error
+        try:
+            raw = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise BundleError(f"{path} is not JSON: {error}. Copy the bundle again.") from error
+        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        if version != SCHEMA_VERSION:
+            raise BundleError(
+                f"{path} has schema version {version!r}, this package reads {SCHEMA_VERSION}. "
+                "Install the dcp_sdk release that the bundle was exported with, or export it again."
+            )
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "manifest"
+            raise BundleError(
+                f"{path} does not fit the schema at {where}: {first['msg']} ({error.error_count()} problem(s)). "
+                "Do not edit a manifest by hand; export the bundle again."
+            ) from error
+
+    def save(self, bundle: Path) -> None:
+        """Write ``manifest.json`` into ``bundle``."""
+        (bundle / MANIFEST_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def kept_channels(channels: int, ratio: float) -> int:
+    """K = C - round(r C), at least 1 (section 3 of the paper; round half to even)."""
+    return max(1, channels - round(ratio * channels))
+
+
+def sha256_file(path: Path) -> str:
+    """SHA-256 of a file as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,114 @@
+"""A frame: one picture with its capture time. What it can be made from, and what gives many of them."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import cv2
+import numpy as np
+
+from .errors import FrameError
+from .preprocess import Image, check_frame
+
+__all__ = ["Frame", "FrameLike", "FrameSource", "as_frame", "load_image"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One picture and where it comes from."""
+
+    image_rgb: Image
+    """uint8 ``(H, W, 3)``, RGB."""
+    captured_at: float
+    """Value of ``time.monotonic()``, in seconds, when the picture was taken, or else read."""
+    source: str
+    """Name of the camera, file or caller."""
+    index: int = 0
+    """Position in the source, from 0. A camera's numbers have gaps where frames were dropped."""
+
+    @property
+    def age_ms(self) -> float:
+        """Milliseconds since the capture."""
+        return (time.monotonic() - self.captured_at) * 1000
+
+
+FrameLike = str | PathLike[str] | bytes | Image | Frame
+"""What ``predict`` takes: path or bytes of a picture file, RGB array uint8 ``(H, W, 3)``, or a frame."""
+
+
+class FrameSource(ABC):
+    """Frames one after another. Closes itself at the end of a ``with`` block."""
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Give the frames in order.
+
+        Raises:
+            FrameError: A frame is not a picture, or none came.
+        """
+
+    def close(self) -> None:  # noqa: B027 - most sources hold nothing open
+        """Let go of files and devices. May be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def load_image(picture: str | PathLike[str] | bytes) -> Image:
+    """Decode a picture file. Grey and transparent ones become RGB, and EXIF orientation is applied.
+
+    Args:
+        picture: Path of the file, or its bytes. Any format that OpenCV reads.
+
+    Returns:
+        uint8 ``(H, W, 3)``, RGB.
+
+    Raises:
+        FrameError: The file is missing, empty, or not a picture.
+    """
+    if isinstance(picture, bytes):
+        data, name = picture, f"{len(picture)} bytes"
+    else:
+        name = fspath(picture)
+        try:
+            data = Path(picture).read_bytes()
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+            raise FrameError(f"expected a picture file at {name!r}, got {type(error).__name__}.") from error
+    if not data:
+        raise FrameError(f"expected a picture, got an empty file ({name}).")
+    try:
+        image_bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error as error:
+        raise FrameError(f"expected a picture, got something that OpenCV cannot decode ({name}).") from error
+    if image_bgr is None:
+        raise FrameError(
+            f"expected a picture, got something that is none ({name}). JPEG, PNG, WebP, BMP and TIFF work."
+        )
+    return np.asarray(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def as_frame(picture: FrameLike) -> Frame:
+    """Turn whatever ``predict`` takes into a frame.
+
+    Raises:
+        FrameError: It is not a picture.
+    """
+    if isinstance(picture, Frame):
+        return picture
+    if isinstance(picture, bytes):
+        return Frame(load_image(picture), time.monotonic(), "bytes")
+    if isinstance(picture, str | PathLike):
+        return Frame(load_image(picture), time.monotonic(), fspath(picture))
+    return Frame(check_frame(picture), time.monotonic(), "array")

@@ -1,0 +1,63 @@
+"""From pixels to payload in one ONNX Runtime session: unpruned activations never exist outside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .config import Device
+from .contract import DEVICE_GRAPH_FILE, Contract
+from .runtime import Graph, Provider
+
+__all__ = ["Obfuscator", "Payload"]
+
+Payload = tuple[npt.NDArray[Any], ...]
+"""Arrays ``(N, *shape)`` in the order of ``contract.payload``: all that a server ever receives."""
+
+
+class Obfuscator:
+    """The device graph: normalise, client network, pruner, hard mask, pack, quantise. Thread-safe.
+
+    Args:
+        bundle: Folder of the bundle.
+        contract: The bundle's contract; it names the graph's hash and tensors.
+        device: ``cpu``; ``cuda``, every node on the GPU or an error; ``auto``, CUDA if it works.
+        threads: CPU threads of one run; None leaves the number to ONNX Runtime.
+
+    Raises:
+        BundleError: ``device.onnx`` is missing, edited, or not what the contract says.
+        RuntimeUnavailable: ``device="cuda"``, and CUDA cannot run the whole graph.
+        ConfigError: ``device`` or ``threads`` makes no sense.
+    """
+
+    def __init__(
+        self, bundle: Path, contract: Contract, *, device: Device = "auto", threads: int | None = None
+    ) -> None:
+        self._input = contract.input.name
+        self._graph = Graph(
+            bundle / DEVICE_GRAPH_FILE,
+            contract.device_sha256,
+            inputs=(contract.input,),
+            outputs=contract.payload,
+            device=device,
+            threads=threads,
+        )
+
+    @property
+    def provider(self) -> Provider:
+        """What the graph really runs on."""
+        return self._graph.provider
+
+    def run(self, pixels: npt.NDArray[np.uint8]) -> Payload:
+        """Compute the payload of a batch.
+
+        Args:
+            pixels: uint8 ``(N, S, S, 3)``, RGB, as ``preprocess`` gives them.
+
+        Raises:
+            BundleError: The graph failed.
+        """
+        return self._graph.run({self._input: pixels})

@@ -1,0 +1,140 @@
+"""What a caller gets back, and how it is read from the server's answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .contract import Contract
+from .errors import ServerRejected
+from .frames import Frame
+from .obfuscate import Payload
+from .runtime import Provider
+
+__all__ = ["Prediction", "Timings", "decode_answer", "make_predictions"]
+
+_SUM_TOLERANCE = 1e-3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Milliseconds in each stage of one request; in a batch, of the whole batch."""
+
+    capture_ms: float
+    """Waiting for the camera, or reading and decoding the file; 0 for an array."""
+    preprocess_ms: float
+    """Crop and resize."""
+    obfuscate_ms: float
+    """Device graph: client network, pruner, hard mask, packing."""
+    guard_ms: float
+    """Checking the payload against the contract."""
+    network_ms: float
+    """Request to answer, the task head's work included."""
+    decode_ms: float
+    """Checking the answer."""
+    total_ms: float
+    """From the call to the result."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """The task head's answer for one picture, and what it cost."""
+
+    label: str
+    """The most probable class."""
+    index: int
+    """Its number in the contract's ``task.labels``."""
+    probabilities: Mapping[str, float]
+    """Probability of each label, in the contract's order; they sum to 1."""
+    kept_channels: tuple[int, ...]
+    """The channels that left the device, ascending; empty if the contract has no tensor for them."""
+    bytes_sent: int
+    """Bytes of the payload tensors of this picture, without the protocol's framing."""
+    frame_age_ms: float
+    """Milliseconds from the frame's capture to this result."""
+    timings: Timings
+    provider: Provider
+    """What the device graph ran on."""
+    server: str
+    """Who answered."""
+
+    @property
+    def probability(self) -> float:
+        """Probability of :attr:`label`."""
+        return self.probabilities[self.label]
+
+
+def decode_answer(contract: Contract, answer: object, batch: int) -> npt.NDArray[np.float32]:
+    """Check the server's answer.
+
+    Args:
+        contract: States the answer's type, shape and range.
+        answer: Should be float32 ``(batch, classes)``, each row summing to 1.
+        batch: Pictures that were sent.
+
+    Raises:
+        ServerRejected: It is something else. The message holds types and shapes, never values.
+    """
+    expected = "expected the paired task head's probabilities"
+    if violation := contract.answer.violation(answer):
+        raise ServerRejected(f"{expected}, got {violation}. Look into the server's log.")
+    probabilities: npt.NDArray[Any] = np.asarray(answer)
+    if len(probabilities) != batch:
+        raise ServerRejected(
+            f"{expected} of {batch} picture(s), got {len(probabilities)}. Look into the server's log."
+        )
+    if bool(np.any(np.abs(probabilities.sum(axis=-1, dtype=np.float64) - 1) > _SUM_TOLERANCE)):
+        raise ServerRejected(f"{expected}, got rows that do not sum to 1. Look into the server's log.")
+    return probabilities
+
+
+def make_predictions(
+    contract: Contract,
+    frames: Sequence[Frame],
+    payload: Payload,
+    probabilities: npt.NDArray[np.float32],
+    timings: Timings,
+    *,
+    provider: Provider,
+    server: str,
+) -> list[Prediction]:
+    """Put together what is known about each picture of a batch.
+
+    Args:
+        contract: Names the labels.
+        frames: The N pictures.
+        payload: What was sent, arrays ``(N, *shape)``.
+        probabilities: float32 ``(N, classes)``, from :func:`decode_answer`.
+        timings: Of the batch.
+        provider: What the device graph ran on.
+        server: Who answered.
+    """
+    labels = contract.task.labels
+    kept = _kept_channels(contract, payload)
+    return [
+        Prediction(
+            label=labels[index],
+            index=index,
+            probabilities=dict(zip(labels, row.tolist(), strict=True)),
+            kept_channels=tuple(channels),
+            bytes_sent=sum(tensor[0].nbytes for tensor in payload),
+            frame_age_ms=frame.age_ms,
+            timings=timings,
+            provider=provider,
+            server=server,
+        )
+        for frame, row, channels, index in zip(
+            frames, probabilities, kept, probabilities.argmax(axis=-1).tolist(), strict=True
+        )
+    ]
+
+
+def _kept_channels(contract: Contract, payload: Payload) -> list[list[int]]:
+    for spec, tensor in zip(contract.payload, payload, strict=True):
+        if spec.order == "strictly_ascending":
+            return [row.ravel().tolist() for row in tensor]
+    return [[] for _ in payload[0]]

@@ -1,0 +1,208 @@
+"""ONNX Runtime: open a verified graph on the device that was asked for, all of it or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import hashlib
+import io
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as _ort
+
+from .config import Device
+from .contract import TensorSpec
+from .errors import BundleError, ConfigError, RuntimeUnavailable
+
+__all__ = ["Graph", "Provider", "why_no_cuda"]
+
+Provider = Literal["cpu", "cuda"]
+"""What a graph really runs on."""
+
+# ONNX Runtime's exceptions have no common base of their own.
+_ORT_ERRORS = (
+    _ort.EPFail,
+    _ort.EngineError,
+    _ort.Fail,
+    _ort.InvalidArgument,
+    _ort.InvalidGraph,
+    _ort.InvalidProtobuf,
+    _ort.NoModel,
+    _ort.NoSuchFile,
+    _ort.NotImplemented,
+    _ort.RuntimeException,
+    RuntimeError,
+    ValueError,
+)
+_ONNX_TYPES = {"tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(float)": "float32"}
+_INSTALL_CUDA = "Run: pip install 'dcp-private-client[cuda]', or choose device='cpu'."
+
+
+class Graph:
+    """One ONNX graph, known by its hash, with exactly the tensors that it should have. Thread-safe.
+
+    Args:
+        path: The ``.onnx`` file; weights inside, no external data.
+        sha256: Hash that the file must have. The bytes that were hashed are the bytes that are run.
+        inputs: Tensors that the graph takes: these and no others.
+        outputs: Tensors that the graph gives: these and no others.
+        device: ``cpu``; ``cuda``, every node on the GPU; ``auto``, CUDA if it works.
+        threads: CPU threads of one run; None leaves the number to ONNX Runtime.
+
+    Raises:
+        BundleError: The file is missing, has another hash, is no ONNX graph or has other tensors.
+        RuntimeUnavailable: ``device="cuda"``, and CUDA cannot run the whole graph.
+        ConfigError: ``device`` or ``threads`` makes no sense.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        sha256: str,
+        *,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        device: Device = "auto",
+        threads: int | None = None,
+    ) -> None:
+        if device not in ("auto", "cpu", "cuda"):
+            raise ConfigError(f"device: expected 'auto', 'cpu' or 'cuda', got {device!r}.")
+        if threads is not None and threads < 1:
+            raise ConfigError(f"threads: expected at least 1, or None, got {threads}.")
+        graph = _read_verified(path, sha256)
+        self._session, self.provider = _open_session(graph, path, device, threads)
+        self._outputs = [spec.name for spec in outputs]
+        _check_tensors(path, "inputs", self._session.get_inputs(), inputs)
+        _check_tensors(path, "outputs", self._session.get_outputs(), outputs)
+        self._path = path
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], ...]:
+        """Run the graph.
+
+        Args:
+            inputs: Array ``(N, *shape)`` per input name.
+
+        Returns:
+            Arrays ``(N, *shape)`` in the order of ``outputs``.
+
+        Raises:
+            BundleError: The graph failed.
+        """
+        try:
+            return tuple(self._session.run(self._outputs, dict(inputs)))
+        except _ORT_ERRORS as error:
+            raise BundleError(
+                f"{self._path} failed while running ({type(error).__name__}). Export it again."
+            ) from error
+
+
+def why_no_cuda() -> str | None:
+    """Say what keeps ONNX Runtime from using CUDA here, and how to mend it; None if all libraries load.
+
+    ONNX Runtime itself falls back to the CPU without a word to its caller, so the libraries that it needs are
+    opened one by one here.
+    """
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return f"this onnxruntime {ort.__version__} is built without CUDA. {_INSTALL_CUDA}"
+    windows = sys.platform == "win32"
+    try:
+        ctypes.CDLL("nvcuda.dll" if windows else "libcuda.so.1")
+    except OSError as error:
+        return f"no NVIDIA driver ({error}). Install the driver, or choose device='cpu'."
+    with contextlib.redirect_stdout(
+        io.StringIO()
+    ):  # it prints what it cannot find; the next lines say it better
+        ort.preload_dlls()
+    libraries = Path(ort.__file__).parent / "capi"
+    prefix, suffix = ("", ".dll") if windows else ("lib", ".so")
+    try:
+        ctypes.CDLL(str(libraries / f"{prefix}onnxruntime_providers_shared{suffix}"), ctypes.RTLD_GLOBAL)
+        ctypes.CDLL(str(libraries / f"{prefix}onnxruntime_providers_cuda{suffix}"))
+    except OSError as error:
+        return f"a CUDA library is missing ({error}). {_INSTALL_CUDA}"
+    return None
+
+
+def _read_verified(path: Path, sha256: str) -> bytes:
+    try:
+        graph = path.read_bytes()
+    except OSError as error:
+        raise BundleError(
+            f"expected a graph at {path}, got {type(error).__name__}. Copy the bundle again."
+        ) from error
+    actual = hashlib.sha256(graph).hexdigest()
+    if actual != sha256:
+        raise BundleError(
+            f"{path}: expected SHA-256 {sha256[:12]}…, got {actual[:12]}…. "
+            "The file is not the one that was exported; copy the bundle again."
+        )
+    return graph
+
+
+def _open_session(
+    graph: bytes, path: Path, device: Device, threads: int | None
+) -> tuple[ort.InferenceSession, Provider]:
+    if device != "cpu":
+        try:
+            return _cuda_session(graph, path, threads), "cuda"
+        except RuntimeUnavailable:
+            if device == "cuda":
+                raise
+    try:
+        session = ort.InferenceSession(graph, _options(threads), providers=["CPUExecutionProvider"])
+    except _ORT_ERRORS as error:
+        raise BundleError(
+            f"{path} is not a graph that onnxruntime {ort.__version__} runs: {error}"
+        ) from error
+    return session, "cpu"
+
+
+def _cuda_session(graph: bytes, path: Path, threads: int | None) -> ort.InferenceSession:
+    expected = f"device 'cuda' means that all of {path.name} runs on CUDA, but"
+    if reason := why_no_cuda():
+        raise RuntimeUnavailable(f"{expected} {reason}")
+    options = _options(threads)
+    options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    # TF32 would move scores by 1e-3 and with them the hard threshold.
+    providers = [("CUDAExecutionProvider", {"use_tf32": "0"})]
+    try:
+        session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
+    except _ORT_ERRORS as error:
+        raise RuntimeUnavailable(f"{expected} ONNX Runtime says: {error} {_INSTALL_CUDA}") from error
+    if "CUDAExecutionProvider" not in session.get_providers():
+        raise RuntimeUnavailable(f"{expected} the session got {session.get_providers()}. {_INSTALL_CUDA}")
+    return session
+
+
+def _options(threads: int | None) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors; everything below is for people who write graphs
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def _check_tensors(path: Path, what: str, actual: Sequence[ort.NodeArg], specs: Sequence[TensorSpec]) -> None:
+    found = {node.name: node for node in actual}
+    if set(found) != {spec.name for spec in specs}:
+        raise BundleError(
+            f"{path}: expected the {what} {[spec.name for spec in specs]}, got {sorted(found)}."
+        )
+    for spec in specs:
+        node = found[spec.name]
+        dtype = _ONNX_TYPES.get(node.type, node.type)
+        if dtype != np.dtype(spec.dtype).name or tuple(node.shape[1:]) != spec.shape:
+            raise BundleError(
+                f"{path}: expected {spec.name} to be {spec.dtype} (N, {', '.join(map(str, spec.shape))}), "
+                f"got {dtype} {tuple(node.shape)}. Export the bundle again."
+            )
+        if isinstance(node.shape[0], int):
+            raise BundleError(
+                f"{path}: {spec.name} has a fixed batch of {node.shape[0]}; export it with a free batch."
+            )

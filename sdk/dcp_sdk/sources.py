@@ -1,0 +1,131 @@
+"""Many frames: folders, videos, arrays; and the choice of a source by what the caller names."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from os import PathLike
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .camera import Camera
+from .errors import FrameError
+from .frames import Frame, FrameSource, load_image
+from .preprocess import Image, check_frame
+
+__all__ = ["Arrays", "Folder", "SourceLike", "Video", "open_source"]
+
+PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""File names that :class:`Folder` takes for pictures."""
+
+SourceLike = int | str | PathLike[str] | Iterable[Image | Frame] | FrameSource
+"""What ``stream`` takes: camera number or URL, video, folder of pictures, arrays or frames, or a source."""
+
+
+class Arrays(FrameSource):
+    """Any iterable of RGB arrays (uint8 ``(H, W, 3)``) or frames; read lazily, once."""
+
+    def __init__(self, arrays: Iterable[Image | Frame]) -> None:
+        self._arrays = arrays
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, item in enumerate(self._arrays):
+            if isinstance(item, Frame):
+                yield item
+            else:
+                yield Frame(check_frame(item), time.monotonic(), "array", index)
+
+
+class Folder(FrameSource):
+    """All pictures of a folder, sorted by name; folders inside it are not entered.
+
+    Args:
+        path: The folder.
+
+    Raises:
+        FrameError: It is no folder, or holds no picture.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        folder = Path(path)
+        if not folder.is_dir():
+            raise FrameError(f"expected a folder of pictures at {folder}, got nothing of the kind.")
+        self.paths = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
+        """Paths of the pictures, in the order in which they are read."""
+        if not self.paths:
+            raise FrameError(
+                f"expected pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) in {folder}, got none."
+            )
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index, path in enumerate(self.paths):
+            yield Frame(load_image(path), time.monotonic(), str(path), index)
+
+
+class Video(FrameSource):
+    """All frames of a video file, in order, as fast as they are asked for; each iteration starts anew.
+
+    Args:
+        path: The file, in any format that OpenCV reads.
+
+    Raises:
+        FrameError: The file is missing, or is not a video.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FrameError(f"expected a video file at {self.path}, got none.")
+
+    def __iter__(self) -> Iterator[Frame]:
+        capture = cv2.VideoCapture(str(self.path))
+        try:
+            index = 0
+            while True:
+                given, image_bgr = capture.read()
+                if not given:
+                    break
+                image_rgb = np.asarray(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), np.uint8)
+                yield Frame(image_rgb, time.monotonic(), str(self.path), index)
+                index += 1
+        finally:
+            capture.release()
+        if index == 0:
+            raise FrameError(
+                f"expected a video at {self.path}, got a file without a frame that OpenCV can read."
+            )
+
+
+def open_source(source: SourceLike) -> FrameSource:
+    """Choose the source that ``source`` names. A number is a camera, a text with ``://`` a network camera.
+
+    Args:
+        source: See :data:`SourceLike`. A source is given back as it is.
+
+    Raises:
+        FrameError: It cannot be opened, or is a single picture.
+    """
+    if isinstance(source, FrameSource):
+        return source
+    if isinstance(source, int):
+        return Camera(source)
+    if isinstance(source, str) and "://" in source:
+        return Camera(source)
+    if isinstance(source, str | PathLike):
+        path = Path(source)
+        if path.is_dir():
+            return Folder(path)
+        if path.suffix.lower() in PICTURE_SUFFIXES:
+            raise FrameError(
+                f"expected a camera, video or folder, got the picture {path}. Use predict for one picture."
+            )
+        return Video(path)
+    if isinstance(source, np.ndarray) and source.ndim < 4:
+        raise FrameError(
+            f"expected many pictures, got an array of shape {source.shape}. Use predict for one picture."
+        )
+    if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray | memoryview):
+        return Arrays(source)
+    raise FrameError(f"expected a camera, video, folder or pictures, got {type(source).__name__}.")

@@ -1,0 +1,120 @@
+"""Predictions, contracts and findings as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields
+
+from rich.table import Table
+from rich.text import Text
+
+from .contract import Manifest, TensorSpec
+from .doctor import Finding, State
+from .predictions import Prediction, Timings
+
+__all__ = [
+    "contract_table",
+    "finding_line",
+    "live_table",
+    "prediction_table",
+    "readable_bytes",
+    "timing_rows",
+]
+
+_STATES: dict[State, tuple[str, str]] = {
+    "ok": ("OK", "green"),
+    "note": ("note", "yellow"),
+    "problem": ("PROBLEM", "bold red"),
+}
+
+
+def readable_bytes(count: int) -> str:
+    """Write a number of bytes with a unit that keeps it short.
+
+    >>> readable_bytes(2609)
+    '2.6 kB'
+    """
+    return f"{count} B" if count < 1000 else f"{count / 1000:.1f} kB"
+
+
+def timing_rows(timings: Timings) -> list[tuple[str, str]]:
+    """Name each stage and its milliseconds, in the order of the frame's journey."""
+    return [
+        (field.name.removesuffix("_ms"), f"{getattr(timings, field.name):.1f} ms")
+        for field in fields(timings)
+    ]
+
+
+def prediction_table(rows: Iterable[tuple[str, Prediction]]) -> Table:
+    """Show one line per picture: its name, the answer and what it cost."""
+    table = Table("picture", "label", "probability", "bytes sent", "time", box=None, pad_edge=False)
+    for name, prediction in rows:
+        table.add_row(
+            Text(name),
+            Text(prediction.label, "bold"),
+            f"{prediction.probability:.1%}",
+            readable_bytes(prediction.bytes_sent),
+            f"{prediction.timings.total_ms:.1f} ms",
+        )
+    return table
+
+
+def live_table(prediction: Prediction, *, count: int, frames_per_s: float) -> Table:
+    """Show the newest prediction of a stream in full."""
+    table = _facts()
+    for label, probability in prediction.probabilities.items():
+        bar = Text("█" * round(30 * probability), "green" if label == prediction.label else "dim")
+        table.add_row(Text(label), bar.append(f" {probability:.1%}"))
+    table.add_row("bytes sent", readable_bytes(prediction.bytes_sent))
+    table.add_row("channels sent", " ".join(map(str, prediction.kept_channels)))
+    table.add_row("frame age", f"{prediction.frame_age_ms:.0f} ms")
+    for stage, duration in timing_rows(prediction.timings):
+        table.add_row(Text(stage, "dim"), Text(duration, "dim"))
+    table.add_row("frames", f"{count}, {frames_per_s:.1f} per second")
+    table.add_row("device, server", Text(f"{prediction.provider}, {prediction.server}"))
+    return table
+
+
+def contract_table(manifest: Manifest) -> Table:
+    """Show what a bundle answers, what it hides, what leaves the device and where it comes from."""
+    contract, provenance = manifest.contract, manifest.provenance
+    pruning, head = contract.pruning, contract.head
+    table = _facts()
+    rows = {
+        "bundle": manifest.name,
+        "task": f"{contract.task.name}: {', '.join(contract.task.labels)}",
+        "sensitive": f"{contract.sensitive.name}: {', '.join(contract.sensitive.labels)}",
+        "input": _tensor(contract.input),
+        "pruning": f"{pruning.rule}, {pruning.pruner or 'no'} pruner, ratio {pruning.ratio:g}: "
+        f"keeps {pruning.kept} of {pruning.channels} channels",
+        "leaves the device": "\n".join(_tensor(tensor) for tensor in contract.payload),
+        "bytes per picture": f"{readable_bytes(contract.payload_bytes)} "
+        f"(unpruned float32: {readable_bytes(contract.dense_bytes)})",
+        "answer": _tensor(contract.answer),
+        "task head": f"{head.model}, version {head.version}, batches up to {head.max_batch_size}",
+        "digest": contract.digest,
+        "trained by": f"recipe {provenance.recipe}, seed {provenance.seed}, commit {provenance.commit}",
+        "exported": provenance.created,
+    }
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def finding_line(finding: Finding) -> Text:
+    """Show one finding: its state, what was found and what mends it."""
+    word, style = _STATES[finding.state]
+    line = Text.assemble((f"{word:<8}", style), f"{finding.subject}: {finding.detail}")
+    return line.append(f"\n{'':<8}-> {finding.remedy}", "cyan") if finding.remedy else line
+
+
+def _facts() -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    return table
+
+
+def _tensor(spec: TensorSpec) -> str:
+    sizes = " x ".join(map(str, spec.shape))
+    return f"{spec.name}: {spec.dtype} {spec.layout} {sizes}, {readable_bytes(spec.nbytes)}"

@@ -1,0 +1,83 @@
+"""What every transport can do, and the deadline that they share."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from typing import Any
+
+import numpy.typing as npt
+
+from ..contract import Contract
+from ..obfuscate import Payload
+
+__all__ = ["Deadline", "Transport"]
+
+
+class Transport(ABC):
+    """Carries checked payloads to one task head and brings its answers back.
+
+    An implementation is thread-safe, never retries, and holds the time limits that it is given. Inject your
+    own with ``PrivateClient(bundle, transport=…)``.
+    """
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """Where it leads, for people: ``grpc://localhost:8001``."""
+
+    @abstractmethod
+    def connect(self, contract: Contract, timeout_s: float) -> None:
+        """Reach the task head and make sure that it was exported together with the bundle. Sends no payload.
+
+        Args:
+            contract: The bundle's contract; later calls of :meth:`infer` follow it.
+            timeout_s: Seconds in all.
+
+        Raises:
+            ServerUnavailable: Nobody answers, or the model is not loaded.
+            ServerTimeout: No answer within ``timeout_s``.
+            ServerRejected: The server refuses, or answers with nonsense.
+            ContractMismatch: Another head is served there.
+        """
+
+    @abstractmethod
+    def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
+        """Send one batch and return what the task head answered, not yet checked against the contract.
+
+        Args:
+            payload: Arrays ``(N, *shape)`` in the order of ``contract.payload``, from the guard.
+            timeout_s: Seconds in all.
+
+        Raises:
+            ServerUnavailable: The connection cannot be made, or broke.
+            ServerTimeout: No answer within ``timeout_s``.
+            ServerRejected: The server refuses, or answers with nonsense.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Free connections. May be called twice."""
+
+
+class Deadline:
+    """A moment after which nobody waits any longer.
+
+    Args:
+        timeout_s: Seconds from now.
+    """
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self._end = time.monotonic() + timeout_s
+
+    def remaining_s(self) -> float:
+        """Seconds that are left.
+
+        Raises:
+            TimeoutError: None are.
+        """
+        remaining = self._end - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError("the deadline has passed")
+        return remaining

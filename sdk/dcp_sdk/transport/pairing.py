@@ -1,0 +1,84 @@
+"""Does the model over there belong to the bundle over here? Its own metadata must say so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+from pydantic import BaseModel, ValidationError
+
+from ..contract import DIGEST_PARAMETER, Contract, TensorSpec
+from ..errors import ContractMismatch, ServerRejected
+
+__all__ = ["TRITON_TYPES", "ServedModel", "check_pairing"]
+
+TRITON_TYPES = {"uint8": "UINT8", "uint16": "UINT16", "float32": "FP32"}
+"""Triton's names for the contract's element types."""
+
+
+class _Parameter(BaseModel):
+    string_value: str = ""
+
+
+class _Tensor(BaseModel):
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+
+
+class ServedModel(BaseModel):
+    """What a server says about the model that it serves. Both Triton protocols give this same JSON."""
+
+    inputs: tuple[_Tensor, ...]
+    outputs: tuple[_Tensor, ...]
+    max_batch_size: int = 0
+    parameters: dict[str, _Parameter] = {}
+
+    @classmethod
+    def parse(cls, metadata: object, config: object) -> Self:
+        """Read the answers to Triton's requests for a model's metadata and configuration.
+
+        Raises:
+            ServerRejected: They are not such answers.
+        """
+        try:
+            if not isinstance(metadata, dict) or not isinstance(config, dict):
+                raise TypeError("not JSON objects")
+            return cls.model_validate({**config, **metadata})
+        except (TypeError, ValidationError) as error:
+            raise ServerRejected(
+                "expected Triton's description of a model, got something else. "
+                "Check that a Triton listens there."
+            ) from error
+
+
+def check_pairing(contract: Contract, served: ServedModel, address: str) -> None:
+    """Make sure that the served head was exported together with the bundle.
+
+    Raises:
+        ContractMismatch: The digest, a tensor's name, type or shape, or the largest batch differs.
+    """
+    head = f"the head {contract.head.model!r} version {contract.head.version} at {address}"
+    remedy = "Serve the model repository that was exported with this bundle, or install that server's bundle."
+    digest = served.parameters.get(DIGEST_PARAMETER, _Parameter()).string_value
+    if digest != contract.digest:
+        got = f"{digest[:12]}…" if digest else "none"
+        raise ContractMismatch(
+            f"{head}: expected contract digest {contract.digest[:12]}…, got {got}. {remedy}"
+        )
+    for what, specs, tensors in (
+        ("inputs", contract.payload, served.inputs),
+        ("outputs", (contract.answer,), served.outputs),
+    ):
+        expected, actual = _expected(specs), {t.name: (t.datatype, t.shape) for t in tensors}
+        if actual != expected:
+            raise ContractMismatch(f"{head}: expected the {what} {expected}, got {actual}. {remedy}")
+    if served.max_batch_size < contract.head.max_batch_size:
+        raise ContractMismatch(
+            f"{head}: expected batches up to {contract.head.max_batch_size}, "
+            f"got {served.max_batch_size}. {remedy}"
+        )
+
+
+def _expected(specs: Iterable[TensorSpec]) -> dict[str, tuple[str, tuple[int, ...]]]:
+    return {spec.name: (TRITON_TYPES[spec.dtype], (-1, *spec.shape)) for spec in specs}

@@ -1,0 +1,112 @@
+"""A camera that is real to OpenCV: an MJPEG stream over HTTP, as IP cameras send it."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+
+from dcp_sdk import Camera, ConfigError, FrameError
+from tests.sdk.conftest import Behaviour
+
+HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n"
+Listen = Callable[[Behaviour], int]
+
+
+def part(level: int) -> bytes:
+    _, jpeg = cv2.imencode(".jpg", np.full((48, 64, 3), level, np.uint8))
+    data = jpeg.tobytes()
+    return b"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n%s\r\n" % (len(data), data)
+
+
+def brightening(connection: socket.socket, stop: threading.Event) -> None:
+    """About 50 frames a second, each brighter than the one before, up to white, then white."""
+    connection.recv(4096)
+    connection.sendall(HEAD)
+    level = 0
+    while not stop.wait(0.02):
+        connection.sendall(part(level))
+        level = min(level + 2, 255)
+
+
+def stalling(connection: socket.socket, stop: threading.Event) -> None:
+    """Some frames, then silence on an open connection."""
+    connection.recv(4096)
+    connection.sendall(HEAD)
+    for _ in range(20):
+        connection.sendall(part(100))
+    stop.wait()
+
+
+def ending(connection: socket.socket, stop: threading.Event) -> None:
+    """Some frames, then the end."""
+    connection.recv(4096)
+    connection.sendall(HEAD)
+    for _ in range(60):
+        connection.sendall(part(100))
+        stop.wait(0.01)
+
+
+def silent(connection: socket.socket, stop: threading.Event) -> None:
+    connection.recv(4096)
+    stop.wait()
+
+
+def url(port: int) -> str:
+    return f"http://127.0.0.1:{port}/stream.mjpg"
+
+
+def test_a_frame_is_new_and_never_given_twice(listen: Listen) -> None:
+    with Camera(url(listen(brightening)), timeout_s=20) as camera:
+        first = camera.read()
+        time.sleep(0.5)
+        after_a_pause = camera.read()
+        following = camera.read()
+    assert after_a_pause.index - first.index > 5, "frames of the pause should have been dropped"
+    assert after_a_pause.age_ms - following.age_ms > 0
+    assert first.index < after_a_pause.index < following.index
+    assert first.image_rgb.mean() < after_a_pause.image_rgb.mean()
+
+
+def test_iterating_goes_on(listen: Listen) -> None:
+    with Camera(url(listen(brightening)), timeout_s=20) as camera:
+        indices = [frame.index for frame, _ in zip(camera, range(5), strict=False)]
+    assert indices == sorted(set(indices))
+
+
+@pytest.mark.parametrize("behaviour", [stalling, ending])
+def test_a_camera_that_stops_is_an_error_in_time(behaviour: Behaviour, listen: Listen) -> None:
+    with Camera(url(listen(behaviour)), timeout_s=3) as camera:
+        start = time.monotonic()
+        with pytest.raises(FrameError, match="expected a frame from camera http"):
+            for _ in camera:
+                pass
+        assert time.monotonic() - start < 30
+
+
+def test_a_camera_that_says_nothing_is_an_error_in_time(listen: Listen) -> None:
+    start = time.monotonic()
+    with pytest.raises(FrameError, match="expected a frame"):
+        Camera(url(listen(silent)), timeout_s=1)
+    assert time.monotonic() - start < 20
+
+
+def test_close_ends_the_thread_and_reading(listen: Listen) -> None:
+    camera = Camera(url(listen(brightening)), timeout_s=20)
+    thread = camera._thread
+    camera.close()
+    camera.close()
+    assert not thread.is_alive()
+    with pytest.raises(FrameError, match="closed"):
+        camera.read()
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, float("inf"), float("nan")])
+def test_timeout_is_positive_and_finite(timeout_s: float) -> None:
+    with pytest.raises(ConfigError, match="timeout_s"):
+        Camera(0, timeout_s=timeout_s)

@@ -1,0 +1,328 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+
+from dcp_sdk import (
+    BundleError,
+    ConfigError,
+    Contract,
+    ContractMismatch,
+    DCPError,
+    Frame,
+    FrameError,
+    Manifest,
+    Prediction,
+    PrivacyGuardError,
+    PrivateClient,
+    ServerAddress,
+    ServerRejected,
+    Timeouts,
+    Transport,
+)
+from dcp_sdk.contract import sha256_file
+from dcp_sdk.obfuscate import Payload
+from dcp_sdk.preprocess import Image
+from dcp_sdk.transport.memory import MemoryTransport
+from tests import tiny as graph
+from tests.tiny import Tiny
+
+
+class Recorder(Transport):
+    """The in-process head, and a list of all that reached it."""
+
+    def __init__(self, repository: Path) -> None:
+        self._head = MemoryTransport(repository)
+        self.sent: list[Payload] = []
+        self.closed = 0
+
+    @property
+    def address(self) -> str:
+        return "recorder"
+
+    def connect(self, contract: Contract, timeout_s: float) -> None:
+        self._head.connect(contract, timeout_s)
+
+    def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
+        self.sent.append(payload)
+        return self._head.infer(payload, timeout_s)
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@pytest.fixture
+def recorder(tiny: Tiny) -> Recorder:
+    return Recorder(tiny.repository)
+
+
+@pytest.fixture
+def client(tiny: Tiny, recorder: Recorder) -> Iterator[PrivateClient]:
+    with PrivateClient(tiny.bundle, transport=recorder, device="cpu", threads=1) as client:
+        yield client
+
+
+def test_predict(client: PrivateClient, picture: Image, tiny: Tiny) -> None:
+    prediction = client.predict(picture)
+    assert isinstance(prediction, Prediction)
+    assert tuple(prediction.probabilities) == graph.LABELS
+    assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert prediction.label == graph.LABELS[prediction.index]
+    assert prediction.probability == max(prediction.probabilities.values())
+    assert len(prediction.kept_channels) == graph.KEPT
+    assert list(prediction.kept_channels) == sorted(prediction.kept_channels)
+    assert prediction.bytes_sent == tiny.manifest.contract.payload_bytes
+    assert (prediction.provider, prediction.server) == ("cpu", "recorder")
+    assert prediction.frame_age_ms >= 0
+
+
+def test_timings_add_up(client: PrivateClient, picture: Image) -> None:
+    timings = dataclasses.asdict(client.predict(picture).timings)
+    total = timings.pop("total_ms")
+    assert all(value >= 0 for value in timings.values())
+    assert sum(timings.values()) == pytest.approx(total)
+
+
+def test_all_kinds_of_input_give_one_answer(client: PrivateClient, picture: Image, picture_file: Path) -> None:
+    inputs = [picture, picture_file, str(picture_file), picture_file.read_bytes(), Frame(picture, 0.0, "mine")]
+    answers = [client.predict(item) for item in inputs]
+    assert all(answer.probabilities == answers[0].probabilities for answer in answers)
+    assert answers[-1].frame_age_ms > 0
+
+
+def test_what_leaves_is_the_payload_alone(client: PrivateClient, recorder: Recorder, picture: Image) -> None:
+    prediction = client.predict(picture)
+    (sent,) = recorder.sent
+    assert [tensor.dtype for tensor in sent] == [np.uint8, np.uint8]
+    assert [tensor.shape for tensor in sent] == [(1, graph.KEPT), (1, graph.KEPT, graph.SIDE, graph.SIDE)]
+    assert tuple(sent[0][0].tolist()) == prediction.kept_channels
+    assert all(tensor.base is None for tensor in sent)
+
+
+@pytest.mark.parametrize("count", [0, 1, 8, 9, 20])
+def test_batch_is_split_and_agrees_with_single_pictures(
+    count: int, client: PrivateClient, recorder: Recorder
+) -> None:
+    pictures = list(np.random.default_rng(0).integers(0, 256, (count, 40, 50, 3), np.uint8))
+    predictions = client.predict_batch(iter(pictures))
+    sizes = [len(payload[0]) for payload in recorder.sent]
+    assert sizes == [8] * (count // 8) + [count % 8] * (count % 8 > 0)
+    for item, prediction in zip(pictures, predictions, strict=True):
+        single = client.predict(item)
+        assert single.kept_channels == prediction.kept_channels
+        assert single.probabilities == pytest.approx(prediction.probabilities, abs=1e-6)
+
+
+def test_nothing_is_sent_after_a_failure_in_a_batch(
+    client: PrivateClient, recorder: Recorder, picture: Image
+) -> None:
+    with pytest.raises(FrameError):
+        client.predict_batch([picture] * 10 + [picture[..., 0]] + [picture] * 10)
+    assert len(recorder.sent) == 1
+
+
+def test_stream_over_arrays_and_folder(client: PrivateClient, picture: Image, picture_file: Path) -> None:
+    streamed = list(client.stream([picture, Frame(picture, 0.0, "mine")]))
+    streamed += client.stream(picture_file.parent)
+    assert [item.probabilities for item in streamed] == [client.predict(picture).probabilities] * 3
+
+
+def test_stream_ends_with_the_client(client: PrivateClient, picture: Image) -> None:
+    stream = client.stream([picture] * 3)
+    next(stream)
+    client.close()
+    with pytest.raises(ConfigError, match="closed"):
+        next(stream)
+
+
+def test_many_threads(client: PrivateClient, picture: Image) -> None:
+    pictures = [np.roll(picture, 5 * shift, axis=0) for shift in range(4)]
+    expected = [client.predict(item).probabilities for item in pictures]
+    failures: list[int] = []
+
+    def work(index: int) -> None:
+        for _ in range(25):
+            if client.predict(pictures[index]).probabilities != expected[index]:
+                failures.append(index)
+
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+BAD_INPUT: dict[str, Callable[[Path], Any]] = {
+    "missing file": lambda folder: folder / "missing.jpg",
+    "empty file": lambda folder: write(folder / "empty.jpg", b""),
+    "text file": lambda folder: write(folder / "text.jpg", b"not a picture"),
+    "folder": lambda folder: folder,
+    "empty bytes": lambda _: b"",
+    "text bytes": lambda _: b"not a picture",
+    "grey": lambda _: np.zeros((8, 8), np.uint8),
+    "RGBA": lambda _: np.zeros((8, 8, 4), np.uint8),
+    "float": lambda _: np.zeros((8, 8, 3)),
+    "zero size": lambda _: np.zeros((0, 8, 3), np.uint8),
+    "several pictures": lambda _: np.zeros((2, 8, 8, 3), np.uint8),
+    "list": lambda _: [[0, 0, 0]],
+    "number": lambda _: 0,
+    "frame of grey": lambda _: Frame(np.zeros((8, 8), np.uint8), 0.0, "mine"),
+}
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("make", BAD_INPUT.values(), ids=BAD_INPUT)
+def test_bad_input_is_a_frame_error_and_nothing_is_sent(
+    make: Callable[[Path], Any], client: PrivateClient, recorder: Recorder, tmp_path: Path
+) -> None:
+    with pytest.raises(FrameError, match="expected"):
+        client.predict(make(tmp_path))
+    assert recorder.sent == []
+
+
+def test_closed_client(client: PrivateClient, recorder: Recorder, picture: Image) -> None:
+    client.close()
+    client.close()
+    for call in (client.predict, lambda p: client.predict_batch([p]), lambda p: next(client.stream([p]))):
+        with pytest.raises(ConfigError, match="closed"):
+            call(picture)
+    assert recorder.sent == []
+    assert recorder.closed == 1
+
+
+def test_no_camera(client: PrivateClient) -> None:
+    with pytest.raises(ConfigError, match="camera=0"):
+        client.predict()
+    with pytest.raises(ConfigError, match="camera=0"):
+        next(client.stream())
+
+
+def test_camera_that_does_not_open_closes_the_transport(tiny: Tiny, recorder: Recorder) -> None:
+    with pytest.raises(FrameError, match="camera 97"):
+        PrivateClient(tiny.bundle, transport=recorder, camera=97)
+    assert recorder.closed == 1
+
+
+def test_repr_tells_what_runs_where(client: PrivateClient) -> None:
+    assert repr(client) == "<PrivateClient 'tiny' on cpu, head at recorder>"
+
+
+def test_server_and_transport_exclude_each_other(tiny: Tiny, recorder: Recorder) -> None:
+    address = ServerAddress(scheme="memory", target=str(tiny.repository))
+    with PrivateClient(tiny.bundle, address) as client:
+        assert client.server == f"memory://{tiny.repository}"
+    with pytest.raises(ConfigError, match="got both"):
+        PrivateClient(tiny.bundle, address, transport=recorder)
+    with pytest.raises(ConfigError, match="got none"):
+        PrivateClient(tiny.bundle)
+
+
+# Bundles that must not be used. Each is made from a good pair.
+
+
+def edit_manifest(**changes: Any) -> Callable[[Tiny, Tiny], None]:
+    def edit(pair: Tiny, other: Tiny) -> None:
+        path = pair.bundle / "manifest.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return edit
+
+
+def edit_graph(pair: Tiny, other: Tiny) -> None:
+    path = pair.bundle / "device.onnx"
+    model = onnx.load(path)
+    model.producer_name = "somebody else"
+    onnx.save(model, path)
+
+
+BAD_BUNDLES: dict[str, tuple[Callable[[Tiny, Tiny], Any], type[DCPError]]] = {
+    "no folder": (lambda pair, _: shutil.rmtree(pair.bundle), BundleError),
+    "no manifest": (lambda pair, _: (pair.bundle / "manifest.json").unlink(), BundleError),
+    "no graph": (lambda pair, _: (pair.bundle / "device.onnx").unlink(), BundleError),
+    "edited graph": (edit_graph, BundleError),
+    "manifest of the future": (edit_manifest(schema_version=2), BundleError),
+    "manifest with a stray key": (edit_manifest(server="http://elsewhere"), BundleError),
+    "graph of another bundle": (
+        lambda pair, other: shutil.copy(other.bundle / "device.onnx", pair.bundle),
+        BundleError,
+    ),
+    "another bundle": (
+        lambda pair, other: shutil.copytree(other.bundle, pair.bundle, dirs_exist_ok=True),
+        ContractMismatch,
+    ),
+    "head of another bundle": (lambda pair, other: shutil.copy(other.head, pair.head), ContractMismatch),
+}
+
+
+@pytest.mark.parametrize(("damage", "error"), BAD_BUNDLES.values(), ids=BAD_BUNDLES)
+def test_bad_bundle_is_refused_before_the_first_picture(
+    damage: Callable[[Tiny, Tiny], Any], error: type[DCPError], broken: Tiny, other: Tiny
+) -> None:
+    recorder = Recorder(broken.repository)
+    damage(broken, other)
+    with pytest.raises(error):
+        PrivateClient(broken.bundle, transport=recorder)
+    assert recorder.closed == 1
+
+
+def test_graph_that_breaks_its_contract_sends_nothing(broken: Tiny, picture: Image) -> None:
+    """A pair that fits together, but whose device graph does not give ascending channels."""
+    path = broken.bundle / "device.onnx"
+    model = onnx.load(path)
+    for node in model.graph.node:
+        if "channels" in node.output:
+            node.input[0] = "best"  # in the order of their scores, before they are sorted
+    onnx.save(model, path)
+    contract = broken.manifest.contract.model_copy(update={"device_sha256": sha256_file(path)})
+    Manifest(name="broken", contract=contract, provenance=broken.manifest.provenance).save(broken.bundle)
+    graph.triton_config.write(contract, broken.repository)
+
+    recorder = Recorder(broken.repository)
+    noise = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), np.uint8)
+    with PrivateClient(broken.bundle, transport=recorder, device="cpu") as client:
+        with pytest.raises(PrivacyGuardError, match="ascending"):
+            client.predict_batch(noise)
+    assert recorder.sent == []
+
+
+def test_answer_that_breaks_the_contract(tiny: Tiny, picture: Image) -> None:
+    class Liar(Recorder):
+        def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
+            return super().infer(payload, timeout_s) / 2
+
+    with PrivateClient(tiny.bundle, transport=Liar(tiny.repository)) as client:
+        with pytest.raises(ServerRejected, match="sum to 1"):
+            client.predict(picture)
+
+
+def test_time_limits_reach_the_transport(tiny: Tiny, picture: Image) -> None:
+    class Clock(Recorder):
+        limits: tuple[float, ...] = ()
+
+        def connect(self, contract: Contract, timeout_s: float) -> None:
+            self.limits += (timeout_s,)
+            super().connect(contract, timeout_s)
+
+        def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
+            self.limits += (timeout_s,)
+            return super().infer(payload, timeout_s)
+
+    clock = Clock(tiny.repository)
+    with PrivateClient(tiny.bundle, transport=clock, timeouts=Timeouts(connect_s=7, predict_s=3)) as client:
+        client.predict(picture)
+    assert clock.limits == (7, 3)

@@ -1,0 +1,29 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import dcp_sdk
+from dcp_sdk import _version, errors
+
+
+def test_all_is_sorted_and_true() -> None:
+    assert dcp_sdk.__all__ == sorted(set(dcp_sdk.__all__))
+    assert all(hasattr(dcp_sdk, name) for name in dcp_sdk.__all__)
+
+
+def test_every_error_is_public() -> None:
+    assert set(errors.__all__) <= set(dcp_sdk.__all__)
+
+
+def test_version() -> None:
+    assert dcp_sdk.__version__ == _version.__version__
+
+
+def test_import_is_light() -> None:
+    code = "import sys, dcp_sdk; print(*sorted(m for m in ('torch', 'onnx', 'grpc', 'gevent') if m in sys.modules))"
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.split() == []
+    assert time.monotonic() - start < 20

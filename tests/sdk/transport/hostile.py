@@ -1,0 +1,125 @@
+"""Servers that speak Triton's protocols, describe the head truthfully, and then answer requests with nonsense."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import grpc
+import numpy as np
+from google.protobuf import json_format, text_format
+from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
+
+from dcp_sdk.contract import Contract
+from dcp_sdk.transport.pairing import TRITON_TYPES
+from export import triton_config
+
+
+@dataclass
+class Answer:
+    """One output tensor as a server states it, true or not."""
+
+    name: str
+    datatype: str
+    shape: tuple[int, ...]
+    data: bytes
+
+
+def true_answer(contract: Contract) -> Answer:
+    """Give what an honest head could say to one picture."""
+    (classes,) = contract.answer.shape
+    return Answer(contract.answer.name, "FP32", (1, classes), np.full(classes, 1 / classes, "<f4").tobytes())
+
+
+def describe(contract: Contract) -> tuple[dict[str, Any], model_config_pb2.ModelConfig]:
+    """Return metadata and configuration as Triton gives them."""
+    config = text_format.Parse(triton_config.render(contract, "onnxruntime"), model_config_pb2.ModelConfig())
+    metadata = {
+        "name": contract.head.model,
+        "versions": [str(contract.head.version)],
+        "inputs": [
+            {"name": spec.name, "datatype": TRITON_TYPES[spec.dtype], "shape": [-1, *spec.shape]}
+            for spec in contract.payload
+        ],
+        "outputs": [{"name": contract.answer.name, "datatype": "FP32", "shape": [-1, *contract.answer.shape]}],
+    }
+    return metadata, config
+
+
+@contextlib.contextmanager
+def grpc_server(contract: Contract, answer: Answer) -> Iterator[str]:
+    """Serve over gRPC; gives the address."""
+    metadata, config = describe(contract)
+
+    class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
+        def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+            return service_pb2.ModelReadyResponse(ready=True)
+
+        def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+            return json_format.ParseDict(metadata, service_pb2.ModelMetadataResponse())
+
+        def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+            return service_pb2.ModelConfigResponse(config=config)
+
+        def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+            output = {"name": answer.name, "datatype": answer.datatype, "shape": answer.shape}
+            return service_pb2.ModelInferResponse(outputs=[output], raw_output_contents=[answer.data])
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    yield f"grpc://127.0.0.1:{port}"
+    server.stop(None).wait()
+
+
+@contextlib.contextmanager
+def http_server(contract: Contract, answer: Answer | bytes) -> Iterator[str]:
+    """Serve over HTTP; gives the address. Bytes are sent as they are, in place of the whole body."""
+    metadata, config = describe(contract)
+    model = f"/v2/models/{contract.head.model}/versions/{contract.head.version}"
+    pages = {
+        f"{model}/ready": b"",
+        model: json.dumps(metadata).encode(),
+        f"{model}/config": json_format.MessageToJson(config, preserving_proto_field_name=True).encode(),
+    }
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:  # noqa: N802
+            self._send(pages[self.path])
+
+        def do_POST(self) -> None:  # noqa: N802
+            self.rfile.read(int(self.headers["Content-Length"]))
+            if isinstance(answer, bytes):
+                self._send(answer)
+                return
+            parameters = {"binary_data_size": len(answer.data)}
+            output = {"name": answer.name, "datatype": answer.datatype, "shape": answer.shape, "parameters": parameters}
+            head = json.dumps({"outputs": [output]}).encode()
+            self._send(head + answer.data, {"Inference-Header-Content-Length": str(len(head))})
+
+        def _send(self, body: bytes, headers: dict[str, str] | None = None) -> None:
+            self.send_response(200)
+            for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()

@@ -1,0 +1,84 @@
+"""A server that answers nonsense gives a typed error, and memory and time stay bounded."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from dcp_sdk import PrivateClient, ServerError, ServerRejected, ServerUnavailable, Timeouts
+from dcp_sdk.preprocess import Image
+from tests.sdk.transport import hostile
+from tests.sdk.transport.hostile import Answer
+from tests.tiny import Tiny
+
+SERVERS = {"grpc": hostile.grpc_server, "http": hostile.http_server}
+
+LIES: dict[str, Callable[[Answer], Answer]] = {
+    "another name": lambda a: dataclasses.replace(a, name="logits"),
+    "another type": lambda a: dataclasses.replace(a, datatype="FP64", data=np.full(2, 0.5).tobytes()),
+    "unknown type": lambda a: dataclasses.replace(a, datatype="FP12"),
+    "text": lambda a: dataclasses.replace(a, datatype="BYTES", data=b"\x04\0\0\0text"),
+    "no bytes": lambda a: dataclasses.replace(a, data=b""),
+    "too few bytes": lambda a: dataclasses.replace(a, data=a.data[:-1]),
+    "too many bytes": lambda a: dataclasses.replace(a, data=a.data * 2),
+    "shape that is none": lambda a: dataclasses.replace(a, shape=(-1, -1)),
+    "shape beyond memory": lambda a: dataclasses.replace(a, shape=(1 << 40, 1 << 40)),
+    "no batch": lambda a: dataclasses.replace(a, shape=(2,)),
+    "two pictures": lambda a: dataclasses.replace(a, shape=(2, 2), data=a.data * 2),
+    "not a number": lambda a: dataclasses.replace(a, data=np.full(2, np.nan, "<f4").tobytes()),
+    "sum of 2": lambda a: dataclasses.replace(a, data=np.ones(2, "<f4").tobytes()),
+}
+
+
+@pytest.mark.parametrize("scheme", SERVERS)
+def test_the_honest_answer_passes(scheme: str, tiny: Tiny, picture: Image) -> None:
+    contract = tiny.manifest.contract
+    with SERVERS[scheme](contract, hostile.true_answer(contract)) as address:
+        with PrivateClient(tiny.bundle, address, device="cpu") as client:
+            assert client.predict(picture).probabilities == {"no": 0.5, "yes": 0.5}
+
+
+@pytest.mark.parametrize("scheme", SERVERS)
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_lies_are_refused(lie: Callable[[Answer], Answer], scheme: str, tiny: Tiny, picture: Image) -> None:
+    contract = tiny.manifest.contract
+    with SERVERS[scheme](contract, lie(hostile.true_answer(contract))) as address:
+        with PrivateClient(tiny.bundle, address, device="cpu") as client:
+            with pytest.raises(ServerRejected, match="expected"):
+                client.predict(picture)
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"", ServerRejected),
+        (b"not JSON", ServerRejected),
+        (b"{}", ServerRejected),
+        (b'{"outputs": 3}', ServerRejected),
+        (b"\xff" * 100, ServerRejected),
+        (b"0" * (1 << 20) + b"0", ServerUnavailable),
+    ],
+    ids=["empty", "text", "empty JSON", "other JSON", "no UTF-8", "endless"],
+)
+def test_http_bodies_that_are_no_answer(
+    body: bytes, error: type[ServerError], tiny: Tiny, picture: Image
+) -> None:
+    with hostile.http_server(tiny.manifest.contract, body) as address:
+        with PrivateClient(tiny.bundle, address, device="cpu") as client:
+            with pytest.raises(error, match="expected"):
+                client.predict(picture)
+
+
+def test_grpc_message_beyond_the_limit(tiny: Tiny, picture: Image) -> None:
+    contract = tiny.manifest.contract
+    answer = dataclasses.replace(hostile.true_answer(contract), data=bytes(2 << 20))
+    with hostile.grpc_server(contract, answer) as address:
+        with PrivateClient(tiny.bundle, address, timeouts=Timeouts(predict_s=10)) as client:
+            start = time.monotonic()
+            with pytest.raises(ServerRejected, match="RESOURCE_EXHAUSTED"):
+                client.predict(picture)
+            assert time.monotonic() - start < 20

@@ -1,0 +1,140 @@
+"""``model.py`` in a real Triton: it answers as ONNX Runtime does, and refuses bad requests alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import pytest
+from tritonclient import grpc as triton
+from tritonclient.utils import InferenceServerException
+
+from dcp_sdk.errors import ServerUnavailable
+from dcp_sdk.serving import TritonServer
+from tests.tiny import CHANNELS, ROOT, Tiny, payload, write_tiny
+
+pytestmark = pytest.mark.triton
+
+Arrays = dict[str, npt.NDArray[np.uint8]]
+
+
+@pytest.fixture(scope="module")
+def client(tiny_server: TritonServer) -> Iterator[triton.InferenceServerClient]:
+    with triton.InferenceServerClient(tiny_server.grpc_address.removeprefix("grpc://")) as client:
+        yield client
+
+
+def infer(client: triton.InferenceServerClient, arrays: Arrays) -> npt.NDArray[np.float32]:
+    """Send ``arrays`` as they are, right or wrong."""
+    inputs = []
+    for name, array in arrays.items():
+        tensor = triton.InferInput(name, array.shape, "UINT8")
+        tensor.set_data_from_numpy(array)
+        inputs.append(tensor)
+    answer: npt.NDArray[np.float32] = client.infer("task_head", inputs, client_timeout=30).as_numpy(
+        "probabilities"
+    )
+    return answer
+
+
+def in_process(tiny: Tiny, arrays: Arrays) -> npt.NDArray[np.float32]:
+    """Run the same graph without a server."""
+    session = ort.InferenceSession(tiny.head, providers=["CPUExecutionProvider"])
+    answer: npt.NDArray[np.float32] = session.run(None, arrays)[0]
+    return answer
+
+
+@pytest.mark.parametrize("count", [1, 2, 8])
+def test_answers_as_onnx_runtime_does(client: triton.InferenceServerClient, tiny: Tiny, count: int) -> None:
+    arrays = payload(count, seed=count)
+    np.testing.assert_allclose(infer(client, arrays), in_process(tiny, arrays), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("channels", "message"),
+    [
+        ([2, 1, 5], "strictly ascending"),
+        ([1, 1, 5], "strictly ascending"),
+        ([1, 5, CHANNELS], "outside"),
+    ],
+    ids=["descending", "twice the same", "beyond the last channel"],
+)
+def test_refuses_channels_that_cannot_be(
+    client: triton.InferenceServerClient, channels: list[int], message: str
+) -> None:
+    arrays = payload(1) | {"channels": np.array([channels], np.uint8)}
+    with pytest.raises(InferenceServerException, match=message) as caught:
+        infer(client, arrays)
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays: {name: array[:, :2] for name, array in arrays.items()},
+        lambda arrays: {name: array[:0] for name, array in arrays.items()},
+        lambda arrays: {"channels": arrays["channels"]},
+        lambda arrays: arrays | {"channels": arrays["channels"][:1]},
+        lambda arrays: arrays | {"image": np.zeros((2, 4), np.uint8)},
+        lambda arrays: {name: array.repeat(5, axis=0) for name, array in arrays.items()},
+    ],
+    ids=[
+        "other k",
+        "no picture",
+        "one tensor missing",
+        "two batch sizes",
+        "a tensor more",
+        "batch too large",
+    ],
+)
+def test_triton_itself_refuses_the_wrong_form(client: triton.InferenceServerClient, change: object) -> None:
+    assert callable(change)
+    arrays = {name: np.ascontiguousarray(array) for name, array in change(payload(2)).items()}
+    with pytest.raises(InferenceServerException) as caught:
+        infer(client, arrays)
+    assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_a_bad_request_does_not_harm_its_neighbours(tiny_server: TritonServer, tiny: Tiny) -> None:
+    """Sixteen threads at once, so that Triton batches good and bad requests together."""
+    good = [payload(1, seed=seed) for seed in range(16)]
+    bad = payload(1) | {"channels": np.array([[3, 2, 1]], np.uint8)}
+    failures: list[str] = []
+    barrier = threading.Barrier(len(good))
+    address = tiny_server.grpc_address.removeprefix("grpc://")
+
+    def work(index: int) -> None:
+        with triton.InferenceServerClient(address) as client:
+            barrier.wait()
+            for _ in range(25):
+                if index % 4 == 0:
+                    try:
+                        infer(client, bad)
+                        failures.append("a bad request was answered")
+                    except InferenceServerException as error:
+                        if error.status() != "StatusCode.INVALID_ARGUMENT":
+                            failures.append(str(error))
+                elif not np.allclose(infer(client, good[index]), expected[index], atol=1e-6, rtol=0):
+                    failures.append("a good request got another's answer")
+
+    expected = [in_process(tiny, arrays) for arrays in good]
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(len(good))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with triton.InferenceServerClient(address) as client:
+        statistics = client.get_inference_statistics("task_head", as_json=True)["model_stats"][0]
+    assert int(statistics["execution_count"]) < int(statistics["inference_stats"]["success"]["count"])
+
+
+def test_refuses_to_load_another_graph(tmp_path: Path) -> None:
+    pair, other = write_tiny(tmp_path / "pair"), write_tiny(tmp_path / "other", seed=1)
+    pair.head.write_bytes(other.head.read_bytes())
+    with pytest.raises(ServerUnavailable, match="not the file that this configuration was rendered for"):
+        TritonServer(pair.repository, venv=ROOT / ".venv-triton").start()

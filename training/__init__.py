@@ -1,0 +1,1 @@
+"""Train a private split model: client network, pruner, task head, adversary."""

@@ -1,0 +1,129 @@
+"""One safetensors file per run: weights and optimiser state as tensors, recipe and results as text. It cannot run code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dcp_sdk.contract import Attribute
+from dcp_sdk.errors import ConfigError
+
+from .config import Recipe
+from .networks import SplitModel, build
+
+__all__ = ["Checkpoint", "git_commit"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """State of a training after a whole epoch."""
+
+    recipe: Recipe
+    task: Attribute
+    sensitive: Attribute
+    epoch: int
+    """Epochs done."""
+    quantisation_scale: float
+    """One step of the uint8 quantiser, calibrated on training pictures."""
+    commit: str
+    hours: float
+    """Wall-clock hours of training so far."""
+    metrics: dict[str, float]
+    """The last validation."""
+    tensors: dict[str, Tensor] = field(repr=False)
+    """``client.*``, ``head.*``, ``pruner.*``, ``adversary.*`` weights and ``optimizer.*`` state."""
+
+    def save(self, path: Path) -> None:
+        """Write atomically: a run that dies while saving keeps its previous checkpoint."""
+        facts = {k: v for k, v in asdict(self).items() if k not in ("tensors", "recipe", "task", "sensitive")}
+        for name in ("recipe", "task", "sensitive"):
+            facts[name] = getattr(self, name).model_dump(mode="json")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file(
+            {name: tensor.contiguous().cpu() for name, tensor in self.tensors.items()},
+            partial,
+            metadata={"dcp": json.dumps(facts)},
+        )
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a checkpoint.
+
+        Raises:
+            ConfigError: Not a checkpoint of this project.
+        """
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads((file.metadata() or {})["dcp"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            recipe = Recipe.model_validate(facts.pop("recipe"))
+            task = Attribute.model_validate(facts.pop("task"))
+            sensitive = Attribute.model_validate(facts.pop("sensitive"))
+            return cls(recipe=recipe, task=task, sensitive=sensitive, tensors=tensors, **facts)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(
+                f"expected a checkpoint of training.train at {path}, got {type(error).__name__}: {error}"
+            ) from error
+
+    def model(self) -> SplitModel:
+        """The trained networks, in float32 and evaluation mode."""
+        model = build(self.recipe, len(self.task.labels), len(self.sensitive.labels))
+        restore(model, self.tensors)
+        for module in model.modules().values():
+            module.eval()
+        return model
+
+
+def weights_of(model: SplitModel) -> dict[str, Tensor]:
+    """All weights and buffers of the networks, under ``network.name``."""
+    return {
+        f"{network}.{name}": tensor
+        for network, module in model.modules().items()
+        for name, tensor in module.state_dict().items()
+    }
+
+
+def restore(model: SplitModel, tensors: dict[str, Tensor]) -> None:
+    """Load what :func:`weights_of` gave."""
+    for network, module in model.modules().items():
+        prefix = f"{network}."
+        module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """State of the optimiser as ``optimizer.PARAMETER.KEY`` tensors. Learning rates follow from the step, not from here."""
+    return {
+        f"optimizer.{parameter}.{key}": torch.as_tensor(value)
+        for parameter, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Load what :func:`optimizer_tensors` gave."""
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("optimizer."):
+            _, parameter, key = name.split(".", 2)
+            state.setdefault(int(parameter), {})[key] = tensor
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def git_commit() -> str:
+    """Commit of the code that runs, with ``-dirty`` when something is uncommitted; ``unknown`` outside of git."""
+    here = Path(__file__).parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

@@ -1,0 +1,181 @@
+"""A recipe: everything that decides a training result, in one frozen, documented object read from one YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dcp_sdk.contract import ImagePreprocessing, kept_channels
+from dcp_sdk.errors import ConfigError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class AttributeConfig(_Frozen):
+    """Which column of the labels is meant."""
+
+    name: str
+    """Column of the CSV, or attribute of the data set."""
+    labels: tuple[str, ...] | None = None
+    """Class names in the order of their numbers; None: the sorted values found in the training labels."""
+
+
+class DataConfig(_Frozen):
+    """Where pictures and labels come from. The folder itself is a command-line argument, never part of a recipe."""
+
+    kind: Literal["fairface", "csv", "celeba", "cifar10", "generated"]
+    """``fairface``: ``*_label_train.csv`` and ``*_label_val.csv`` in the folder (FairFace's own layout); ``csv``: any CSV with
+    a column of file names; ``celeba``, ``cifar10``: torchvision's classes; ``generated``: drawn shapes, for tests."""
+    task: AttributeConfig
+    sensitive: AttributeConfig
+    train_csv: str = "train.csv"
+    """``csv`` only: labels of the training pictures, relative to the folder."""
+    val_csv: str = "val.csv"
+    """``csv`` only: labels of the validation pictures; may be the same file as ``train_csv`` with ``split_column``."""
+    split_column: str | None = None
+    """``csv`` only: column that says which split a row belongs to."""
+    train_split: str = "train"
+    """``csv`` only: value of ``split_column`` for training rows."""
+    val_split: str = "val"
+    """``csv`` only: value of ``split_column`` for validation rows."""
+    file_column: str = "file"
+    """``csv`` and ``fairface``: column with the picture's path, relative to the folder."""
+    size_px: Annotated[int, Field(ge=16, le=1024)]
+    """Side of the square picture that the client network sees."""
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    """Per colour, on pixels scaled to 0..1."""
+    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    """Per colour, on pixels scaled to 0..1."""
+    shift_px: Annotated[int, Field(ge=0)] = 0
+    """Augmentation: random shift by up to this many pixels, edges repeated."""
+    flip: bool = True
+    """Augmentation: mirror every second picture."""
+    generated_pictures: Annotated[int, Field(ge=20)] = 512
+    """``generated`` only: size of the training split; validation has a quarter."""
+
+    @property
+    def preprocessing(self) -> ImagePreprocessing:
+        """The same facts as the contract states them for the device."""
+        return ImagePreprocessing(size_px=self.size_px, mean=self.mean, std=self.std)
+
+
+class NetworkConfig(_Frozen):
+    """Architecture and the place where it is cut."""
+
+    arch: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    split: Annotated[int, Field(ge=3, le=8)] = 6
+    """The client network is the first ``split`` children of torchvision's ResNet: 3 after the first ReLU, 4 after max-pooling,
+    5 to 8 after layer1 to layer4. Below 3 the output is not post-ReLU, which the unsigned quantiser needs."""
+
+
+class PruningConfig(_Frozen):
+    """What is removed and who decides."""
+
+    rule: Literal["dynamic", "random", "none"] = "dynamic"
+    ratio: Fraction = 0.9
+    """r, share of channels that is removed. ``none`` needs 0."""
+    pruner: Literal["light", "paper"] = "light"
+    """``paper``: the remaining ResNet layers; ``light``: pooled channels through two small linear layers. Only for ``dynamic``."""
+    temperature: Annotated[float, Field(gt=0)] = 0.3
+    """T of the soft mask ``sigmoid((score - threshold) / T)`` that carries the straight-through gradient."""
+    adversary_weight: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the adversary's loss in the pruner's objective."""
+
+    @model_validator(mode="after")
+    def _none_keeps_all(self) -> Self:
+        if (self.rule == "none") != (self.ratio == 0):
+            raise ValueError("rule 'none' goes with ratio 0, the other rules with a ratio above 0")
+        return self
+
+    def kept(self, channels: int) -> int:
+        """Channels that leave the device, out of ``channels``."""
+        return kept_channels(channels, self.ratio)
+
+
+class OptimConfig(_Frozen):
+    """Optimiser and schedule, the same for all networks."""
+
+    epochs: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=2)] = 128
+    """Pictures per step over all devices together."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of Adam."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled (AdamW)."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """``cosine``: linear warm-up, then half a cosine down to zero."""
+    warmup: Fraction = 0.1
+    """Share of all steps spent warming up; ``cosine`` only."""
+
+
+class Recipe(_Frozen):
+    """One reported result."""
+
+    name: str
+    data: DataConfig
+    network: NetworkConfig = NetworkConfig()
+    pruning: PruningConfig = PruningConfig()
+    optim: OptimConfig
+    seed: Annotated[int, Field(ge=0)] = 0
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Lightning Fabric's precision. The pruner's scores are float32 whatever it says."""
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Recipe:
+        """Read a YAML recipe; ``extends: FILE`` in it starts from another recipe beside it.
+
+        Args:
+            path: The YAML file, or the name of one in ``training/recipes``.
+            overrides: ``section.key=value`` strings, applied last; values are YAML.
+
+        Raises:
+            ConfigError: The file is missing or something in it makes no sense.
+        """
+        if not path.exists() and (RECIPES / f"{path}.yaml").exists():
+            path = RECIPES / f"{path}.yaml"
+        raw = _read(path)
+        for override in overrides:
+            keys, separator, value = override.partition("=")
+            if not separator:
+                raise ConfigError(f"expected section.key=value, got {override!r}")
+            section = raw
+            *parents, last = keys.split(".")
+            for key in parents:
+                section = section.setdefault(key, {})
+            section[last] = yaml.safe_load(value)
+        try:
+            return cls.model_validate(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "recipe"
+            raise ConfigError(f"{path}: {where}: {first['msg']} ({error.error_count()} problem(s))") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
+        raise ConfigError(f"expected a YAML recipe at {path}: {error}. Recipes here: {known}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path}: expected a mapping of settings, got {type(raw).__name__}")
+    parent = raw.pop("extends", None)
+    return raw if parent is None else _merged(_read(path.parent / parent), raw)
+
+
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in changes.items():
+        both_mappings = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merged(base[key], value) if both_mappings else value
+    return merged

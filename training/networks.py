@@ -1,0 +1,138 @@
+"""The four networks: client network, pruner, task head, adversary. All are pieces of torchvision's ResNets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torchvision import models
+
+from .config import Recipe
+
+__all__ = ["ClientNetwork", "Float32", "LightPruner", "RandomPruner", "RemainingLayers", "SplitModel", "build"]
+
+Arch = Literal["resnet18", "resnet34", "resnet50"]
+
+
+def _children(arch: Arch) -> list[nn.Module]:
+    """conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4, avgpool, fc; freshly initialised."""
+    return list(getattr(models, arch)(weights=None).children())
+
+
+class ClientNetwork(nn.Sequential):
+    """g(θ2; x): normalisation and the first ``split`` children of the ResNet; runs on the device.
+
+    Input: uint8 ``(N, 3, S, S)``, RGB. Output: float ``(N, C, h, w)``, not negative (the split follows a ReLU).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, arch: Arch, split: int, mean: tuple[float, float, float], std: tuple[float, float, float]
+    ) -> None:
+        super().__init__(*_children(arch)[:split])
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        return super().forward((pictures.float() / 255 - self.mean) / self.std)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def output_shape(self, size_px: int) -> tuple[int, int, int]:
+        """``(C, h, w)`` for pictures of ``size_px``."""
+        was_training = self.training
+        probe = torch.zeros(1, 3, size_px, size_px, dtype=torch.uint8, device=self.mean.device)
+        channels, height, width = self.eval()(probe).shape[1:]
+        self.train(was_training)
+        return channels, height, width
+
+
+class RemainingLayers(nn.Sequential):
+    """All that follows the split, with ``outputs`` logits: the task head, the adversary and the paper's pruner.
+
+    Input: float ``(N, C, h, w)``. Output: float ``(N, outputs)``.
+    """
+
+    def __init__(self, arch: Arch, split: int, outputs: int) -> None:
+        *body, old_classifier = _children(arch)[split:]
+        assert isinstance(old_classifier, nn.Linear)
+        super().__init__(*body, nn.Flatten(), nn.Linear(old_classifier.in_features, outputs))
+
+
+class LightPruner(nn.Module):
+    """Filter generating network that costs next to nothing: mean and maximum of each channel, then two linear layers.
+
+    Averages over all positions also damp the numerical noise between runtimes, so that scores flip no mask bit.
+    """
+
+    def __init__(self, channels: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(2 * channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """``(N, C, h, w) -> (N, C)`` scores."""
+        pooled = torch.cat([activations.mean(dim=(2, 3)), activations.amax(dim=(2, 3))], dim=1)
+        scores: Tensor = self.layers(pooled)
+        return scores
+
+
+class RandomPruner(nn.Module):
+    """Uniform scores, drawn anew for every picture: the paper's random baseline."""
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """``(N, C, h, w) -> (N, C)`` scores."""
+        return torch.rand_like(activations.mean(dim=(2, 3)))
+
+
+class Float32(nn.Module):
+    """Runs a network in float32 whatever precision surrounds it: bf16 noise in a score would flip channels."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, value: Tensor) -> Tensor:
+        with torch.autocast(value.device.type, enabled=False):
+            result: Tensor = self.network(value.float())
+            return result
+
+
+@dataclass(frozen=True)
+class SplitModel:
+    """The networks of one training. ``pruner`` is None when nothing is pruned, ``adversary`` unless somebody listens to it."""
+
+    client: nn.Module
+    """:class:`ClientNetwork`"""
+    head: nn.Module
+    """:class:`RemainingLayers` with one logit per task class."""
+    pruner: nn.Module | None
+    """:class:`Float32` around the network that gives scores ``(N, C)``."""
+    adversary: nn.Module | None
+    """:class:`RemainingLayers` with one logit per sensitive class."""
+    activations_shape: tuple[int, int, int]
+    """``(C, h, w)`` of the client network's output."""
+
+    def modules(self) -> dict[str, nn.Module]:
+        """The networks that exist, by name."""
+        named = {"client": self.client, "pruner": self.pruner, "head": self.head, "adversary": self.adversary}
+        return {name: module for name, module in named.items() if module is not None}
+
+
+def build(recipe: Recipe, task_classes: int, sensitive_classes: int) -> SplitModel:
+    """Freshly initialised networks of a recipe."""
+    arch, split = recipe.network.arch, recipe.network.split
+    client = ClientNetwork(arch, split, recipe.data.mean, recipe.data.std)
+    shape = client.output_shape(recipe.data.size_px)
+    head = RemainingLayers(arch, split, task_classes)
+    pruner: nn.Module | None = None
+    adversary = None
+    if recipe.pruning.rule == "dynamic":
+        light = recipe.pruning.pruner == "light"
+        pruner = Float32(LightPruner(shape[0]) if light else RemainingLayers(arch, split, outputs=shape[0]))
+        adversary = RemainingLayers(arch, split, sensitive_classes)
+    elif recipe.pruning.rule == "random":
+        pruner = Float32(RandomPruner())
+    return SplitModel(client, head, pruner, adversary, shape)

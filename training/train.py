@@ -1,0 +1,269 @@
+"""``python -m training.train --recipe RECIPE --data DIR --out RUN``: train one recipe. The loop reads top to bottom."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from lightning_fabric import Fabric
+from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler
+from torchmetrics.classification import MulticlassAccuracy
+
+from dcp_sdk.errors import ConfigError, DCPError
+
+from . import data
+from .checkpoint import (
+    Checkpoint,
+    git_commit,
+    optimizer_tensors,
+    restore,
+    restore_optimizer,
+    weights_of,
+)
+from .config import OptimConfig, Recipe
+from .networks import SplitModel, build
+from .objectives import mask_of, minmax_losses
+
+__all__ = ["CHECKPOINT_FILE", "train"]
+
+CHECKPOINT_FILE = "checkpoint.safetensors"
+_CALIBRATION_PICTURES = 512
+_CALIBRATION_PERCENTILE = 99.9
+
+console = Console(stderr=True)
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None = None) -> Checkpoint:
+    """Train ``recipe`` and leave ``checkpoint.safetensors``, ``metrics.csv`` and TensorBoard's events in ``out``.
+
+    A run that was cut off continues after its last whole epoch and reaches the same result as one that was not, on the same
+    hardware: every source of randomness is seeded from recipe and epoch.
+
+    Args:
+        recipe: What to train.
+        folder: Root of the data set.
+        out: Folder of the run; a checkpoint in it is resumed and must come from the same recipe.
+        fabric: Devices and precision; None: one CPU process or GPU, precision from the recipe.
+
+    Raises:
+        ConfigError: The data do not fit the recipe, or ``out`` holds a run of another recipe.
+    """
+    fabric = fabric or Fabric(devices=1, precision=recipe.precision)
+    fabric.launch()
+    loggers = [
+        CSVLogger(str(out), name="csv", version="", flush_logs_every_n_steps=1),
+        TensorBoardLogger(str(out), name="tensorboard", version=""),
+    ]
+    splits = data.load(recipe.data, folder)
+    model = _seeded_model(recipe, splits)
+    kept = recipe.pruning.kept(model.activations_shape[0])
+    parameters = [p for module in model.modules().values() for p in module.parameters()]
+    bare_optimizer = torch.optim.AdamW(parameters, weight_decay=recipe.optim.weight_decay)
+    previous = _resume(recipe, out / CHECKPOINT_FILE, model, bare_optimizer)
+    wrapped, optimizer = _on_devices(fabric, model, bare_optimizer)
+    train_batches, val_batches, sampler = _loaders(fabric, recipe, splits)
+
+    checkpoint = previous
+    first_epoch = previous.epoch if previous else 0
+    hours_before = previous.hours if previous else 0.0
+    started = time.monotonic()
+    for epoch in range(first_epoch, recipe.optim.epochs):
+        torch.manual_seed(hash((recipe.seed, epoch, fabric.global_rank)) % 2**63)  # hash of ints is the same everywhere
+        sampler.set_epoch(epoch)
+        for module in wrapped.modules().values():
+            module.train()
+        sums = torch.zeros(2)
+        progress = track(
+            train_batches, f"Epoch {epoch + 1}/{recipe.optim.epochs}", console=console, disable=not console.is_terminal
+        )
+        for step, (pictures, task, sensitive) in enumerate(progress):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(recipe.optim, epoch * len(train_batches) + step, len(train_batches))
+            losses = minmax_losses(
+                wrapped,
+                pictures.contiguous(memory_format=torch.channels_last),
+                task,
+                sensitive,
+                kept=kept,
+                temperature=recipe.pruning.temperature,
+                weight=recipe.pruning.adversary_weight,
+            )
+            optimizer.zero_grad()
+            fabric.backward(losses.sum)
+            optimizer.step()
+            sums += torch.stack([losses.task, losses.sum - losses.task]).detach().cpu()
+
+        metrics = {
+            "train/task_loss": float(sums[0]) / len(train_batches),
+            "train/adversary_loss": float(sums[1]) / len(train_batches),
+            **validate(wrapped, val_batches, kept, splits),
+        }
+        checkpoint = Checkpoint(
+            recipe=recipe,
+            task=splits.task,
+            sensitive=splits.sensitive,
+            epoch=epoch + 1,
+            quantisation_scale=calibrate_scale(wrapped, train_batches, kept),
+            commit=git_commit(),
+            hours=hours_before + (time.monotonic() - started) / 3600,
+            metrics=metrics,
+            tensors={**weights_of(model), **optimizer_tensors(bare_optimizer)},
+        )
+        if fabric.is_global_zero:
+            checkpoint.save(out / CHECKPOINT_FILE)
+            for logger in loggers:
+                logger.log_metrics(metrics, step=epoch + 1)
+            shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+            console.print(f"epoch {epoch + 1}/{recipe.optim.epochs}  {shown}", highlight=False)
+        fabric.barrier()
+    if fabric.is_global_zero:
+        for logger in loggers:
+            logger.finalize("success")
+    assert checkpoint is not None  # epochs >= 1
+    return checkpoint
+
+
+def learning_rate(optim: OptimConfig, step: int, steps_per_epoch: int) -> float:
+    """Learning rate of a step, a pure function: resuming needs no scheduler state."""
+    if optim.schedule == "constant":
+        return optim.learning_rate
+    total = optim.epochs * steps_per_epoch
+    warmup = max(1, round(optim.warmup * total))
+    if step < warmup:
+        return optim.learning_rate * (step + 1) / warmup
+    return optim.learning_rate * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))) / 2
+
+
+@torch.no_grad()
+def _kept_activations(
+    model: SplitModel, batches: DataLoader[Batch], kept: int
+) -> Iterator[tuple[Tensor, Tensor | None, Tensor, Tensor]]:
+    """Activations and mask of each batch, in evaluation mode, as the device would compute them."""
+    for module in model.modules().values():
+        module.eval()
+    for pictures, task, sensitive in batches:
+        activations = model.client(pictures.contiguous(memory_format=torch.channels_last))
+        yield activations, mask_of(model.pruner, activations, kept, temperature=1.0), task, sensitive
+
+
+@torch.no_grad()
+def validate(model: SplitModel, batches: DataLoader[Batch], kept: int, splits: data.Splits) -> dict[str, float]:
+    """Balanced accuracy of the task and of the *co-trained* adversary (which proves nothing), with the hard mask."""
+    device = next(model.client.parameters()).device
+    task_accuracy, adversary_accuracy = (
+        MulticlassAccuracy(len(attribute.labels), average="macro").to(device)
+        for attribute in (splits.task, splits.sensitive)
+    )
+    for activations, mask, task, sensitive in _kept_activations(model, batches, kept):
+        sent = activations if mask is None else activations * mask
+        task_accuracy.update(model.head(sent), task)
+        if model.adversary is not None:
+            adversary_accuracy.update(model.adversary(sent), sensitive)
+    metrics = {"val/task_balanced_accuracy": float(task_accuracy.compute())}
+    if model.adversary is not None:
+        metrics["val/simulated_adversary_balanced_accuracy"] = float(adversary_accuracy.compute())
+    return metrics
+
+
+def calibrate_scale(model: SplitModel, batches: DataLoader[Batch], kept: int) -> float:
+    """One step of the uint8 quantiser: the 99.9th percentile of positive kept activations over 255.
+
+    Larger values saturate. The number is static: a scale per picture would tell something about the picture.
+    """
+    values: list[np.ndarray] = []
+    seen = 0
+    for activations, mask, *_ in _kept_activations(model, batches, kept):
+        sent = (activations if mask is None else activations * mask).float()
+        values.append(sent[sent > 0].cpu().numpy())
+        seen += len(activations)
+        if seen >= _CALIBRATION_PICTURES:
+            break
+    positive = np.concatenate(values)
+    if positive.size == 0:
+        raise ConfigError("the client network gives no positive activation: the training diverged. Lower the learning rate.")
+    return float(np.percentile(positive, _CALIBRATION_PERCENTILE)) / 255
+
+
+def _seeded_model(recipe: Recipe, splits: data.Splits) -> SplitModel:
+    torch.manual_seed(recipe.seed)
+    return build(recipe, len(splits.task.labels), len(splits.sensitive.labels))
+
+
+def _resume(recipe: Recipe, path: Path, model: SplitModel, optimizer: torch.optim.Optimizer) -> Checkpoint | None:
+    if not path.exists():
+        return None
+    checkpoint = Checkpoint.load(path)
+    if checkpoint.recipe != recipe:
+        raise ConfigError(f"{path} comes from another recipe ({checkpoint.recipe.name}); choose another --out folder")
+    restore(model, checkpoint.tensors)
+    restore_optimizer(optimizer, checkpoint.tensors)
+    console.print(f"resuming after epoch {checkpoint.epoch} of {recipe.optim.epochs}")
+    return checkpoint
+
+
+def _on_devices(
+    fabric: Fabric, model: SplitModel, optimizer: torch.optim.Optimizer
+) -> tuple[SplitModel, torch.optim.Optimizer]:
+    wrapped = {
+        name: fabric.setup_module(module.to(memory_format=torch.channels_last))
+        for name, module in model.modules().items()
+        if any(True for _ in module.parameters())
+    }
+    return replace(model, **wrapped), fabric.setup_optimizers(optimizer)
+
+
+def _loaders(
+    fabric: Fabric, recipe: Recipe, splits: data.Splits
+) -> tuple[DataLoader[Batch], DataLoader[Batch], DistributedSampler[Batch]]:
+    share = recipe.optim.batch_size // fabric.world_size
+    if len(splits.train) < recipe.optim.batch_size or share < 2:
+        raise ConfigError(
+            f"{len(splits.train)} training pictures on {fabric.world_size} device(s) do not fill a batch of "
+            f"{recipe.optim.batch_size}; change optim.batch_size"
+        )
+
+    def sampler(split: data.LabelledPictures, shuffle: bool) -> DistributedSampler[Batch]:
+        return DistributedSampler(split, fabric.world_size, fabric.global_rank, shuffle=shuffle, seed=recipe.seed)
+
+    train_sampler = sampler(splits.train, shuffle=True)
+    train_batches, val_batches = fabric.setup_dataloaders(
+        DataLoader(splits.train, share, sampler=train_sampler, drop_last=True),
+        DataLoader(splits.val, share, sampler=sampler(splits.val, shuffle=False)),
+        use_distributed_sampler=False,
+    )
+    return train_batches, val_batches, train_sampler
+
+
+def _main(
+    recipe: Annotated[Path, typer.Option(help="YAML file, or the name of one in training/recipes")],
+    out: Annotated[Path, typer.Option(help="folder of the run; resumed when it holds a checkpoint")],
+    data: Annotated[Path | None, typer.Option(help="root of the data set")] = None,
+    override: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, may be repeated")] = None,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu")] = "auto",
+    devices: Annotated[int, typer.Option(help="processes or GPUs on each machine")] = 1,
+    nodes: Annotated[int, typer.Option(help="machines; start with torchrun")] = 1,
+) -> None:
+    """Train one recipe."""
+    try:
+        loaded = Recipe.load(recipe, override or [])
+        fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=loaded.precision)
+        train(loaded, data, out, fabric)
+    except DCPError as error:
+        console.print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False, soft_wrap=True)
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    typer.run(_main)
