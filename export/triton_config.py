@@ -64,9 +64,7 @@ def render(contract: Contract, backend: Backend) -> str:
             )
         ],
         # KIND_AUTO takes the GPUs where the server has any. model.py runs on the CPU.
-        instance_group=[
-            pb.ModelInstanceGroup(count=1, kind="KIND_AUTO" if backend == "onnxruntime" else "KIND_CPU")
-        ],
+        instance_group=[pb.ModelInstanceGroup(count=1, kind="KIND_AUTO" if backend == "onnxruntime" else "KIND_CPU")],
         # No queue delay: what comes while the model is busy forms the next batch; a lone request never waits.
         dynamic_batching=pb.ModelDynamicBatching(),
     )

@@ -87,9 +87,7 @@ def contract(device_sha256: str, head_sha256: str) -> Contract:
         task=Attribute(name="smile", labels=LABELS),
         sensitive=Attribute(name="colour", labels=("red", "green", "blue")),
         preprocessing=ImagePreprocessing(size_px=SIZE, mean=MEAN, std=STD),
-        pruning=Pruning(
-            rule="dynamic", pruner="light", channels=CHANNELS, kept=KEPT, ratio=RATIO, scale=SCALE
-        ),
+        pruning=Pruning(rule="dynamic", pruner="light", channels=CHANNELS, kept=KEPT, ratio=RATIO, scale=SCALE),
         device_sha256=device_sha256,
         input=TensorSpec(name="image", dtype="uint8", shape=(SIZE, SIZE, 3), layout="HWC", low=0, high=255),
         payload=(
@@ -102,13 +100,9 @@ def contract(device_sha256: str, head_sha256: str) -> Contract:
                 high=CHANNELS - 1,
                 order="strictly_ascending",
             ),
-            TensorSpec(
-                name="features", dtype="uint8", shape=(KEPT, SIDE, SIDE), layout="KHW", low=0, high=255
-            ),
+            TensorSpec(name="features", dtype="uint8", shape=(KEPT, SIDE, SIDE), layout="KHW", low=0, high=255),
         ),
-        answer=TensorSpec(
-            name="probabilities", dtype="float32", shape=(len(LABELS),), layout="K", low=0, high=1
-        ),
+        answer=TensorSpec(name="probabilities", dtype="float32", shape=(len(LABELS),), layout="K", low=0, high=1),
         head=TaskHead(model="task_head", version=1, sha256=head_sha256, max_batch_size=8),
     )
 
@@ -121,9 +115,7 @@ def payload(count: int, *, seed: int = 0) -> dict[str, npt.NDArray[np.uint8]]:
     """
     rng = np.random.default_rng(seed)
     return {
-        "channels": np.stack([np.sort(rng.permutation(CHANNELS)[:KEPT]) for _ in range(count)]).astype(
-            np.uint8
-        ),
+        "channels": np.stack([np.sort(rng.permutation(CHANNELS)[:KEPT]) for _ in range(count)]).astype(np.uint8),
         "features": rng.integers(0, 256, (count, KEPT, SIDE, SIDE), np.uint8),
     }
 

@@ -1,4 +1,4 @@
-"""One safetensors file per run: weights and optimiser state as tensors, recipe and results as text. It cannot run code."""
+"""One safetensors file per run: weights and optimiser state as tensors, facts as text. It cannot run code."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Checkpoint:
             ) from error
 
     def model(self) -> SplitModel:
-        """The trained networks, in float32 and evaluation mode."""
+        """Build the trained networks, in float32 and evaluation mode."""
         model = build(self.recipe, len(self.task.labels), len(self.sensitive.labels))
         restore(model, self.tensors)
         for module in model.modules().values():
@@ -101,7 +101,7 @@ def restore(model: SplitModel, tensors: dict[str, Tensor]) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """State of the optimiser as ``optimizer.PARAMETER.KEY`` tensors. Learning rates follow from the step, not from here."""
+    """State of the optimiser as ``optimizer.PARAMETER.KEY`` tensors. Learning rates follow from the step alone."""
     return {
         f"optimizer.{parameter}.{key}": torch.as_tensor(value)
         for parameter, state in optimizer.state_dict()["state"].items()

@@ -34,8 +34,9 @@ class DataConfig(_Frozen):
     """Where pictures and labels come from. The folder itself is a command-line argument, never part of a recipe."""
 
     kind: Literal["fairface", "csv", "celeba", "cifar10", "generated"]
-    """``fairface``: ``*_label_train.csv`` and ``*_label_val.csv`` in the folder (FairFace's own layout); ``csv``: any CSV with
-    a column of file names; ``celeba``, ``cifar10``: torchvision's classes; ``generated``: drawn shapes, for tests."""
+    """``fairface``: ``*_label_train.csv`` and ``*_label_val.csv`` in the folder (FairFace's own layout); ``csv``: any
+    CSV with a column of file names; ``celeba``, ``cifar10``: torchvision's classes; ``generated``: drawn shapes, for
+    tests."""
     task: AttributeConfig
     sensitive: AttributeConfig
     train_csv: str = "train.csv"
@@ -74,8 +75,9 @@ class NetworkConfig(_Frozen):
 
     arch: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
     split: Annotated[int, Field(ge=3, le=8)] = 6
-    """The client network is the first ``split`` children of torchvision's ResNet: 3 after the first ReLU, 4 after max-pooling,
-    5 to 8 after layer1 to layer4. Below 3 the output is not post-ReLU, which the unsigned quantiser needs."""
+    """The client network is the first ``split`` children of torchvision's ResNet: 3 after the first ReLU, 4 after
+    max-pooling, 5 to 8 after layer1 to layer4. Below 3 the output is not post-ReLU, which the unsigned quantiser
+    needs."""
 
 
 class PruningConfig(_Frozen):
@@ -85,7 +87,8 @@ class PruningConfig(_Frozen):
     ratio: Fraction = 0.9
     """r, share of channels that is removed. ``none`` needs 0."""
     pruner: Literal["light", "paper"] = "light"
-    """``paper``: the remaining ResNet layers; ``light``: pooled channels through two small linear layers. Only for ``dynamic``."""
+    """``paper``: the remaining ResNet layers; ``light``: pooled channels through two small linear layers.
+    Only for ``dynamic``."""
     temperature: Annotated[float, Field(gt=0)] = 0.3
     """T of the soft mask ``sigmoid((score - threshold) / T)`` that carries the straight-through gradient."""
     adversary_weight: Annotated[float, Field(ge=0)] = 1.0

@@ -92,8 +92,8 @@ def load(config: DataConfig, folder: Path | None) -> Splits:
         folder: Root of the data set; None only for ``kind: generated``.
 
     Raises:
-        ConfigError: A file, column or label is missing, or an attribute has fewer than two classes; names file and line.
-        FrameError: A picture cannot be read; names file and line.
+        ConfigError: A file, column or label is missing, or an attribute has fewer than two classes; names file and
+        line. FrameError: A picture cannot be read; names file and line.
     """
     if folder is None and config.kind != "generated":
         raise ConfigError(f"data kind {config.kind!r} needs the folder of the data set: --data DIR")
@@ -237,7 +237,7 @@ def _cifar10(config: DataConfig, folder: Path) -> tuple[list[_Row], list[_Row]]:
             raise ConfigError(f"CIFAR-10 has the attributes {sorted(known)}, not {attribute.name!r}")
 
     def rows(train: bool) -> list[_Row]:
-        data = datasets.CIFAR10(str(folder), train=train)
+        data: Any = datasets.CIFAR10(str(folder), train=train)  # type: ignore[no-untyped-call, unused-ignore]
         names = [data.classes[target] for target in data.targets]
         return [
             _Row(f"CIFAR-10 {'train' if train else 'test'} {i}", data.data[i],

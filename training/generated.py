@@ -19,7 +19,8 @@ def draw_pictures(count: int, size_px: int, seed: int) -> tuple[npt.NDArray[np.u
     """Draw ``count`` pictures.
 
     Returns:
-        Pictures uint8 ``(count, size_px, size_px, 3)``, shape names, tint names. The same arguments give the same pictures.
+        Pictures uint8 ``(count, size_px, size_px, 3)``, shape names, tint names. The same arguments give the same
+        pictures.
     """
     random = np.random.default_rng(seed)
     shapes = [SHAPES[i] for i in random.integers(len(SHAPES), size=count)]

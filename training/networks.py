@@ -11,7 +11,15 @@ from torchvision import models
 
 from .config import Recipe
 
-__all__ = ["ClientNetwork", "Float32", "LightPruner", "RandomPruner", "RemainingLayers", "SplitModel", "build"]
+__all__ = [
+    "ClientNetwork",
+    "Float32",
+    "LightPruner",
+    "RandomPruner",
+    "RemainingLayers",
+    "SplitModel",
+    "build",
+]
 
 Arch = Literal["resnet18", "resnet34", "resnet50"]
 
@@ -38,7 +46,9 @@ class ClientNetwork(nn.Sequential):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
     def forward(self, pictures: Tensor) -> Tensor:
-        return super().forward((pictures.float() / 255 - self.mean) / self.std)  # type: ignore[no-any-return]
+        normalised = (pictures.float() / 255 - self.mean) / self.std
+        activations: Tensor = super().forward(normalised)  # type: ignore[no-untyped-call, unused-ignore]
+        return activations
 
     @torch.no_grad()
     def output_shape(self, size_px: int) -> tuple[int, int, int]:
@@ -102,7 +112,7 @@ class Float32(nn.Module):
 
 @dataclass(frozen=True)
 class SplitModel:
-    """The networks of one training. ``pruner`` is None when nothing is pruned, ``adversary`` unless somebody listens to it."""
+    """The networks of one training. ``pruner`` is None for rule ``none``, ``adversary`` for all but ``dynamic``."""
 
     client: nn.Module
     """:class:`ClientNetwork`"""
@@ -116,7 +126,7 @@ class SplitModel:
     """``(C, h, w)`` of the client network's output."""
 
     def modules(self) -> dict[str, nn.Module]:
-        """The networks that exist, by name."""
+        """Name the networks that exist."""
         named = {"client": self.client, "pruner": self.pruner, "head": self.head, "adversary": self.adversary}
         return {name: module for name, module in named.items() if module is not None}
 

@@ -40,12 +40,12 @@ class _ReverseGradient(torch.autograd.Function):
 
 def reverse_gradient(value: Tensor, weight: float) -> Tensor:
     """Identity forward; backward the gradient times ``-weight`` (Ganin and Lempitsky 2015)."""
-    reversed_value: Tensor = _ReverseGradient.apply(value, weight)  # type: ignore[no-untyped-call]
+    reversed_value: Tensor = _ReverseGradient.apply(value, weight)
     return reversed_value
 
 
 def mask_of(pruner: nn.Module | None, activations: Tensor, kept: int, temperature: float) -> Tensor | None:
-    """The mask of these activations, float32 ``(N, C, 1, 1)``; None without a pruner."""
+    """Compute the mask of these activations, float32 ``(N, C, 1, 1)``; None without a pruner."""
     if pruner is None:
         return None
     scores = pruner(activations.detach())

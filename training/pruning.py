@@ -13,15 +13,15 @@ __all__ = ["hard_mask", "kept_indices", "soft_mask", "straight_through_mask"]
 
 
 def kept_indices(scores: Tensor, kept: int) -> Tensor:
-    """Indices of the ``kept`` highest scores of each picture, ascending.
+    """Return the indices of the ``kept`` highest scores of each picture, ascending.
 
     Args:
         scores: float32 ``(N, C)``.
         kept: k, 1..C.
 
     Returns:
-        int64 ``(N, k)``; exactly k different ones per picture. Of equal scores the lower channel wins, as in ONNX's TopK
-        (``torch.topk`` promises no order, so a stable sort decides here).
+        int64 ``(N, k)``; exactly k different ones per picture. Of equal scores the lower channel wins, as in ONNX's
+        TopK (``torch.topk`` promises no order, so a stable sort decides here).
     """
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices
     return torch.sort(order[:, :kept], dim=1).values
@@ -33,7 +33,8 @@ def hard_mask(scores: Tensor, kept: int) -> Tensor:
 
 
 def soft_mask(scores: Tensor, kept: int, temperature: float) -> Tensor:
-    """``sigmoid((scores - t) / temperature)``, t halfway between the last kept and the first pruned score of the picture.
+    """``sigmoid((scores - t) / temperature)``, t halfway between the last kept and the first pruned score of the
+    picture.
 
     Returns:
         float32 ``(N, C)`` in 0..1. With ``kept == C`` there is no pruned score and t is the lowest one.

@@ -7,13 +7,13 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 import typer
 from lightning_fabric import Fabric
-from lightning_fabric.loggers import CSVLogger, TensorBoardLogger
+from lightning_fabric.loggers import CSVLogger, TensorBoardLogger  # type: ignore[attr-defined, unused-ignore]
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor
@@ -48,8 +48,8 @@ Batch = tuple[Tensor, Tensor, Tensor]
 def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None = None) -> Checkpoint:
     """Train ``recipe`` and leave ``checkpoint.safetensors``, ``metrics.csv`` and TensorBoard's events in ``out``.
 
-    A run that was cut off continues after its last whole epoch and reaches the same result as one that was not, on the same
-    hardware: every source of randomness is seeded from recipe and epoch.
+    A run that was cut off continues after its last whole epoch and reaches the same result as one that was not, on
+    the same hardware: every source of randomness is seeded from recipe and epoch.
 
     Args:
         recipe: What to train.
@@ -75,6 +75,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
     wrapped, optimizer = _on_devices(fabric, model, bare_optimizer)
     train_batches, val_batches, sampler = _loaders(fabric, recipe, splits)
 
+    commit = git_commit()
     checkpoint = previous
     first_epoch = previous.epoch if previous else 0
     hours_before = previous.hours if previous else 0.0
@@ -86,7 +87,10 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
             module.train()
         sums = torch.zeros(2)
         progress = track(
-            train_batches, f"Epoch {epoch + 1}/{recipe.optim.epochs}", console=console, disable=not console.is_terminal
+            train_batches,
+            f"Epoch {epoch + 1}/{recipe.optim.epochs}",
+            console=console,
+            disable=not console.is_terminal,
         )
         for step, (pictures, task, sensitive) in enumerate(progress):
             for group in optimizer.param_groups:
@@ -116,7 +120,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
             sensitive=splits.sensitive,
             epoch=epoch + 1,
             quantisation_scale=calibrate_scale(wrapped, train_batches, kept),
-            commit=git_commit(),
+            commit=commit,
             hours=hours_before + (time.monotonic() - started) / 3600,
             metrics=metrics,
             tensors={**weights_of(model), **optimizer_tensors(bare_optimizer)},
@@ -192,7 +196,9 @@ def calibrate_scale(model: SplitModel, batches: DataLoader[Batch], kept: int) ->
             break
     positive = np.concatenate(values)
     if positive.size == 0:
-        raise ConfigError("the client network gives no positive activation: the training diverged. Lower the learning rate.")
+        raise ConfigError(
+            "the client network gives no positive activation: the training diverged. Lower the learning rate."
+        )
     return float(np.percentile(positive, _CALIBRATION_PERCENTILE)) / 255
 
 
@@ -216,12 +222,13 @@ def _resume(recipe: Recipe, path: Path, model: SplitModel, optimizer: torch.opti
 def _on_devices(
     fabric: Fabric, model: SplitModel, optimizer: torch.optim.Optimizer
 ) -> tuple[SplitModel, torch.optim.Optimizer]:
-    wrapped = {
+    wrapped: dict[str, Any] = {
         name: fabric.setup_module(module.to(memory_format=torch.channels_last))
         for name, module in model.modules().items()
         if any(True for _ in module.parameters())
     }
-    return replace(model, **wrapped), fabric.setup_optimizers(optimizer)
+    on_devices: torch.optim.Optimizer = fabric.setup_optimizers(optimizer)  # type: ignore[assignment]
+    return replace(model, **wrapped), on_devices
 
 
 def _loaders(

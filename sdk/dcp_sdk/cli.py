@@ -38,9 +38,7 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except DCPError as error:
-            _ERR.print(
-                f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True
-            )
+            _ERR.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(2) from error
 
 
@@ -52,9 +50,7 @@ app = typer.Typer(
 )
 
 BundleArgument = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
-ServerArgument = Annotated[
-    str, typer.Argument(help="grpc://HOST:PORT, http://HOST:PORT or memory://MODEL_REPOSITORY.")
-]
+ServerArgument = Annotated[str, typer.Argument(help="grpc://HOST:PORT, http://HOST:PORT or memory://MODEL_REPOSITORY.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where the device graph runs.")]
 TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds that one request may take.")]
 HeaderOption = Annotated[
@@ -110,9 +106,7 @@ def watch(
     with _client(bundle, server, device, timeout_s, header) as client, Live(console=_OUT) as live:
         start = time.monotonic()
         try:
-            for count, prediction in enumerate(
-                client.stream(int(source) if source.isdigit() else source), start=1
-            ):
+            for count, prediction in enumerate(client.stream(int(source) if source.isdigit() else source), start=1):
                 rate = count / (time.monotonic() - start)
                 live.update(live_table(prediction, count=count, frames_per_s=rate))
                 if count == frames:
@@ -125,9 +119,7 @@ def watch(
 def serve(
     repository: Annotated[Path, typer.Argument(help="Triton model repository.")],
     *,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Model to load; by default all that are there.")
-    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Model to load; by default all that are there.")] = None,
     venv: Annotated[Path, typer.Option(help="Environment with nvidia-pytriton.")] = Path(".venv-triton"),
     host: Annotated[str, typer.Option(help="Interface to listen on.")] = "127.0.0.1",
     grpc_port: Annotated[int, typer.Option(help="Port for gRPC; 0 takes a free one.")] = 8001,
@@ -200,13 +192,9 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _client(
-    bundle: Path, server: str, device: Device, timeout_s: float, header: list[str] | None
-) -> PrivateClient:
+def _client(bundle: Path, server: str, device: Device, timeout_s: float, header: list[str] | None) -> PrivateClient:
     headers = dict(_split(item) for item in header) if header else None
-    return PrivateClient(
-        bundle, server, device=device, timeouts=Timeouts(predict_s=timeout_s), headers=headers
-    )
+    return PrivateClient(bundle, server, device=device, timeouts=Timeouts(predict_s=timeout_s), headers=headers)
 
 
 def _split(header: str) -> tuple[str, str]:
@@ -218,3 +206,7 @@ def _split(header: str) -> tuple[str, str]:
 
 def _interrupt(*_: object) -> Never:
     raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    app()

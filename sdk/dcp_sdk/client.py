@@ -207,9 +207,7 @@ class PrivateClient:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise ConfigError(
-                "the client is closed. Make a new PrivateClient, or predict inside its `with` block."
-            )
+            raise ConfigError("the client is closed. Make a new PrivateClient, or predict inside its `with` block.")
 
     def _require_camera(self) -> Camera:
         if self._camera is None:
@@ -234,12 +232,8 @@ def _choose_transport(
 ) -> Transport:
     if transport is not None:
         if server is not None or headers is not None:
-            raise ConfigError(
-                "expected a server or a transport, got both. Give address and headers to the transport."
-            )
+            raise ConfigError("expected a server or a transport, got both. Give address and headers to the transport.")
         return transport
     if server is None:
         raise ConfigError("expected a server, got none. Give its address, such as grpc://localhost:8001.")
-    return open_transport(
-        server if isinstance(server, ServerAddress) else ServerAddress.parse(server), headers=headers
-    )
+    return open_transport(server if isinstance(server, ServerAddress) else ServerAddress.parse(server), headers=headers)

@@ -14,9 +14,7 @@ __all__ = ["Device", "ServerAddress", "Timeouts"]
 Device = Literal["auto", "cpu", "cuda"]
 """Where the device graph runs. ``cuda``: all of it on the GPU, or an error; ``auto``: CUDA where it works."""
 
-_HOST_PORT = re.compile(
-    r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?):(?P<port>[0-9]{1,5})"
-)
+_HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?):(?P<port>[0-9]{1,5})")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -31,9 +29,7 @@ class _Options(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise ConfigError(
-                f"{type(self).__name__}.{where}: {first['msg']}, got {first['input']!r}."
-            ) from error
+            raise ConfigError(f"{type(self).__name__}.{where}: {first['msg']}, got {first['input']!r}.") from error
 
 
 class Timeouts(_Options):
@@ -65,9 +61,7 @@ class ServerAddress(_Options):
     def _host_and_port(self) -> Self:
         match = _HOST_PORT.fullmatch(self.target)
         if self.scheme != "memory" and (match is None or not 0 < int(match["port"]) < 65536):
-            raise ValueError(
-                f"expected HOST:PORT, got {self.target!r}; Triton listens at 8001 (gRPC) and 8000 (HTTP)"
-            )
+            raise ValueError(f"expected HOST:PORT, got {self.target!r}; Triton listens at 8001 (gRPC) and 8000 (HTTP)")
         return self
 
     @classmethod
@@ -83,9 +77,7 @@ class ServerAddress(_Options):
         Raises:
             ConfigError: It is none of these.
         """
-        expected = (
-            "server: expected grpc://HOST:PORT, http://HOST:PORT, HOST:PORT or memory://MODEL_REPOSITORY"
-        )
+        expected = "server: expected grpc://HOST:PORT, http://HOST:PORT, HOST:PORT or memory://MODEL_REPOSITORY"
         if not isinstance(address, str):
             raise ConfigError(f"{expected}, got {type(address).__name__}.")
         scheme, separator, target = address.strip().rpartition("://")

@@ -1,8 +1,9 @@
 """The contract: what bundle and model repository share, stated once.
 
-Training states it, ``export/`` writes it into ``manifest.json`` and renders Triton's ``config.pbtxt`` from it, and the SDK
-checks it against the ONNX session, the file hashes and the server's own metadata before the first frame. No tensor name, shape
-or label is typed anywhere else.
+Training states it, ``export/`` writes it into ``manifest.json`` and renders Triton's ``config.pbtxt`` from it, and
+the SDK checks it against the ONNX session, the file hashes and the server's own metadata before the first frame. No
+tensor
+name, shape or label is typed anywhere else.
 
 Nothing here assumes a picture except :class:`ImagePreprocessing`: the rest describes named tensors.
 """
@@ -91,7 +92,7 @@ class TensorSpec(_Frozen):
 
 
 class ImagePreprocessing(_Frozen):
-    """How a frame becomes the device graph's input. Cropping and resizing happen on uint8; normalising inside the graph."""
+    """How a frame becomes the device graph's input. Crop and resize happen on uint8, normalising inside the graph."""
 
     kind: Literal["image"] = "image"
     size_px: Annotated[int, Field(ge=8, le=4096)]
@@ -111,7 +112,7 @@ class Pruning(_Frozen):
     """What is thrown away on the device, and how the rest is packed."""
 
     rule: Literal["dynamic", "random", "none"]
-    """``dynamic``: the pruner's scores of this very picture; ``random``: a fresh random choice; ``none``: all channels stay."""
+    """``dynamic``: the pruner's scores of this very picture; ``random``: drawn anew; ``none``: all channels stay."""
     pruner: Literal["light", "paper"] | None
     """Architecture of the pruner; None where there is none."""
     channels: Annotated[int, Field(ge=1, le=65535)]
@@ -227,7 +228,7 @@ class Provenance(_Frozen):
 class Manifest(_Frozen):
     """``manifest.json`` of a bundle."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     name: Name
     contract: Contract
     provenance: Provenance

@@ -150,9 +150,7 @@ def _triton() -> Finding:
     try:
         install = TritonInstall.find(Path(".venv-triton"))
     except ConfigError:
-        return Finding(
-            "tritonserver", "note", "no .venv-triton here; only `dcp serve` needs it", "make triton"
-        )
+        return Finding("tritonserver", "note", "no .venv-triton here; only `dcp serve` needs it", "make triton")
     return Finding("tritonserver", "ok", str(install.binary))
 
 

@@ -49,6 +49,4 @@ def check_payload(contract: Contract, payload: Sequence[object]) -> Payload:
 
 
 def _refuse(reason: str) -> PrivacyGuardError:
-    return PrivacyGuardError(
-        f"{reason}. Nothing was sent. The device graph is at fault: export the bundle again."
-    )
+    return PrivacyGuardError(f"{reason}. Nothing was sent. The device graph is at fault: export the bundle again.")

@@ -84,9 +84,7 @@ def decode_answer(contract: Contract, answer: object, batch: int) -> npt.NDArray
         raise ServerRejected(f"{expected}, got {violation}. Look into the server's log.")
     probabilities: npt.NDArray[Any] = np.asarray(answer)
     if len(probabilities) != batch:
-        raise ServerRejected(
-            f"{expected} of {batch} picture(s), got {len(probabilities)}. Look into the server's log."
-        )
+        raise ServerRejected(f"{expected} of {batch} picture(s), got {len(probabilities)}. Look into the server's log.")
     if bool(np.any(np.abs(probabilities.sum(axis=-1, dtype=np.float64) - 1) > _SUM_TOLERANCE)):
         raise ServerRejected(f"{expected}, got rows that do not sum to 1. Look into the server's log.")
     return probabilities

@@ -34,9 +34,7 @@ def check_frame(frame: object) -> Image:
     if frame.ndim != 3 or frame.shape[-1] != 3:
         raise FrameError(f"{expected}, got shape {frame.shape}. One picture at a time; predict_batch takes several.")
     if frame.dtype != np.uint8:
-        raise FrameError(
-            f"{expected}, got {frame.dtype}. Scale to 0..255 yourself, then use .astype(numpy.uint8)."
-        )
+        raise FrameError(f"{expected}, got {frame.dtype}. Scale to 0..255 yourself, then use .astype(numpy.uint8).")
     if 0 in frame.shape:
         raise FrameError(f"{expected}, got an empty picture of shape {frame.shape}.")
     return frame

@@ -115,9 +115,7 @@ def why_no_cuda() -> str | None:
         ctypes.CDLL("nvcuda.dll" if windows else "libcuda.so.1")
     except OSError as error:
         return f"no NVIDIA driver ({error}). Install the driver, or choose device='cpu'."
-    with contextlib.redirect_stdout(
-        io.StringIO()
-    ):  # it prints what it cannot find; the next lines say it better
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints what it cannot find; the next lines say it better
         ort.preload_dlls()
     libraries = Path(ort.__file__).parent / "capi"
     prefix, suffix = ("", ".dll") if windows else ("lib", ".so")
@@ -133,9 +131,7 @@ def _read_verified(path: Path, sha256: str) -> bytes:
     try:
         graph = path.read_bytes()
     except OSError as error:
-        raise BundleError(
-            f"expected a graph at {path}, got {type(error).__name__}. Copy the bundle again."
-        ) from error
+        raise BundleError(f"expected a graph at {path}, got {type(error).__name__}. Copy the bundle again.") from error
     actual = hashlib.sha256(graph).hexdigest()
     if actual != sha256:
         raise BundleError(
@@ -157,9 +153,7 @@ def _open_session(
     try:
         session = ort.InferenceSession(graph, _options(threads), providers=["CPUExecutionProvider"])
     except _ORT_ERRORS as error:
-        raise BundleError(
-            f"{path} is not a graph that onnxruntime {ort.__version__} runs: {error}"
-        ) from error
+        raise BundleError(f"{path} is not a graph that onnxruntime {ort.__version__} runs: {error}") from error
     return session, "cpu"
 
 
@@ -191,9 +185,7 @@ def _options(threads: int | None) -> ort.SessionOptions:
 def _check_tensors(path: Path, what: str, actual: Sequence[ort.NodeArg], specs: Sequence[TensorSpec]) -> None:
     found = {node.name: node for node in actual}
     if set(found) != {spec.name for spec in specs}:
-        raise BundleError(
-            f"{path}: expected the {what} {[spec.name for spec in specs]}, got {sorted(found)}."
-        )
+        raise BundleError(f"{path}: expected the {what} {[spec.name for spec in specs]}, got {sorted(found)}.")
     for spec in specs:
         node = found[spec.name]
         dtype = _ONNX_TYPES.get(node.type, node.type)
@@ -203,6 +195,4 @@ def _check_tensors(path: Path, what: str, actual: Sequence[ort.NodeArg], specs: 
                 f"got {dtype} {tuple(node.shape)}. Export the bundle again."
             )
         if isinstance(node.shape[0], int):
-            raise BundleError(
-                f"{path}: {spec.name} has a fixed batch of {node.shape[0]}; export it with a free batch."
-            )
+            raise BundleError(f"{path}: {spec.name} has a fixed batch of {node.shape[0]}; export it with a free batch.")

@@ -229,9 +229,7 @@ class TritonServer:
         waiting = list(self._models)
         while waiting:
             if process.ended:
-                raise ServerUnavailable(
-                    f"tritonserver ended with status {process.wait()}. {self._log_tail()}"
-                )
+                raise ServerUnavailable(f"tritonserver ended with status {process.wait()}. {self._log_tail()}")
             if time.monotonic() > deadline:
                 limit = f"within {self._ready_timeout_s:g} s"
                 raise ServerUnavailable(f"expected model {waiting[0]!r} ready {limit}. {self._log_tail()}")

@@ -55,9 +55,7 @@ class Folder(FrameSource):
         self.paths = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
         """Paths of the pictures, in the order in which they are read."""
         if not self.paths:
-            raise FrameError(
-                f"expected pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) in {folder}, got none."
-            )
+            raise FrameError(f"expected pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) in {folder}, got none.")
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self.paths):
@@ -93,9 +91,7 @@ class Video(FrameSource):
         finally:
             capture.release()
         if index == 0:
-            raise FrameError(
-                f"expected a video at {self.path}, got a file without a frame that OpenCV can read."
-            )
+            raise FrameError(f"expected a video at {self.path}, got a file without a frame that OpenCV can read.")
 
 
 def open_source(source: SourceLike) -> FrameSource:
@@ -123,9 +119,7 @@ def open_source(source: SourceLike) -> FrameSource:
             )
         return Video(path)
     if isinstance(source, np.ndarray) and source.ndim < 4:
-        raise FrameError(
-            f"expected many pictures, got an array of shape {source.shape}. Use predict for one picture."
-        )
+        raise FrameError(f"expected many pictures, got an array of shape {source.shape}. Use predict for one picture.")
     if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray | memoryview):
         return Arrays(source)
     raise FrameError(f"expected a camera, video, folder or pictures, got {type(source).__name__}.")

@@ -39,10 +39,7 @@ def readable_bytes(count: int) -> str:
 
 def timing_rows(timings: Timings) -> list[tuple[str, str]]:
     """Name each stage and its milliseconds, in the order of the frame's journey."""
-    return [
-        (field.name.removesuffix("_ms"), f"{getattr(timings, field.name):.1f} ms")
-        for field in fields(timings)
-    ]
+    return [(field.name.removesuffix("_ms"), f"{getattr(timings, field.name):.1f} ms") for field in fields(timings)]
 
 
 def prediction_table(rows: Iterable[tuple[str, Prediction]]) -> Table:

@@ -124,9 +124,7 @@ def _inspect(venv: Path) -> dict[str, Any]:
     python = venv / "bin" / "python"
     if not python.exists():
         raise _unfit(venv, "none")
-    probe = subprocess.run(
-        [python, "-I", "-c", _PROBE], capture_output=True, text=True, check=False, timeout=60
-    )
+    probe = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, text=True, check=False, timeout=60)
     if probe.returncode != 0:
         raise _unfit(venv, f"one whose Python ends with status {probe.returncode}")
     facts: dict[str, Any] = json.loads(probe.stdout)

@@ -15,28 +15,29 @@ import pytest
 from dcp_sdk.preprocess import Image
 from tests.tiny import Tiny, write_tiny
 
+
 @pytest.fixture(scope="session")
 def other(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """A second pair, the same shapes, other weights."""
+    """Write a second pair: the same shapes, other weights."""
     return write_tiny(tmp_path_factory.mktemp("other"), seed=1)
 
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Tiny:
-    """A pair of one's own, to be damaged."""
+    """Write a pair of the test's own, to be damaged."""
     return write_tiny(tmp_path)
 
 
 @pytest.fixture(scope="session")
 def picture() -> Image:
-    """A picture with structure, 48 x 64, RGB."""
+    """Draw a picture with structure, 48 x 64, RGB."""
     y, x = np.mgrid[0:48, 0:64].astype(np.uint8)
     return np.stack([4 * x, 5 * y, 2 * (x + y)], axis=-1)
 
 
 @pytest.fixture
 def picture_file(tmp_path: Path, picture: Image) -> Path:
-    """The same picture as a PNG file, so that decoding gives it back exactly."""
+    """Write the same picture as a PNG file, so that decoding gives it back exactly."""
     path = tmp_path / "picture.png"
     assert cv2.imwrite(str(path), picture[..., ::-1])
     return path
@@ -44,7 +45,7 @@ def picture_file(tmp_path: Path, picture: Image) -> Path:
 
 @pytest.fixture
 def closed_port() -> int:
-    """A port at which nobody listens."""
+    """Find a port at which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
     return port
@@ -55,7 +56,7 @@ Behaviour = Callable[[socket.socket, threading.Event], None]
 
 @pytest.fixture
 def listen() -> Iterator[Callable[[Behaviour], int]]:
-    """Start TCP servers: ``listen(behaviour)`` gives the port; ``behaviour(connection, stop)`` treats each caller."""
+    """Start TCP servers: ``listen(behaviour)`` gives a port, ``behaviour(connection, stop)`` treats each caller."""
     stop = threading.Event()
     threads: list[threading.Thread] = []
     servers: list[socket.socket] = []

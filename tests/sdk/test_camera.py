@@ -35,7 +35,7 @@ def brightening(connection: socket.socket, stop: threading.Event) -> None:
 
 
 def stalling(connection: socket.socket, stop: threading.Event) -> None:
-    """Some frames, then silence on an open connection."""
+    """Send some frames, then nothing on an open connection."""
     connection.recv(4096)
     connection.sendall(HEAD)
     for _ in range(20):
@@ -44,7 +44,7 @@ def stalling(connection: socket.socket, stop: threading.Event) -> None:
 
 
 def ending(connection: socket.socket, stop: threading.Event) -> None:
-    """Some frames, then the end."""
+    """Send some frames, then hang up."""
     connection.recv(4096)
     connection.sendall(HEAD)
     for _ in range(60):

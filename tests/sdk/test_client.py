@@ -94,7 +94,13 @@ def test_timings_add_up(client: PrivateClient, picture: Image) -> None:
 
 
 def test_all_kinds_of_input_give_one_answer(client: PrivateClient, picture: Image, picture_file: Path) -> None:
-    inputs = [picture, picture_file, str(picture_file), picture_file.read_bytes(), Frame(picture, 0.0, "mine")]
+    inputs = [
+        picture,
+        picture_file,
+        str(picture_file),
+        picture_file.read_bytes(),
+        Frame(picture, 0.0, "mine"),
+    ]
     answers = [client.predict(item) for item in inputs]
     assert all(answer.probabilities == answers[0].probabilities for answer in answers)
     assert answers[-1].frame_age_ms > 0
@@ -110,9 +116,7 @@ def test_what_leaves_is_the_payload_alone(client: PrivateClient, recorder: Recor
 
 
 @pytest.mark.parametrize("count", [0, 1, 8, 9, 20])
-def test_batch_is_split_and_agrees_with_single_pictures(
-    count: int, client: PrivateClient, recorder: Recorder
-) -> None:
+def test_batch_is_split_and_agrees_with_single_pictures(count: int, client: PrivateClient, recorder: Recorder) -> None:
     pictures = list(np.random.default_rng(0).integers(0, 256, (count, 40, 50, 3), np.uint8))
     predictions = client.predict_batch(iter(pictures))
     sizes = [len(payload[0]) for payload in recorder.sent]
@@ -123,9 +127,7 @@ def test_batch_is_split_and_agrees_with_single_pictures(
         assert single.probabilities == pytest.approx(prediction.probabilities, abs=1e-6)
 
 
-def test_nothing_is_sent_after_a_failure_in_a_batch(
-    client: PrivateClient, recorder: Recorder, picture: Image
-) -> None:
+def test_nothing_is_sent_after_a_failure_in_a_batch(client: PrivateClient, recorder: Recorder, picture: Image) -> None:
     with pytest.raises(FrameError):
         client.predict_batch([picture] * 10 + [picture[..., 0]] + [picture] * 10)
     assert len(recorder.sent) == 1

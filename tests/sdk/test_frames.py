@@ -76,7 +76,12 @@ def test_exif_orientation_is_applied_to_files_and_bytes(
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(b"", "empty"), (b"hello", "none"), (b"\xff\xd8\xff\xe0 no jpeg", "none"), (b"\x89PNG\r\n\x1a\n", "none")],
+    [
+        (b"", "empty"),
+        (b"hello", "none"),
+        (b"\xff\xd8\xff\xe0 no jpeg", "none"),
+        (b"\x89PNG\r\n\x1a\n", "none"),
+    ],
     ids=["zero bytes", "text", "cut jpeg", "cut png"],
 )
 def test_what_is_not_a_picture(content: bytes, says: str, tmp_path: Path) -> None:

@@ -35,9 +35,7 @@ def infer(client: triton.InferenceServerClient, arrays: Arrays) -> npt.NDArray[n
         tensor = triton.InferInput(name, array.shape, "UINT8")
         tensor.set_data_from_numpy(array)
         inputs.append(tensor)
-    answer: npt.NDArray[np.float32] = client.infer("task_head", inputs, client_timeout=30).as_numpy(
-        "probabilities"
-    )
+    answer: npt.NDArray[np.float32] = client.infer("task_head", inputs, client_timeout=30).as_numpy("probabilities")
     return answer
 
 

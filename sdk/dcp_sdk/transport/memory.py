@@ -42,13 +42,9 @@ class MemoryTransport(Transport):
         check_pairing(contract, _read_config(model / "config.pbtxt"), self.address)
         path = model / str(contract.head.version) / "model.onnx"
         if not path.is_file():
-            raise ServerUnavailable(
-                f"expected the task head at {path}, got nothing. Export the bundle again."
-            )
+            raise ServerUnavailable(f"expected the task head at {path}, got nothing. Export the bundle again.")
         try:
-            graph = Graph(
-                path, contract.head.sha256, inputs=contract.payload, outputs=(contract.answer,), device="cpu"
-            )
+            graph = Graph(path, contract.head.sha256, inputs=contract.payload, outputs=(contract.answer,), device="cpu")
         except BundleError as error:
             raise ContractMismatch(f"the head at {self.address} is not the paired one. {error}") from error
         self._connected = contract, graph

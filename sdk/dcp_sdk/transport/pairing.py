@@ -47,8 +47,7 @@ class ServedModel(BaseModel):
             return cls.model_validate({**config, **metadata})
         except (TypeError, ValidationError) as error:
             raise ServerRejected(
-                "expected Triton's description of a model, got something else. "
-                "Check that a Triton listens there."
+                "expected Triton's description of a model, got something else. Check that a Triton listens there."
             ) from error
 
 
@@ -63,9 +62,7 @@ def check_pairing(contract: Contract, served: ServedModel, address: str) -> None
     digest = served.parameters.get(DIGEST_PARAMETER, _Parameter()).string_value
     if digest != contract.digest:
         got = f"{digest[:12]}…" if digest else "none"
-        raise ContractMismatch(
-            f"{head}: expected contract digest {contract.digest[:12]}…, got {got}. {remedy}"
-        )
+        raise ContractMismatch(f"{head}: expected contract digest {contract.digest[:12]}…, got {got}. {remedy}")
     for what, specs, tensors in (
         ("inputs", contract.payload, served.inputs),
         ("outputs", (contract.answer,), served.outputs),
@@ -75,8 +72,7 @@ def check_pairing(contract: Contract, served: ServedModel, address: str) -> None
             raise ContractMismatch(f"{head}: expected the {what} {expected}, got {actual}. {remedy}")
     if served.max_batch_size < contract.head.max_batch_size:
         raise ContractMismatch(
-            f"{head}: expected batches up to {contract.head.max_batch_size}, "
-            f"got {served.max_batch_size}. {remedy}"
+            f"{head}: expected batches up to {contract.head.max_batch_size}, got {served.max_batch_size}. {remedy}"
         )
 
 

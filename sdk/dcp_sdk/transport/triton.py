@@ -81,14 +81,11 @@ class TritonTransport(Transport):
         )
 
     def _refused(self, why: str) -> ServerRejected:
-        return ServerRejected(
-            f"{self.address} refused the request: {_short(why)}. Look into the server's log."
-        )
+        return ServerRejected(f"{self.address} refused the request: {_short(why)}. Look into the server's log.")
 
     def _needs_key(self, why: str) -> ServerRejected:
         return ServerRejected(
-            f"{self.address} wants a key: {_short(why)}. "
-            "Give it as a header: PrivateClient(…, headers={NAME: KEY})."
+            f"{self.address} wants a key: {_short(why)}. Give it as a header: PrivateClient(…, headers={{NAME: KEY}})."
         )
 
     def _nonsense(self, why: str) -> ServerRejected:
@@ -103,9 +100,7 @@ def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if not _HEADER_NAME.fullmatch(name) or name.endswith("-bin"):
             raise ConfigError(f"headers: expected a name of letters, digits, '-', '_' or '.', got {name!r}.")
         if not _HEADER_VALUE.fullmatch(value):
-            raise ConfigError(
-                f"headers: expected the value of {name!r} as one line of ASCII, got something else."
-            )
+            raise ConfigError(f"headers: expected the value of {name!r} as one line of ASCII, got something else.")
     return checked
 
 

@@ -136,7 +136,6 @@ def _channel_args(contract: Contract) -> list[tuple[str, int]]:
         ("grpc.enable_retries", 0),
         # The default waits seconds before it tries a server that was restarted.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 500),
         # Otherwise all clients of the process share one connection, its failures and its back-off.
         ("grpc.use_local_subchannel_pool", 1),

@@ -1,4 +1,4 @@
-"""Servers that speak Triton's protocols, describe the head truthfully, and then answer requests with nonsense."""
+"""Servers that speak Triton's protocols, describe the head truthfully, and answer requests with nonsense."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def grpc_server(contract: Contract, answer: Answer) -> Iterator[str]:
     metadata, config = describe(contract)
 
     class Servicer(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-        def ModelReady(self, request: Any, context: Any) -> Any:  # noqa: N802
+        def ModelReady(self, request: Any, context: Any) -> Any:
             return service_pb2.ModelReadyResponse(ready=True)
 
-        def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        def ModelMetadata(self, request: Any, context: Any) -> Any:
             return json_format.ParseDict(metadata, service_pb2.ModelMetadataResponse())
 
-        def ModelConfig(self, request: Any, context: Any) -> Any:  # noqa: N802
+        def ModelConfig(self, request: Any, context: Any) -> Any:
             return service_pb2.ModelConfigResponse(config=config)
 
-        def ModelInfer(self, request: Any, context: Any) -> Any:  # noqa: N802
+        def ModelInfer(self, request: Any, context: Any) -> Any:
             output = {"name": answer.name, "datatype": answer.datatype, "shape": answer.shape}
             return service_pb2.ModelInferResponse(outputs=[output], raw_output_contents=[answer.data])
 
@@ -93,16 +93,21 @@ def http_server(contract: Contract, answer: Answer | bytes) -> Iterator[str]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
-        def do_GET(self) -> None:  # noqa: N802
+        def do_GET(self) -> None:
             self._send(pages[self.path])
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             if isinstance(answer, bytes):
                 self._send(answer)
                 return
             parameters = {"binary_data_size": len(answer.data)}
-            output = {"name": answer.name, "datatype": answer.datatype, "shape": answer.shape, "parameters": parameters}
+            output = {
+                "name": answer.name,
+                "datatype": answer.datatype,
+                "shape": answer.shape,
+                "parameters": parameters,
+            }
             head = json.dumps({"outputs": [output]}).encode()
             self._send(head + answer.data, {"Inference-Header-Content-Length": str(len(head))})
 

@@ -64,9 +64,7 @@ def test_lies_are_refused(lie: Callable[[Answer], Answer], scheme: str, tiny: Ti
     ],
     ids=["empty", "text", "empty JSON", "other JSON", "no UTF-8", "endless"],
 )
-def test_http_bodies_that_are_no_answer(
-    body: bytes, error: type[ServerError], tiny: Tiny, picture: Image
-) -> None:
+def test_http_bodies_that_are_no_answer(body: bytes, error: type[ServerError], tiny: Tiny, picture: Image) -> None:
     with hostile.http_server(tiny.manifest.contract, body) as address:
         with PrivateClient(tiny.bundle, address, device="cpu") as client:
             with pytest.raises(error, match="expected"):

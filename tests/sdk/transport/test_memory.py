@@ -50,7 +50,11 @@ DAMAGES: dict[str, tuple[Callable[[Tiny, Tiny], Any], type[DCPError], str]] = {
     "no graph": (lambda pair, _: pair.head.unlink(), ServerUnavailable, "task head at"),
     "no configuration": (replace("name:", "no pbtxt"), ServerUnavailable, "ParseError"),
     "no digest": (replace("contract_digest", "another_key"), ContractMismatch, "digest .*, got none"),
-    "other maximum batch": (replace("max_batch_size: 8", "max_batch_size: 4"), ContractMismatch, "batches up to 8"),
+    "other maximum batch": (
+        replace("max_batch_size: 8", "max_batch_size: 4"),
+        ContractMismatch,
+        "batches up to 8",
+    ),
     "other input": (replace('name: "features"', 'name: "values"'), ContractMismatch, "the inputs"),
     "other type": (replace("TYPE_FP32", "TYPE_FP64"), ContractMismatch, "the outputs"),
     "other shape": (replace("dims: [3, 4, 4]", "dims: [3, 4, 5]"), ContractMismatch, "the inputs"),

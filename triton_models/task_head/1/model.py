@@ -46,9 +46,7 @@ class TritonPythonModel:
 
         graph = (Path(args["model_repository"]) / args["model_version"] / "model.onnx").read_bytes()
         if hashlib.sha256(graph).hexdigest() != parameters["model_sha256"]:
-            raise RuntimeError(
-                "model.onnx is not the file that this configuration was rendered for; export again"
-            )
+            raise RuntimeError("model.onnx is not the file that this configuration was rendered for; export again")
         self._session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
@@ -77,9 +75,7 @@ class TritonPythonModel:
 
     def _run(self, batches: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
         """Run the graph once over ``batches`` and split the answer again, one array per batch."""
-        feed = {
-            limits.name: np.concatenate([batch[limits.name] for batch in batches]) for limits in self._inputs
-        }
+        feed = {limits.name: np.concatenate([batch[limits.name] for batch in batches]) for limits in self._inputs}
         (answer,) = self._session.run([self._output], feed)
         first = self._inputs[0].name
         ends = np.cumsum([len(batch[first]) for batch in batches])

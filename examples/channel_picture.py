@@ -1,0 +1,70 @@
+"""Draw what the camera saw, what the device computed, and what left it, side by side. Used by ``demo.py``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Map = npt.NDArray[np.float32]
+Canvas = npt.NDArray[np.uint8]
+
+PANEL_PX, MARGIN_PX, TITLE_PX = 480, 32, 84
+BACKGROUND, WHITE, GREY = (18, 18, 18), (240, 240, 240), (150, 150, 150)
+
+
+def draw(crop_rgb: Canvas, activations: Map, sent: Mapping[int, Map], captions: list[tuple[str, str]]) -> Canvas:
+    """Compose the picture.
+
+    Args:
+        crop_rgb: uint8 ``(S, S, 3)``, what goes into the device graph.
+        activations: float32 ``(C, h, w)``, all the channels.
+        sent: The channels that left, dequantised, float32 ``(h', w')`` by number.
+        captions: Title and subtitle of each of the three panels.
+
+    Returns:
+        uint8 ``(H, W, 3)``, BGR, as ``cv2.imwrite`` takes it.
+    """
+    # One brightness scale for all maps, so that the panels can be compared.
+    top = max(float(np.percentile(activations, 99.5)), 1e-6)
+    everything = dict(enumerate(activations))
+    panels = [
+        cv2.resize(crop_rgb[..., ::-1], (PANEL_PX, PANEL_PX), interpolation=cv2.INTER_CUBIC),
+        _grid(everything, len(activations), top),
+        _grid(sent, len(activations), top),
+    ]
+    step = PANEL_PX + MARGIN_PX
+    canvas = np.full((TITLE_PX + step, MARGIN_PX + len(panels) * step, 3), BACKGROUND, np.uint8)
+    for index, (panel, (title, subtitle)) in enumerate(zip(panels, captions, strict=True)):
+        left = MARGIN_PX + index * step
+        canvas[TITLE_PX : TITLE_PX + PANEL_PX, left : left + PANEL_PX] = panel
+        _write(canvas, title, (left, 38), 0.8, WHITE)
+        _write(canvas, subtitle, (left, 66), 0.55, GREY)
+    return canvas
+
+
+def _grid(maps: Mapping[int, Map], channels: int, top: float) -> Canvas:
+    """Lay the maps out by channel number; the tiles of those that are missing stay black."""
+    columns = math.ceil(math.sqrt(channels))
+    tile = PANEL_PX // columns
+    panel = np.full((PANEL_PX, PANEL_PX, 3), BACKGROUND, np.uint8)
+    for channel in range(channels):
+        row, column = divmod(channel, columns)
+        y, x = row * tile, column * tile
+        inside = (slice(y + 1, y + tile - 1), slice(x + 1, x + tile - 1))
+        panel[inside] = _colour(maps[channel], tile - 2, top) if channel in maps else 0
+    return panel
+
+
+def _colour(values: Map, side_px: int, top: float) -> Canvas:
+    """Turn a map into a coloured tile. The square root brings out what is faint."""
+    grey = (255 * np.sqrt(np.clip(values / top, 0, 1))).astype(np.uint8)
+    tile = cv2.resize(grey, (side_px, side_px), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(cv2.applyColorMap(tile, cv2.COLORMAP_INFERNO), np.uint8)
+
+
+def _write(canvas: Canvas, text: str, position: tuple[int, int], size: float, colour: tuple[int, int, int]) -> None:
+    cv2.putText(canvas, text, position, cv2.FONT_HERSHEY_DUPLEX, size, colour, 1, cv2.LINE_AA)

@@ -1,0 +1,117 @@
+"""The two halves as they are deployed: everything on the device in one module, everything on the server in another.
+
+Written in torch so that training, export and parity test share one definition of each step; the mask comes from
+``training.pruning``. Both are made for evaluation: batch normalisation is folded into the convolutions and their
+weights are rounded to float16 (the precision in which they are stored), *before* anything is exported or compared.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.optimization import fuse
+
+from training.checkpoint import Checkpoint
+from training.networks import Float32
+from training.pruning import kept_indices
+
+__all__ = ["DeviceGraph", "HeadGraph", "halves"]
+
+_LEVELS = 255
+
+
+class DeviceGraph(nn.Module):
+    """Normalise, client network, pruner, hard mask, pack, quantise: all that happens to a picture on the device."""
+
+    def __init__(self, client: nn.Module, pruner: nn.Module | None, kept: int, scale: float) -> None:
+        super().__init__()
+        self.client = client
+        self.pruner = pruner
+        self.kept = kept
+        self.scale = scale
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        """Compute payload and, for parity and drawings only, what the payload was made from.
+
+        Args:
+            image: uint8 ``(N, S, S, 3)``, RGB.
+
+        Returns:
+            channels: uint8 ``(N, k)``, ascending (uint16 where C > 256);
+            features: uint8 ``(N, k, h, w)``, the kept channels in that order;
+            activations: float32 ``(N, C, h, w)``; never an output of the exported graph;
+            scores: float32 ``(N, C)``, where there is a pruner; never an output of the exported graph.
+        """
+        activations = self.client(image.permute(0, 3, 1, 2))
+        if self.pruner is None:
+            channels, scores = self._all_channels(activations), None
+        else:
+            scores = self.pruner(activations)
+            channels = kept_indices(scores, self.kept)
+        features = quantise(gather_channels(activations, channels), self.scale)
+        ids = channels.to(torch.uint8 if activations.shape[1] <= 256 else torch.uint16)
+        extras = (activations,) if scores is None else (activations, scores)
+        return ids, features, *extras
+
+    def _all_channels(self, activations: Tensor) -> Tensor:
+        return torch.arange(self.kept, device=activations.device).expand(activations.shape[0], self.kept)
+
+
+class HeadGraph(nn.Module):
+    """Unpack, dequantise, scatter to all channels, the remaining layers, softmax: all that happens on the server."""
+
+    def __init__(self, head: nn.Module, shape: tuple[int, int, int], scale: float) -> None:
+        super().__init__()
+        self.head = head
+        self.shape = shape
+        self.scale = scale
+
+    def forward(self, channels: Tensor, features: Tensor) -> Tensor:
+        """``channels (N, k)``, ``features uint8 (N, k, h, w)`` -> probabilities float32 ``(N, classes)``."""
+        values = features.float() * self.scale
+        index = channels.long()[:, :, None, None].expand_as(values)
+        dense = torch.zeros(values.shape[0], *self.shape, device=values.device).scatter(1, index, values)
+        return torch.softmax(self.head(dense), dim=1)
+
+
+def gather_channels(activations: Tensor, channels: Tensor) -> Tensor:
+    """``activations (N, C, h, w)``, ``channels (N, k)`` -> ``(N, k, h, w)``. What is not gathered is gone."""
+    index = channels.long()[:, :, None, None].expand(-1, -1, *activations.shape[2:])
+    return activations.gather(1, index)
+
+
+def quantise(activations: Tensor, scale: float) -> Tensor:
+    """Round to uint8 steps of ``scale``, saturating at 255. Post-ReLU values use the whole range."""
+    return torch.clamp(torch.round(activations / scale), 0, _LEVELS).to(torch.uint8)
+
+
+def halves(checkpoint: Checkpoint) -> tuple[DeviceGraph, HeadGraph]:
+    """Device and head module of a checkpoint, on the CPU, in evaluation mode, weights as they will be stored."""
+    model = checkpoint.model()
+    scale = checkpoint.quantisation_scale
+    pruner = cast(Float32, model.pruner).network if model.pruner is not None else None
+    device = DeviceGraph(
+        _as_stored(model.client),
+        pruner if pruner is None else _as_stored(pruner),
+        checkpoint.recipe.pruning.kept(model.activations_shape[0]),
+        scale,
+    )
+    head = HeadGraph(_as_stored(model.head), model.activations_shape, scale)
+    return device.eval(), head.eval()
+
+
+@torch.no_grad()
+def _as_stored(module: nn.Module) -> nn.Module:
+    """Batch normalisation folded, weights of convolutions and linear layers rounded to float16 and cast up again."""
+    folded = fuse(copy.deepcopy(module).eval()) if _has_batch_norm(module) else copy.deepcopy(module).eval()
+    for layer in folded.modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            layer.weight.copy_(layer.weight.half().float())
+    return folded
+
+
+def _has_batch_norm(module: nn.Module) -> bool:
+    return any(isinstance(layer, nn.BatchNorm2d) for layer in module.modules())

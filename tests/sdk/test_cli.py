@@ -1,0 +1,178 @@
+"""Each command says what it should, and ends with the right status."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from dcp_sdk import __version__, doctor
+from dcp_sdk.cli import app
+from dcp_sdk.contract import DEVICE_GRAPH_FILE
+from dcp_sdk.serving import KEY_HEADER, TritonServer
+from tests.tiny import LABELS, ROOT, Tiny, write_tiny
+
+NOBODY = "grpc://127.0.0.1:9"
+
+
+def run(*arguments: object) -> Result:
+    """Call ``dcp`` on a wide terminal."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8))
+    return path
+
+
+def memory(tiny: Tiny) -> str:
+    return f"memory://{tiny.repository}"
+
+
+def test_version() -> None:
+    assert run("--version").output.strip() == __version__
+
+
+def test_predict_names_each_picture_and_its_label(tiny: Tiny, picture: Path) -> None:
+    result = run("predict", tiny.bundle, memory(tiny), picture, picture)
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.output.splitlines() if str(picture) in line]
+    assert len(lines) == 2
+    assert lines[0][1] in LABELS
+    assert lines[0][2].endswith("%")
+    assert lines[0][3:5] == [str(tiny.manifest.contract.payload_bytes), "B"]
+
+
+@pytest.mark.triton
+def test_predict_over_grpc(tiny: Tiny, tiny_server: TritonServer, picture: Path) -> None:
+    result = run("predict", tiny.bundle, tiny_server.grpc_address, picture, "--timeout", 30)
+    assert result.exit_code == 0, result.output
+
+
+def test_watch_a_folder(tiny: Tiny, picture: Path) -> None:
+    for index in range(3):
+        shutil.copy(picture, picture.with_name(f"{index}.png"))
+    result = run("watch", tiny.bundle, memory(tiny), picture.parent)
+    assert result.exit_code == 0
+    assert "frames          4," in result.output
+    assert "2, " in run("watch", tiny.bundle, memory(tiny), picture.parent, "--frames", 2).output
+
+
+def test_inspect_tells_the_contract_and_the_missing_report(tiny: Tiny) -> None:
+    result = run("inspect", tiny.bundle)
+    assert result.exit_code == 0
+    for expected in (tiny.manifest.contract.digest, "keeps 3 of 8 channels", "No privacy report"):
+        assert expected in result.output
+
+
+def test_inspect_finds_an_edited_graph(tmp_path: Path) -> None:
+    pair = write_tiny(tmp_path)
+    with (pair.bundle / DEVICE_GRAPH_FILE).open("ab") as file:
+        file.write(b"\0")
+    result = run("inspect", pair.bundle)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("BundleError: ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (("predict", "nowhere", NOBODY, "a.png"), "BundleError"),
+        (("predict", "{bundle}", NOBODY, "a.png"), "ServerUnavailable"),
+        (("predict", "{bundle}", "https://host:1", "a.png"), "ConfigError"),
+        (("predict", "{bundle}", "{memory}", "nowhere.png"), "FrameError"),
+        (("predict", "{bundle}", "{memory}", "a.png", "--timeout", "0"), "ConfigError"),
+        (("predict", "{bundle}", NOBODY, "a.png", "--header", "no-value"), "ConfigError"),
+        (("watch", "{bundle}", "{memory}", "nowhere.mp4"), "FrameError"),
+        (("serve", "nowhere"), "ConfigError"),
+        (("serve", "{repository}", "--venv", "nowhere"), "ConfigError"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_errors_are_one_line_and_status_2(tiny: Tiny, arguments: tuple[str, ...], error: str) -> None:
+    places = {"bundle": tiny.bundle, "memory": memory(tiny), "repository": tiny.repository}
+    result = run(*(argument.format_map(places) for argument in arguments))
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"{error}: ")
+    assert len(result.stderr.splitlines()) == 1
+    assert "Traceback" not in result.output
+
+
+def test_doctor_passes_a_good_pair(tiny: Tiny) -> None:
+    result = run("doctor", tiny.bundle, memory(tiny))
+    assert result.exit_code == 0, result.output
+    assert "PROBLEM" not in result.output
+    for subject in (
+        "Python",
+        "ONNX Runtime",
+        "CUDA",
+        "OpenCV",
+        "camera",
+        "device graph",
+        "server",
+        "pairing",
+    ):
+        assert f"{subject}: " in result.output
+
+
+def test_doctor_finds_a_head_of_another_bundle(tiny: Tiny, tmp_path: Path) -> None:
+    other = write_tiny(tmp_path, seed=1)
+    result = run("doctor", tiny.bundle, memory(other))
+    assert result.exit_code == 1
+    assert "PROBLEM pairing: " in result.output
+
+
+@pytest.mark.parametrize("server", [NOBODY, "ftp://x"], ids=["nobody answers", "no address"])
+def test_doctor_finds_no_server(tiny: Tiny, server: str) -> None:
+    result = run("doctor", tiny.bundle, server)
+    assert result.exit_code == 1
+    assert "PROBLEM server: " in result.output
+
+
+def test_doctor_finds_a_missing_bundle(tmp_path: Path) -> None:
+    result = run("doctor", tmp_path)
+    assert result.exit_code == 1
+    assert "PROBLEM bundle: " in result.output
+
+
+def test_doctor_finds_two_packages_in_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "version", lambda package: "1.0")
+    result = run("doctor")
+    assert result.exit_code == 1
+    assert "PROBLEM OpenCV: opencv-python 1.0, opencv-python-headless 1.0" in result.output
+    assert "-> pip uninstall --yes onnxruntime onnxruntime-gpu" in result.output
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_serve_runs_until_it_is_told_to_stop(tiny: Tiny, picture: Path, number: signal.Signals) -> None:
+    command = [sys.executable, "-m", "dcp_sdk.cli", "serve", tiny.repository, "--venv", ROOT / ".venv-triton"]
+    ports = ["--grpc-port", "0", "--http-port", "0"]
+    environment = os.environ | {"DCP_KEY": "opensesame", "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+    with subprocess.Popen(
+        [*command, *ports], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        address = next(word for word in line.split() if word.startswith("grpc://"))
+        key = f"triton-grpc-protocol-{KEY_HEADER}=opensesame"
+        arguments = ("predict", tiny.bundle, address, picture, "--timeout", 30)
+        assert run(*arguments).exit_code == 2
+        assert run(*arguments, "--header", key).exit_code == 0
+        process.send_signal(number)
+        assert process.wait(timeout=30) == 0
+        assert process.stdout.read().strip() == "Stopped."
+    assert run("predict", tiny.bundle, address, picture).exit_code == 2

@@ -1,0 +1,157 @@
+"""The deadline holds against whatever the other side does, and no request is ever sent twice."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from dcp_sdk.transport.base import Deadline
+from dcp_sdk.transport.http_pool import ConnectionPool
+from tests.sdk.conftest import Behaviour
+
+Listen = Callable[[Behaviour], int]
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
+
+
+def drips_its_headers(connection: socket.socket, stop: threading.Event) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+    while not stop.wait(0.02):
+        connection.sendall(b"x")
+
+
+def drips_its_body(connection: socket.socket, stop: threading.Event) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+    while not stop.wait(0.02):
+        connection.sendall(b"x")
+
+
+def never_reads(connection: socket.socket, stop: threading.Event) -> None:
+    stop.wait()
+
+
+def floods(connection: socket.socket, stop: threading.Event) -> None:
+    connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+    while not stop.is_set():
+        connection.sendall(bytes(1 << 16))
+
+
+class Polite:
+    """Answers every request, and counts connections and requests."""
+
+    def __init__(self, *, requests_per_connection: int | None = None) -> None:
+        self.connections = self.requests = 0
+        self._limit = requests_per_connection
+
+    def __call__(self, connection: socket.socket, stop: threading.Event) -> None:
+        self.connections += 1
+        served = 0
+        while connection.recv(1 << 16):
+            self.requests += 1
+            served += 1
+            connection.sendall(OK)
+            if served == self._limit:
+                return
+
+
+def get(pool: ConnectionPool, timeout_s: float = 10, body: bytes | None = None) -> bytes:
+    return pool.request("POST", "/", deadline=Deadline(timeout_s), headers={}, body=body).body
+
+
+@pytest.mark.parametrize("behaviour", [drips_its_headers, drips_its_body, never_reads])
+def test_deadline(behaviour: Behaviour, listen: Listen) -> None:
+    pool = ConnectionPool(f"127.0.0.1:{listen(behaviour)}")
+    start = time.monotonic()
+    with pytest.raises(TimeoutError):
+        get(pool, 0.4, body=bytes(64 << 20))
+    assert 0.3 < time.monotonic() - start < 10
+    pool.close()
+
+
+def test_flood_is_cut_off(listen: Listen) -> None:
+    pool = ConnectionPool(f"127.0.0.1:{listen(floods)}", largest_body_bytes=1 << 18)
+    with pytest.raises(http.client.HTTPException, match="more than"):
+        get(pool)
+    pool.close()
+
+
+def test_connection_is_kept(listen: Listen) -> None:
+    server = Polite()
+    pool = ConnectionPool(f"127.0.0.1:{listen(server)}")
+    assert [get(pool) for _ in range(5)] == [b"hi"] * 5
+    assert (server.connections, server.requests) == (1, 5)
+    pool.close()
+
+
+def test_connection_that_the_server_closed_is_replaced_before_sending(listen: Listen) -> None:
+    server = Polite(requests_per_connection=1)
+    pool = ConnectionPool(f"127.0.0.1:{listen(server)}")
+    for _ in range(3):
+        assert get(pool) == b"hi"
+        time.sleep(0.1)  # the end of the connection has arrived
+    assert (server.connections, server.requests) == (3, 3)
+    pool.close()
+
+
+def test_request_that_broke_is_not_sent_again(listen: Listen) -> None:
+    requests: list[bytes] = []
+
+    def reads_and_hangs_up(connection: socket.socket, stop: threading.Event) -> None:
+        requests.append(connection.recv(1 << 16))
+
+    pool = ConnectionPool(f"127.0.0.1:{listen(reads_and_hangs_up)}")
+    with pytest.raises(ConnectionError):
+        get(pool)
+    time.sleep(0.1)
+    assert len(requests) == 1
+    pool.close()
+
+
+def test_connections_grow_with_the_threads_and_close_with_the_pool(listen: Listen) -> None:
+    server = Polite()
+    pool = ConnectionPool(f"127.0.0.1:{listen(server)}")
+    together = threading.Barrier(4)
+
+    def work() -> None:
+        together.wait()
+        for _ in range(10):
+            get(pool)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert 1 <= server.connections <= 4
+    assert server.requests == 40
+    pool.close()
+    with pytest.raises(ConnectionError, match="closed"):
+        get(pool)
+
+
+@pytest.mark.parametrize("host", ["no-such-host.invalid", "x" * 70], ids=["unknown", "label too long"])
+def test_host_that_does_not_resolve(host: str) -> None:
+    pool = ConnectionPool(f"{host}:8000")
+    with pytest.raises(OSError, match=r"cannot resolve|deadline|^$"):
+        get(pool, 5)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
+def test_ipv6() -> None:
+    def serve(server: socket.socket) -> None:
+        connection, _ = server.accept()
+        with connection:
+            connection.recv(1 << 16)
+            connection.sendall(OK)
+
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        thread = threading.Thread(target=serve, args=(server,))
+        thread.start()
+        pool = ConnectionPool(f"[::1]:{server.getsockname()[1]}")
+        assert get(pool) == b"hi"
+        pool.close()
+        thread.join()
