@@ -26,10 +26,11 @@ _LEVELS = 255
 class DeviceGraph(nn.Module):
     """Normalise, client network, pruner, hard mask, pack, quantise: all that happens to a picture on the device."""
 
-    def __init__(self, client: nn.Module, pruner: nn.Module | None, kept: int, scale: float) -> None:
+    def __init__(self, client: nn.Module, pruner: nn.Module | None, channels: int, kept: int, scale: float) -> None:
         super().__init__()
         self.client = client
         self.pruner = pruner
+        self.channels = channels
         self.kept = kept
         self.scale = scale
 
@@ -52,7 +53,7 @@ class DeviceGraph(nn.Module):
             scores = self.pruner(activations)
             channels = kept_indices(scores, self.kept)
         features = quantise(gather_channels(activations, channels), self.scale)
-        ids = channels.to(torch.uint8 if activations.shape[1] <= 256 else torch.uint16)
+        ids = channels.to(torch.uint8 if self.channels <= 256 else torch.uint16)
         extras = (activations,) if scores is None else (activations, scores)
         return ids, features, *extras
 
@@ -96,6 +97,7 @@ def halves(checkpoint: Checkpoint) -> tuple[DeviceGraph, HeadGraph]:
     device = DeviceGraph(
         _as_stored(model.client),
         pruner if pruner is None else _as_stored(pruner),
+        model.activations_shape[0],
         checkpoint.recipe.pruning.kept(model.activations_shape[0]),
         scale,
     )

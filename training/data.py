@@ -231,19 +231,19 @@ _LIVING = {"bird", "cat", "deer", "dog", "frog", "horse"}
 
 
 def _cifar10(config: DataConfig, folder: Path) -> tuple[list[_Row], list[_Row]]:
-    known = {"class": lambda name: name, "living": lambda name: "yes" if name in _LIVING else "no"}
+    known: dict[str, Callable[[str], str]] = {"class": str, "living": lambda name: "yes" if name in _LIVING else "no"}
     for attribute in (config.task, config.sensitive):
         if attribute.name not in known:
             raise ConfigError(f"CIFAR-10 has the attributes {sorted(known)}, not {attribute.name!r}")
 
     def rows(train: bool) -> list[_Row]:
         data: Any = datasets.CIFAR10(str(folder), train=train)  # type: ignore[no-untyped-call, unused-ignore]
-        names = [data.classes[target] for target in data.targets]
+        task, sensitive = known[config.task.name], known[config.sensitive.name]
+        names: list[str] = [data.classes[target] for target in data.targets]
+        split = "train" if train else "test"
         return [
-            _Row(f"CIFAR-10 {'train' if train else 'test'} {i}", data.data[i],
-                 known[config.task.name](name), known[config.sensitive.name](name))
-            for i, name in enumerate(names)
-        ]  # fmt: skip
+            _Row(f"CIFAR-10 {split} {i}", data.data[i], task(name), sensitive(name)) for i, name in enumerate(names)
+        ]
 
     return _available("CIFAR-10", folder, lambda: (rows(True), rows(False)))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -31,9 +30,10 @@ from .checkpoint import (
     restore_optimizer,
     weights_of,
 )
-from .config import OptimConfig, Recipe
+from .config import Recipe
 from .networks import SplitModel, build
 from .objectives import mask_of, minmax_losses
+from .schedule import learning_rate
 
 __all__ = ["CHECKPOINT_FILE", "train"]
 
@@ -137,17 +137,6 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
             logger.finalize("success")
     assert checkpoint is not None  # epochs >= 1
     return checkpoint
-
-
-def learning_rate(optim: OptimConfig, step: int, steps_per_epoch: int) -> float:
-    """Learning rate of a step, a pure function: resuming needs no scheduler state."""
-    if optim.schedule == "constant":
-        return optim.learning_rate
-    total = optim.epochs * steps_per_epoch
-    warmup = max(1, round(optim.warmup * total))
-    if step < warmup:
-        return optim.learning_rate * (step + 1) / warmup
-    return optim.learning_rate * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup))) / 2
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from .errors import BundleError
 
@@ -27,6 +27,7 @@ SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
 DEVICE_GRAPH_FILE = "device.onnx"
 MODEL_CARD_FILE = "MODEL_CARD.md"
+PRIVACY_REPORT_FILE = "privacy_report.json"
 
 DIGEST_PARAMETER = "contract_digest"
 """Key under ``parameters`` in Triton's model configuration; its value is :attr:`Contract.digest`."""
@@ -220,6 +221,12 @@ class Provenance(_Frozen):
     commit: Name
     """Git commit of the code that trained it, or ``unknown``."""
     seed: int
+    settings: dict[str, JsonValue] = {}
+    """The whole recipe, as ``training.train`` read it."""
+    data: str = "not stated"
+    """What it was trained on, and under which licence."""
+    hours: Annotated[float, Field(ge=0)] = 0.0
+    """Wall-clock hours of training."""
     checkpoint_sha256: Sha256
     versions: dict[Name, Name]
     """Versions of the packages that wrote the graphs."""

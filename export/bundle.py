@@ -1,0 +1,177 @@
+"""What a device installs and what a server deploys, as files: both sides of one contract, written together."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from dcp_sdk.contract import (
+    DEVICE_GRAPH_FILE,
+    MANIFEST_FILE,
+    MODEL_CARD_FILE,
+    Contract,
+    Manifest,
+    Provenance,
+    Pruning,
+    TaskHead,
+    TensorSpec,
+    sha256_file,
+)
+from dcp_sdk.errors import ConfigError
+from training.checkpoint import Checkpoint
+from training.model_card import render
+
+from . import triton_config
+from .fused import DeviceGraph, HeadGraph
+from .graphs import write_graph
+
+__all__ = ["HEAD_GRAPH_FILE", "install", "refuse_to_overwrite", "state_contract", "write_graphs", "write_manifest"]
+
+HEAD_GRAPH_FILE = "model.onnx"
+"""Name that Triton gives to a model version's graph."""
+
+MODEL_VERSION = 1
+_MODEL_CODE = Path(__file__).parents[1] / "triton_models" / "task_head" / "1" / "model.py"
+_WRITERS = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
+
+
+def write_graphs(device: DeviceGraph, head: HeadGraph, size_px: int, folder: Path) -> None:
+    """Write ``device.onnx`` and ``model.onnx`` into ``folder``.
+
+    Args:
+        device: The device half.
+        head: The server's half.
+        size_px: Side S of the pictures.
+        folder: Receives both files.
+    """
+    pictures = torch.zeros(2, size_px, size_px, 3, dtype=torch.uint8)
+    with torch.no_grad():
+        channels, features, *internal = device(pictures)
+    names = ("activations", "scores")[: len(internal)]
+    write_graph(device, {"image": pictures}, ("channels", "features"), names, folder / DEVICE_GRAPH_FILE)
+    payload = {"channels": channels, "features": features}
+    write_graph(head, payload, ("probabilities",), (), folder / HEAD_GRAPH_FILE)
+
+
+def state_contract(checkpoint: Checkpoint, folder: Path, model: str) -> Contract:
+    """Return the contract of the graphs in ``folder``.
+
+    Args:
+        checkpoint: What they were exported from.
+        folder: Holds ``device.onnx`` and ``model.onnx``.
+        model: Triton's name for the head.
+    """
+    recipe = checkpoint.recipe
+    channels, height, width = checkpoint.model().activations_shape
+    kept = recipe.pruning.kept(channels)
+    size_px = recipe.data.size_px
+    return Contract(
+        task=checkpoint.task,
+        sensitive=checkpoint.sensitive,
+        preprocessing=recipe.data.preprocessing,
+        pruning=Pruning(
+            rule=recipe.pruning.rule,
+            pruner=recipe.pruning.pruner if recipe.pruning.rule == "dynamic" else None,
+            channels=channels,
+            kept=kept,
+            ratio=recipe.pruning.ratio,
+            scale=checkpoint.quantisation_scale,
+        ),
+        device_sha256=sha256_file(folder / DEVICE_GRAPH_FILE),
+        input=TensorSpec(name="image", dtype="uint8", shape=(size_px, size_px, 3), layout="HWC", low=0, high=255),
+        payload=(
+            TensorSpec(
+                name="channels",
+                dtype="uint8" if channels <= 256 else "uint16",
+                shape=(kept,),
+                layout="K",
+                low=0,
+                high=channels - 1,
+                order="strictly_ascending",
+            ),
+            TensorSpec(name="features", dtype="uint8", shape=(kept, height, width), layout="KHW", low=0, high=255),
+        ),
+        answer=TensorSpec(
+            name="probabilities", dtype="float32", shape=(len(checkpoint.task.labels),), layout="K", low=0, high=1
+        ),
+        head=TaskHead(model=model, version=MODEL_VERSION, sha256=sha256_file(folder / HEAD_GRAPH_FILE)),
+    )
+
+
+def write_manifest(
+    checkpoint: Checkpoint, checkpoint_file: Path, contract: Contract, folder: Path, *, name: str, data: str
+) -> Manifest:
+    """Write manifest and model card into ``folder``.
+
+    Args:
+        checkpoint: What the graphs were exported from.
+        checkpoint_file: Where it lies; the manifest names its hash.
+        contract: From :func:`state_contract`.
+        folder: Holds ``device.onnx``.
+        name: The bundle's.
+        data: What it was trained on, and under which licence.
+    """
+    manifest = Manifest(
+        name=name,
+        contract=contract,
+        provenance=Provenance(
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            recipe=checkpoint.recipe.name,
+            commit=checkpoint.commit,
+            seed=checkpoint.recipe.seed,
+            settings=checkpoint.recipe.model_dump(mode="json"),
+            data=data,
+            hours=round(checkpoint.hours, 2),
+            checkpoint_sha256=sha256_file(checkpoint_file),
+            versions={package: found for package in _WRITERS if (found := _version(package))},
+        ),
+    )
+    manifest.save(folder)
+    (folder / MODEL_CARD_FILE).write_text(render(manifest), encoding="utf-8")
+    return manifest
+
+
+def refuse_to_overwrite(bundle: Path, repository: Path, model: str) -> None:
+    """Protect what devices in the field may be paired with.
+
+    Raises:
+        ConfigError: ``bundle`` or the head exists already.
+    """
+    for path in (bundle / MANIFEST_FILE, repository / model / str(MODEL_VERSION) / HEAD_GRAPH_FILE):
+        if path.exists():
+            raise ConfigError(
+                f"{path} exists. Devices that hold the paired half would stop working; use --force to replace both "
+                "halves, or give another --bundle and --model."
+            )
+
+
+def install(folder: Path, contract: Contract, bundle: Path, repository: Path) -> None:
+    """Move finished files from ``folder`` to where they belong, the manifest last.
+
+    Args:
+        folder: Holds both graphs, manifest and card.
+        contract: Of these graphs.
+        bundle: Folder of the bundle.
+        repository: Triton's model repository.
+    """
+    version_folder = repository / contract.head.model / str(contract.head.version)
+    version_folder.mkdir(parents=True, exist_ok=True)
+    bundle.mkdir(parents=True, exist_ok=True)
+    shutil.move(folder / HEAD_GRAPH_FILE, version_folder / HEAD_GRAPH_FILE)
+    code = version_folder / _MODEL_CODE.name
+    if not code.exists() or not code.samefile(_MODEL_CODE):
+        shutil.copyfile(_MODEL_CODE, code)
+    triton_config.write(contract, repository)
+    for name in (DEVICE_GRAPH_FILE, MODEL_CARD_FILE, MANIFEST_FILE):
+        shutil.move(folder / name, bundle / name)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except ModuleNotFoundError:  # PackageNotFoundError is one
+        return None

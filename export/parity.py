@@ -1,0 +1,168 @@
+"""Does the exported pair compute what torch computes, and is a pruned channel really absent?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime as ort
+import torch
+from onnx import TensorProto, helper
+
+from dcp_sdk.errors import BundleError
+
+from .fused import DeviceGraph, HeadGraph, gather_channels, quantise
+
+__all__ = ["GARBAGE", "Parity", "compare", "open_graph", "with_garbage"]
+
+BATCH = 64
+GARBAGE = "garbage"
+"""Extra input of :func:`with_garbage`: float32 ``(N, C, h, w)``."""
+
+Pictures = npt.NDArray[np.uint8]
+
+
+@dataclass
+class Parity:
+    """What :func:`compare` found, torch in batches of 64 being the reference. Sums over all pictures."""
+
+    pictures: int = 0
+    mask_bits: int = 0
+    """Bits compared in each of the three ways below: pictures x channels; 0 for rule ``random``."""
+    flips_torch_alone: int = 0
+    """Mask bits that differ when torch sees each picture alone."""
+    flips_onnx_alone: int = 0
+    """Mask bits that differ when ONNX Runtime sees each picture alone."""
+    flips_onnx_batch: int = 0
+    """Mask bits that differ when ONNX Runtime sees batches of 64."""
+    features_off_by_one: int = 0
+    """Quantised values that differ by one step: rounding of numerical noise."""
+    features_off_by_more: int = 0
+    """Quantised values that differ by more. Must be 0."""
+    probability_difference: float = 0.0
+    """Largest difference of an answer to the same payload."""
+
+    def check(self) -> None:
+        """Raise BundleError if the graphs are not what torch computes."""
+        flips = self.flips_torch_alone + self.flips_onnx_alone + self.flips_onnx_batch
+        if flips or self.features_off_by_more or self.probability_difference > 1e-4:
+            found = ", ".join(f"{field.name} {getattr(self, field.name)}" for field in fields(self))
+            raise BundleError(f"expected the exported graphs to compute what torch computes, got {found}")
+
+
+@torch.no_grad()
+def compare(device: DeviceGraph, head: HeadGraph, folder: Path, pictures: Pictures, *, random: bool) -> Parity:
+    """Compare torch with ONNX Runtime on the CPU, picture by picture.
+
+    Args:
+        device: The device half, as it was exported.
+        head: The server's half, as it was exported.
+        folder: Holds ``device.onnx`` and ``model.onnx``.
+        pictures: uint8 ``(N, S, S, 3)``.
+        random: The mask is drawn anew in each run: masks are not compared, everything else is.
+    """
+    device_session, head_session = open_graph(folder / "device.onnx"), open_graph(folder / "model.onnx")
+    result = Parity()
+    for batch in _batches(pictures):
+        channels, features = device_session.run(["channels", "features"], {"image": batch})
+        reference, _, activations, *_ = device(torch.from_numpy(batch))
+        result.pictures += len(batch)
+        if not random:
+            count = device.channels
+            expected = _bits(reference.numpy(), count)
+            torch_alone = np.concatenate([device(torch.from_numpy(one[None]))[0].numpy() for one in batch])
+            onnx_alone = np.concatenate([device_session.run(["channels"], {"image": one[None]})[0] for one in batch])
+            result.mask_bits += expected.size
+            result.flips_torch_alone += int((_bits(torch_alone, count) != expected).sum())
+            result.flips_onnx_alone += int((_bits(onnx_alone, count) != expected).sum())
+            result.flips_onnx_batch += int((_bits(channels, count) != expected).sum())
+        chosen = gather_channels(activations, torch.from_numpy(channels.astype(np.int64)))
+        steps = np.abs(quantise(chosen, device.scale).numpy().astype(int) - features)
+        result.features_off_by_one += int((steps == 1).sum())
+        result.features_off_by_more += int((steps > 1).sum())
+        (answer,) = head_session.run(None, {"channels": channels, "features": features})
+        torch_answer = head(torch.from_numpy(channels.astype(np.int64)), torch.from_numpy(features)).numpy()
+        result.probability_difference = max(result.probability_difference, float(np.abs(answer - torch_answer).max()))
+    return result
+
+
+def with_garbage(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the device graph with :data:`GARBAGE` in place of every pruned channel's activations.
+
+    All that reads ``activations`` after the mask is decided gets ``where(mask, activations, garbage)`` instead. If
+    *hard means absent*, no value of the garbage can change a byte of the payload.
+    """
+    surgery = onnx.ModelProto()
+    surgery.CopyFrom(model)
+    graph = surgery.graph
+    deciding = _ancestors(graph, "channels")
+    reader_inputs = [
+        (node, index)
+        for node in graph.node
+        for index, name in enumerate(node.input)
+        if name == "activations" and node.output[0] not in deciding
+    ]
+    if not reader_inputs:
+        raise BundleError("expected a device graph in which something reads 'activations' after the mask")
+    for node, index in reader_inputs:
+        node.input[index] = "activations_or_garbage"
+    graph.input.append(helper.make_tensor_value_info(GARBAGE, TensorProto.FLOAT, ["batch", "c", "h", "w"]))
+    graph.initializer.extend(
+        [
+            helper.make_tensor("garbage_off_on", TensorProto.FLOAT, [2], [0.0, 1.0]),
+            helper.make_tensor("garbage_slots", TensorProto.INT64, [1], [1]),
+            helper.make_tensor("garbage_map", TensorProto.INT64, [2], [2, 3]),
+        ]
+    )
+    substitute = [
+        helper.make_node("Cast", ["channels"], ["garbage_ids"], to=TensorProto.INT64),
+        helper.make_node("Shape", ["activations"], ["garbage_depth"], start=1, end=2),
+        helper.make_node("OneHot", ["garbage_ids", "garbage_depth", "garbage_off_on"], ["garbage_one_hot"]),
+        helper.make_node("ReduceSum", ["garbage_one_hot", "garbage_slots"], ["garbage_bits"], keepdims=0),
+        helper.make_node("Cast", ["garbage_bits"], ["garbage_bools"], to=TensorProto.BOOL),
+        helper.make_node("Unsqueeze", ["garbage_bools", "garbage_map"], ["garbage_mask"]),
+        helper.make_node("Where", ["garbage_mask", "activations", GARBAGE], ["activations_or_garbage"]),
+    ]
+    # ONNX wants nodes in order of use: what decides the mask, the substitution, what packs.
+    deciding_nodes = [node for node in graph.node if deciding.intersection(node.output)]
+    packing_nodes = [node for node in graph.node if not deciding.intersection(node.output)]
+    del graph.node[:]
+    graph.node.extend([*deciding_nodes, *substitute, *packing_nodes])
+    onnx.checker.check_model(surgery)
+    return surgery
+
+
+def open_graph(graph: Path | onnx.ModelProto) -> ort.InferenceSession:
+    """Open a graph with ONNX Runtime on the CPU."""
+    source: Any = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
+    return ort.InferenceSession(source, providers=["CPUExecutionProvider"])
+
+
+def _batches(pictures: Pictures) -> Iterator[Pictures]:
+    for start in range(0, len(pictures), BATCH):
+        yield pictures[start : start + BATCH]
+
+
+def _bits(channels: npt.NDArray[Any], count: int) -> npt.NDArray[np.bool_]:
+    """Channel numbers ``(N, k)`` -> mask ``(N, C)``."""
+    bits = np.zeros((len(channels), count), bool)
+    np.put_along_axis(bits, channels.astype(np.int64), True, axis=1)
+    return bits
+
+
+def _ancestors(graph: onnx.GraphProto, name: str) -> set[str]:
+    """Return ``name`` and all the tensors that it is computed from."""
+    producers = {output: node for node in graph.node for output in node.output}
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        tensor = waiting.pop()
+        if tensor not in found:
+            found.add(tensor)
+            waiting.extend(producers[tensor].input if tensor in producers else ())
+    return found

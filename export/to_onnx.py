@@ -1,0 +1,143 @@
+"""``python export/to_onnx.py CHECKPOINT --bundle DIR --model-repository DIR``: make a bundle and its head."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+if not __package__:  # run as a script, from any folder
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+import numpy.typing as npt
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from dcp_sdk.errors import DCPError
+from dcp_sdk.tables import readable_bytes
+from export import bundle as files
+from export.fused import halves
+from export.parity import Parity, compare
+from training import data as datasets
+from training.checkpoint import Checkpoint
+
+__all__ = ["export", "pictures_for_parity"]
+
+console = Console(stderr=True, highlight=False)
+
+
+def export(
+    checkpoint_file: Path,
+    bundle: Path,
+    repository: Path,
+    *,
+    folder: Path | None,
+    pictures: int = 256,
+    name: str | None = None,
+    model: str = "task_head",
+    data_note: str = "not stated",
+    force: bool = False,
+) -> Parity:
+    """Write the bundle and its paired head; nothing is written unless the graphs compute what torch does.
+
+    Args:
+        checkpoint_file: From ``training.train``.
+        bundle: Folder of the bundle.
+        repository: Triton's model repository.
+        folder: Root of the data set, for the comparison; None compares on noise.
+        pictures: How many to compare.
+        name: The bundle's; None takes the folder's name.
+        model: Triton's name for the head.
+        data_note: What it was trained on, and under which licence; stands in the model card.
+        force: Replace an existing pair.
+
+    Raises:
+        ConfigError: No checkpoint there, or a pair exists and ``force`` is not given.
+        BundleError: The exported graphs do not compute what torch computes.
+    """
+    if not force:
+        files.refuse_to_overwrite(bundle, repository, model)
+    checkpoint = Checkpoint.load(checkpoint_file)
+    device, head = halves(checkpoint)
+    bundle.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=bundle.parent, prefix=".export-") as temporary:
+        built = Path(temporary)
+        files.write_graphs(device, head, checkpoint.recipe.data.size_px, built)
+        parity = compare(
+            device,
+            head,
+            built,
+            pictures_for_parity(checkpoint, folder, pictures),
+            random=checkpoint.recipe.pruning.rule == "random",
+        )
+        parity.check()
+        contract = files.state_contract(checkpoint, built, model)
+        files.write_manifest(
+            checkpoint, checkpoint_file, contract, built, name=name or bundle.resolve().name, data=data_note
+        )
+        files.install(built, contract, bundle, repository)
+    return parity
+
+
+def pictures_for_parity(checkpoint: Checkpoint, folder: Path | None, count: int) -> npt.NDArray[np.uint8]:
+    """Return uint8 ``(count, S, S, 3)``: validation pictures, then training pictures, then the same mirrored.
+
+    Without a folder (and a recipe that draws its own pictures) it is noise.
+    """
+    recipe = checkpoint.recipe
+    if folder is None and recipe.data.kind != "generated":
+        size_px = recipe.data.size_px
+        return np.random.default_rng(0).integers(0, 256, (count, size_px, size_px, 3), np.uint8)
+    splits = datasets.load(recipe.data, folder)
+    real = np.concatenate([splits.val.pictures, splits.train.pictures])[:count]
+    mirrored = real[: max(0, count - len(real)), :, ::-1]
+    return np.ascontiguousarray(np.concatenate([real, mirrored]))
+
+
+def _main(
+    checkpoint: Annotated[Path, typer.Argument(help="checkpoint.safetensors of a training")],
+    bundle: Annotated[Path, typer.Option(help="folder of the bundle, for devices")],
+    model_repository: Annotated[Path, typer.Option(help="Triton's model repository, for the server")],
+    data: Annotated[Path | None, typer.Option(help="data set, to compare on real pictures")] = None,
+    pictures: Annotated[int, typer.Option(min=1, help="how many pictures to compare on")] = 256,
+    name: Annotated[str | None, typer.Option(help="name of the bundle; by default its folder's")] = None,
+    model: Annotated[str, typer.Option(help="Triton's name for the head")] = "task_head",
+    data_note: Annotated[
+        str, typer.Option(help="what it was trained on, with the licence; for the card")
+    ] = "not stated",
+    force: Annotated[bool, typer.Option("--force", help="replace an existing pair")] = False,
+) -> None:
+    """Write a bundle and the task head that is paired with it."""
+    try:
+        parity = export(
+            checkpoint,
+            bundle,
+            model_repository,
+            folder=data,
+            pictures=pictures,
+            name=name,
+            model=model,
+            data_note=data_note,
+            force=force,
+        )
+    except DCPError as error:
+        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True)
+        raise typer.Exit(2) from error
+    table = Table(
+        "torch against ONNX Runtime", "", title=f"{bundle} and {model_repository / model}", title_justify="left"
+    )
+    for key, value in asdict(parity).items():
+        table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.2g}")
+    graph = bundle / "device.onnx"
+    table.add_row("device graph", readable_bytes(graph.stat().st_size))
+    console.print(table)
+    if data is None:
+        console.print("Compared on noise or drawn pictures. Give --data to compare on real ones.")
+
+
+if __name__ == "__main__":
+    typer.run(_main)

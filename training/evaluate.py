@@ -1,0 +1,208 @@
+"""``python -m training.evaluate --bundle DIR --data DIR``: what a bundle answers and what it betrays."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from dcp_sdk import PrivateClient
+from dcp_sdk.contract import MODEL_CARD_FILE, Manifest
+from dcp_sdk.errors import ConfigError, DCPError
+
+from . import data as datasets
+from .attacks import ATTACKS, AttackSettings
+from .config import Recipe
+from .data import Splits
+from .model_card import render
+from .payloads import Payloads, collect
+from .report import (
+    AttackResult,
+    GroupResult,
+    PrivacyReport,
+    Utility,
+    accuracy,
+    balanced_accuracy,
+    hardware,
+    percent,
+)
+
+__all__ = ["evaluate", "measure_attack", "measure_utility"]
+
+console = Console(stderr=True, highlight=False)
+
+
+def evaluate(
+    bundle: Path,
+    repository: Path,
+    folder: Path | None,
+    *,
+    attacks: list[str] | None = None,
+    quick: bool = False,
+    seed: int = 0,
+    command: str = "training.evaluate.evaluate",
+) -> PrivacyReport:
+    """Measure a bundle; leave ``privacy_report.json`` in it and the results in its card.
+
+    The training split is what leaked; the adversaries are judged on the validation split.
+
+    Args:
+        bundle: Folder of the bundle.
+        repository: Model repository with the paired head.
+        folder: Root of the data set that the bundle's recipe describes.
+        attacks: Names out of ``ATTACKS``; None takes all.
+        quick: Weak adversaries, for a try: the report says so in its command.
+        seed: Of the adversaries.
+        command: Stands in the report.
+
+    Raises:
+        ConfigError: Unknown attack, no recipe in the bundle, or the data do not fit.
+        DCPError: As the client raises it.
+    """
+    chosen = attacks or list(ATTACKS)
+    if unknown := set(chosen) - set(ATTACKS):
+        raise ConfigError(f"attacks: expected some of {sorted(ATTACKS)}, got {sorted(unknown)}")
+    manifest = Manifest.load(bundle)
+    recipe = _recipe(manifest, bundle)
+    splits = datasets.load(recipe.data, folder)
+    utility = measure_utility(bundle, repository, splits)
+    console.print(f"{manifest.name}: {manifest.contract.task.name} {percent(utility.balanced_accuracy)}")
+    leaked, target = (collect(bundle, manifest, split) for split in (splits.train, splits.val))
+    settings = AttackSettings(
+        network=recipe.network,
+        classes=len(splits.sensitive.labels),
+        seed=seed,
+        epochs=1 if quick else 10,
+        trees=5 if quick else 200,
+    )
+    results = []
+    for name in chosen:
+        results.append(measure_attack(name, leaked, target, settings, splits.sensitive.labels))
+        console.print(
+            f"{manifest.name}: {name} reads {splits.sensitive.name}: {percent(results[-1].balanced_accuracy)}"
+        )
+    report = PrivacyReport(
+        contract_digest=manifest.contract.digest,
+        sensitive=splits.sensitive.name,
+        chance=1 / len(splits.sensitive.labels),
+        majority=float(np.bincount(target.labels).max() / len(target)),
+        leaked=len(leaked),
+        tested=len(target),
+        utility=utility,
+        attacks=tuple(results),
+        seed=seed,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        hardware=hardware(),
+        command=command,
+    )
+    report.save(bundle)
+    (bundle / MODEL_CARD_FILE).write_text(render(manifest, report), encoding="utf-8")
+    return report
+
+
+def measure_utility(bundle: Path, repository: Path, splits: Splits) -> Utility:
+    """Let :class:`dcp_sdk.PrivateClient` answer for every validation picture.
+
+    Args:
+        bundle: Folder of the bundle.
+        repository: Model repository with the paired head.
+        splits: The data.
+    """
+    with PrivateClient(bundle, f"memory://{repository}") as client:
+        predictions = client.predict_batch(splits.val.pictures)
+    numbers = {label: number for number, label in enumerate(splits.task.labels)}
+    answers = np.array([numbers[prediction.label] for prediction in predictions])
+    groups = [
+        GroupResult(
+            attribute=splits.sensitive.name,
+            label=label,
+            pictures=int(chosen.sum()),
+            balanced_accuracy=balanced_accuracy(answers[chosen], splits.val.task[chosen]),
+        )
+        for number, label in enumerate(splits.sensitive.labels)
+        if (chosen := splits.val.sensitive == number).any()
+    ]
+    overall = balanced_accuracy(answers, splits.val.task)
+    return Utility(pictures=len(answers), balanced_accuracy=overall, groups=tuple(groups))
+
+
+def measure_attack(
+    name: str, leaked: Payloads, target: Payloads, settings: AttackSettings, labels: tuple[str, ...]
+) -> AttackResult:
+    """Train one adversary on ``leaked`` and judge it on ``target``."""
+    started = time.monotonic()
+    guess = ATTACKS[name](leaked, target, settings)
+    answers = guess.probabilities.argmax(1)
+    frequencies = np.bincount(leaked.labels, minlength=settings.classes) / len(leaked)
+    present = frequencies[frequencies > 0]
+    return AttackResult(
+        name=name,
+        balanced_accuracy=balanced_accuracy(answers, target.labels),
+        accuracy=accuracy(answers, target.labels),
+        recalls={
+            label: float((answers[chosen] == number).mean())
+            for number, label in enumerate(labels)
+            if (chosen := target.labels == number).any()
+        },
+        training_loss=guess.training_loss,
+        prior_entropy=float(-(present * np.log(present)).sum()),
+        minutes=round((time.monotonic() - started) / 60, 1),
+    )
+
+
+def _recipe(manifest: Manifest, bundle: Path) -> Recipe:
+    try:
+        return Recipe.model_validate(manifest.provenance.settings)
+    except ValidationError as error:
+        raise ConfigError(
+            f"{bundle}: expected a recipe under provenance.settings of its manifest, got {error.errors()[0]['msg']}. "
+            "Export the bundle again."
+        ) from error
+
+
+def _main(
+    bundle: Annotated[Path, typer.Option(help="folder of the bundle; report and card are written there")],
+    data: Annotated[Path | None, typer.Option(help="root of the data set")] = None,
+    model_repository: Annotated[Path, typer.Option(help="holds the paired head")] = Path("triton_models"),
+    attacks: Annotated[
+        list[str] | None, typer.Option(help="name of an attack, may be repeated; all by default")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="weak adversaries, only to try the line")] = False,
+    seed: Annotated[int, typer.Option(help="of the adversaries")] = 0,
+) -> None:
+    """Measure what a bundle answers and what fresh adversaries read from its payloads."""
+    command = shlex.join(["python", "-m", "training.evaluate", *sys.argv[1:]])
+    try:
+        report = evaluate(bundle, model_repository, data, attacks=attacks, quick=quick, seed=seed, command=command)
+    except DCPError as error:
+        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True)
+        raise typer.Exit(2) from error
+    console.print(table(report))
+
+
+def table(report: PrivacyReport) -> Table:
+    """Show a report."""
+    title = f"{report.sensitive}: chance {report.chance:.1%}, majority {report.majority:.1%}"
+    shown = Table("fresh adversary", "balanced accuracy", "accuracy", "trained", title=title, title_justify="left")
+    for attack in report.attacks:
+        row = (
+            attack.name,
+            percent(attack.balanced_accuracy),
+            percent(attack.accuracy),
+            "yes" if attack.trained else "NO",
+        )
+        shown.add_row(*row)
+    return shown
+
+
+if __name__ == "__main__":
+    typer.run(_main)

@@ -1,0 +1,119 @@
+"""``MODEL_CARD.md``: what a bundle is, how it came about, what was measured, and what it does not protect against."""
+
+from __future__ import annotations
+
+from dcp_sdk.contract import Manifest
+
+from .report import PrivacyReport, percent
+
+__all__ = ["render"]
+
+
+def render(manifest: Manifest, report: PrivacyReport | None = None) -> str:
+    """Return the card as Markdown.
+
+    Args:
+        manifest: Of the bundle.
+        report: Measurements of ``training.evaluate``; None says that there are none.
+    """
+    sections = [_head(manifest), _training(manifest), _limits(manifest)]
+    sections[1:1] = [_utility(report), _privacy(report)] if report else [_UNMEASURED]
+    return "\n\n".join(sections) + "\n"
+
+
+_UNMEASURED = """## Measurements
+
+None yet. `python -m training.evaluate --bundle DIR --model-repository DIR --data DIR` makes them and writes them here.
+Until then nothing is known about what this bundle hides."""
+
+
+def _head(manifest: Manifest) -> str:
+    contract, pruning = manifest.contract, manifest.contract.pruning
+    height, width = contract.payload[-1].shape[-2:]
+    rule = {
+        "dynamic": "the pruner's choice for this very picture",
+        "random": "drawn at random for every picture",
+        "none": "all of them: nothing is pruned",
+    }[pruning.rule]
+    return f"""# {manifest.name}
+
+A device computes {pruning.channels} channels of {height} x {width} from a {contract.preprocessing.size_px} px picture, \
+and sends {pruning.kept} of them ({rule}), as {contract.payload_bytes:,} bytes. A server answers
+**{contract.task.name}** ({", ".join(contract.task.labels)}). The attribute that the method tries to hide is
+**{contract.sensitive.name}** ({", ".join(contract.sensitive.labels)})."""
+
+
+def _training(manifest: Manifest) -> str:
+    origin = manifest.provenance
+    return f"""## Training
+
+| | |
+|---|---|
+| data | {origin.data} |
+| command | `python -m training.train --recipe {origin.recipe} --data DIR --out runs/{origin.recipe}` |
+| recipe | `{origin.recipe}`, seed {origin.seed}; whole in `manifest.json` under `provenance.settings` |
+| code | commit `{origin.commit}` |
+| time | {origin.hours:g} h |
+| exported | {origin.created}, {", ".join(f"{name} {version}" for name, version in origin.versions.items())} |
+| checkpoint | SHA-256 `{origin.checkpoint_sha256}` |
+| contract digest | `{manifest.contract.digest}` |"""
+
+
+def _limits(manifest: Manifest) -> str:
+    sensitive = manifest.contract.sensitive.name
+    return f"""## What it does not protect against
+
+* **A fresh adversary**, beyond what is measured above. The numbers are those of the attacks that were tried; a stronger one
+  may read more.
+* **Other attributes** than {sensitive}. Age, identity or what stands in the background were neither hidden nor measured.
+* **Reconstruction** of the picture from the payload: not measured yet.
+* **Anything beside the payload**: who sends, when, how often, and from where.
+* **A device that is not yours**: whoever runs code on it sees the picture.
+* **Other pictures** than those it was trained on. Accuracy and privacy are measured on one data set, whose labels were
+  assigned by people or by a model. {sensitive.capitalize()} and the task are social categories squeezed into a few classes; do not decide
+  about a person with them."""
+
+
+def _utility(report: PrivacyReport) -> str:
+    rows = "\n".join(
+        f"| {group.attribute} {group.label} | {group.pictures:,} | {percent(group.balanced_accuracy)} |"
+        for group in report.utility.groups
+    )
+    return f"""## How well it answers
+
+{report.utility.pictures:,} validation pictures, through `device.onnx`, the guard and the task head. Balanced accuracy, with a 95 % interval.
+
+| pictures | count | balanced accuracy |
+|---|---:|---:|
+| all | {report.utility.pictures:,} | {percent(report.utility.balanced_accuracy)} |
+{rows}"""
+
+
+def _privacy(report: PrivacyReport) -> str:
+    rows = "\n".join(
+        f"| {attack.name} | {percent(attack.balanced_accuracy)} | {percent(attack.accuracy)} | "
+        f"{'yes' if attack.trained else '**no: proves nothing**'} |"
+        for attack in report.attacks
+    )
+    strongest = report.strongest
+    verdict = (
+        "No attack trained, so nothing is known."
+        if strongest is None
+        else f"The strongest attack reads {report.sensitive} with {percent(strongest)} balanced accuracy; guessing gives "
+        f"{100 * report.chance:.1f} %. "
+        + ("**It is not hidden.**" if strongest.low > report.chance else "These attacks read next to nothing.")
+    )
+    return f"""## What an adversary reads
+
+{verdict}
+
+Fresh adversaries, trained on {report.leaked:,} payloads exactly as a server receives them, with their labels, after everything
+else was frozen; tested on {report.tested:,} others. Chance is {100 * report.chance:.1f} % balanced; always naming the largest group would be
+right for {100 * report.majority:.1f} %.
+
+| fresh adversary | balanced accuracy | accuracy | trained |
+|---|---:|---:|---|
+{rows}
+
+Measured {report.created} on {report.hardware}, seed {report.seed}, with
+`{report.command}`."""

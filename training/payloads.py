@@ -1,0 +1,76 @@
+"""What a server really receives, for a whole data set: the input of every attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.progress import track
+from torch import Tensor
+
+from dcp_sdk.contract import Manifest
+from dcp_sdk.guard import check_payload
+from dcp_sdk.obfuscate import Obfuscator
+
+from .data import LabelledPictures
+
+__all__ = ["Payloads", "collect"]
+
+
+@dataclass(frozen=True)
+class Payloads:
+    """Payloads of many pictures with the sensitive label of each: the leaked pairs of the threat model."""
+
+    channels: npt.NDArray[np.integer]
+    """Ascending channel numbers, ``(N, k)``."""
+    features: npt.NDArray[np.uint8]
+    """The kept channels, quantised, ``(N, k, h, w)``."""
+    labels: npt.NDArray[np.int64]
+    """Sensitive class, ``(N,)``."""
+    total_channels: int
+    """C."""
+    scale: float
+    """One step of the quantiser."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: npt.NDArray[np.int64]) -> Payloads:
+        return Payloads(self.channels[index], self.features[index], self.labels[index], self.total_channels, self.scale)
+
+    def dense(self) -> Tensor:
+        """Unpack as the task head does: float32 ``(N, C, h, w)``, zero where a channel was pruned."""
+        values = torch.from_numpy(self.features).float() * self.scale
+        index = torch.from_numpy(self.channels.astype(np.int64))[:, :, None, None].expand_as(values)
+        return torch.zeros(len(self), self.total_channels, *values.shape[2:]).scatter_(1, index, values)
+
+    def mask(self) -> npt.NDArray[np.float32]:
+        """Which channels were kept, 0 or 1, ``(N, C)``."""
+        bits = np.zeros((len(self), self.total_channels), np.float32)
+        np.put_along_axis(bits, self.channels.astype(np.int64), 1.0, axis=1)
+        return bits
+
+
+def collect(bundle: Path, manifest: Manifest, pictures: LabelledPictures, batch_size: int = 32) -> Payloads:
+    """Send pictures through ``device.onnx`` and the guard.
+
+    Args:
+        bundle: Folder of the bundle.
+        manifest: Its manifest.
+        pictures: With labels.
+        batch_size: Pictures in one run of the graph.
+
+    Raises:
+        BundleError, PrivacyGuardError: As the client raises them.
+    """
+    contract = manifest.contract
+    obfuscator = Obfuscator(bundle, contract)
+    batches = [
+        check_payload(contract, obfuscator.run(pictures.pictures[start : start + batch_size]))
+        for start in track(range(0, len(pictures), batch_size), f"{manifest.name}: payloads", transient=True)
+    ]
+    channels, features = (np.concatenate(tensors) for tensors in zip(*batches, strict=True))
+    return Payloads(channels, features, pictures.sensitive, contract.pruning.channels, contract.pruning.scale)
