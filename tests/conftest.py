@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dcp_sdk.serving import TritonServer
 
 from .tiny import ROOT, Tiny, write_tiny
+
+if TYPE_CHECKING:
+    from .trained import Trained
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +26,11 @@ def tiny_server(tiny: Tiny) -> Iterator[TritonServer]:
     """Run a real Triton on the tiny pair. A test that stops or kills the server starts its own."""
     with TritonServer(tiny.repository, venv=ROOT / ".venv-triton") as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """Train the generated recipe for a moment, once for the whole run, and export it."""
+    from .trained import train_and_export  # torch is not needed by those who do not ask for this
+
+    return train_and_export(tmp_path_factory.mktemp("trained"))

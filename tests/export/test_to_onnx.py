@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+from dcp_sdk import PrivateClient
+from dcp_sdk.contract import DEVICE_GRAPH_FILE, Manifest, sha256_file
+from dcp_sdk.errors import BundleError, ConfigError
+from dcp_sdk.preprocess import Image
+from export import parity, triton_config
+from export.to_onnx import export
+from tests.tiny import ROOT
+from tests.trained import Trained
+
+
+def test_what_was_exported_predicts(trained: Trained) -> None:
+    with PrivateClient(trained.bundle, f"memory://{trained.repository}") as client:
+        prediction = client.predict(picture(client))
+    assert sum(prediction.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    assert prediction.bytes_sent == trained.manifest.contract.payload_bytes
+
+
+def picture(client: PrivateClient) -> Image:
+    import numpy as np
+
+    side = client.manifest.contract.preprocessing.size_px
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+
+
+def test_no_unpruned_tensor_is_an_output(trained: Trained) -> None:
+    graph = onnx.load(trained.bundle / DEVICE_GRAPH_FILE).graph
+    assert [output.name for output in graph.output] == ["channels", "features"]
+    assert {"activations", "scores"} <= {name for node in graph.node for name in node.output}
+
+
+def test_a_graph_holds_no_path_of_the_machine_that_wrote_it(trained: Trained) -> None:
+    for path in (trained.bundle / DEVICE_GRAPH_FILE, trained.repository / "task_head" / "1" / "model.onnx"):
+        assert b".py" not in path.read_bytes()
+
+
+def test_hashes_and_configurations_follow_the_contract(trained: Trained) -> None:
+    contract = trained.manifest.contract
+    assert contract.device_sha256 == sha256_file(trained.bundle / DEVICE_GRAPH_FILE)
+    assert contract.head.sha256 == sha256_file(trained.repository / "task_head" / "1" / "model.onnx")
+    for backend, path in triton_config.CONFIG_FILES.items():
+        assert (trained.repository / "task_head" / path).read_text() == triton_config.render(contract, backend)
+
+
+def test_a_paired_head_is_replaced_only_by_force(trained: Trained, tmp_path: Path) -> None:
+    checkpoint, repository = trained.checkpoint, trained.repository
+    before = sha256_file(repository / "task_head" / "1" / "model.onnx")
+    for bundle, target in ((tmp_path / "new", repository), (trained.bundle, tmp_path / "models")):
+        with pytest.raises(ConfigError, match="--force"):
+            export(checkpoint, bundle, target, folder=None, pictures=8)
+        assert not (tmp_path / "new").exists()
+    assert sha256_file(repository / "task_head" / "1" / "model.onnx") == before
+    first = export(checkpoint, tmp_path / "b", tmp_path / "m", folder=None, pictures=8)
+    again = export(checkpoint, tmp_path / "b", tmp_path / "m", folder=None, pictures=8, force=True)
+    assert first == again
+    assert Manifest.load(tmp_path / "b").contract == trained.manifest.contract, "equal checkpoints give equal graphs"
+
+
+def test_graphs_that_differ_from_torch_are_not_installed(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity.Parity, "check", lambda self: (_ for _ in ()).throw(BundleError("differs")))
+    with pytest.raises(BundleError, match="differs"):
+        export(trained.checkpoint, tmp_path / "b", tmp_path / "m", folder=None, pictures=8)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_script_runs_from_any_folder(trained: Trained, tmp_path: Path) -> None:
+    script = [sys.executable, str(ROOT / "export" / "to_onnx.py")]
+    options = ["--bundle", "b", "--model-repository", "m", "--pictures", "8", "--data-note", "drawn shapes"]
+    done = subprocess.run(
+        [*script, str(trained.checkpoint), *options], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "drawn shapes" in (tmp_path / "b" / "MODEL_CARD.md").read_text()
+    again = subprocess.run(
+        [*script, "no.safetensors", *options], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 2
+    assert "--force" in again.stderr

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dcp_sdk.errors import ConfigError
+from training.config import RECIPES, Recipe
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_loads_and_is_named_like_its_file(path: Path) -> None:
+    assert Recipe.load(path).name == path.stem
+
+
+def test_baselines_differ_from_the_shipped_recipe_in_the_rule_alone() -> None:
+    shipped = Recipe.load(Path("utkface_gender_112"))
+    for rule in ("none", "random"):
+        other = Recipe.load(Path(f"utkface_gender_112_{rule}"))
+        assert other.model_copy(update={"name": shipped.name, "pruning": shipped.pruning}) == shipped
+        assert other.pruning.rule == rule
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optim.epochs", "section.key=value"),
+        ("optim.epochs=none", "optim.epochs"),
+        ("optim.speed=3", "optim.speed"),
+        ("pruning.ratio=0", "ratio"),
+        ("pruning.rule=none", "ratio 0"),
+        ("network.split=2", "network.split"),
+    ],
+)
+def test_nonsense_is_named(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Recipe.load(Path("generated"), [override])
+
+
+def test_a_missing_recipe_names_those_that_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="utkface_gender_112"):
+        Recipe.load(tmp_path / "mine.yaml")

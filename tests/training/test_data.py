@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dcp_sdk.errors import ConfigError, FrameError
+from dcp_sdk.preprocess import preprocess
+from training import data
+from training.config import DataConfig
+
+HEADER = "file,age,gender,race,service_test\n"
+
+
+def config(kind: str, **settings: object) -> DataConfig:
+    names = {"task": {"name": "gender"}, "sensitive": {"name": "race"}}
+    return DataConfig.model_validate({"kind": kind, "size_px": 32, **names, **settings})
+
+
+@pytest.fixture
+def fairface(tmp_path: Path) -> Path:
+    """FairFace's own layout, with noise for faces."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 4)):
+        (tmp_path / split).mkdir()
+        rows = []
+        for number in range(1, count + 1):
+            noise = rng.integers(0, 256, (40, 36, 3), np.uint8)
+            assert cv2.imwrite(str(tmp_path / split / f"{number}.jpg"), noise)
+            gender, race = ("Male", "Female")[number % 2], ("East Asian", "Indian", "Black")[number % 3]
+            rows.append(f"{split}/{number}.jpg,20-29,{gender},{race},False\n")
+        (tmp_path / f"fairface_label_{split}.csv").write_text(HEADER + "".join(rows))
+    return tmp_path
+
+
+def test_fairface_layout(fairface: Path) -> None:
+    splits = data.load(config("fairface"), fairface)
+    assert (len(splits.train), len(splits.val)) == (6, 4)
+    assert splits.task.labels == ("Female", "Male")
+    assert splits.sensitive.labels == ("Black", "East Asian", "Indian")
+    assert [splits.task.labels[number] for number in splits.train.task[:2]] == ["Female", "Male"]
+    on_device = cv2.imread(str(fairface / "val" / "3.jpg"))[..., ::-1]
+    expected = preprocess(np.ascontiguousarray(on_device), config("fairface").preprocessing)
+    assert np.array_equal(splits.val.pictures[2], expected), "training must see what the device makes of a frame"
+
+
+def test_csv_with_a_split_column(fairface: Path) -> None:
+    lines = [*(fairface / "fairface_label_train.csv").read_text().splitlines()[1:]]
+    lines = [f"{line},train" for line in lines[:4]] + [f"{line},test" for line in lines[4:]]
+    (fairface / "all.csv").write_text("file,age,gender,race,service_test,part\n" + "\n".join(lines))
+    settings = {"train_csv": "all.csv", "val_csv": "all.csv", "split_column": "part", "val_split": "test"}
+    splits = data.load(config("csv", **settings), fairface)
+    assert (len(splits.train), len(splits.val)) == (4, 2)
+
+
+def edit(old: str, new: str) -> Callable[[Path], None]:
+    def damage(folder: Path) -> None:
+        path = folder / "fairface_label_train.csv"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
+    return damage
+
+
+def one_class(folder: Path) -> None:
+    edit("Female", "Male")(folder)
+
+
+def unreadable(folder: Path) -> None:
+    (folder / "train" / "3.jpg").write_bytes(b"\xff\xd8 not a picture")
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
+    "a label is missing": (edit("3.jpg,20-29,Female", "3.jpg,20-29,"), ConfigError, r"train\.csv, line 4.*gender"),
+    "a column is missing": (edit("race", "origin"), ConfigError, r"train\.csv.*no column \['race'\]"),
+    "a file is missing": (lambda f: (f / "train/2.jpg").unlink(), ConfigError, r"train\.csv, line 3.*2\.jpg"),
+    "a picture is unreadable": (unreadable, FrameError, r"train\.csv, line 4"),
+    "one class only": (one_class, ConfigError, r"only the class .*Male"),
+    "a label in val that train lacks": (
+        lambda f: edit("Black", "Indian")(f),
+        ConfigError,
+        r"val\.csv, line \d+.*'Black'",
+    ),
+    "an empty file": (lambda f: (f / "fairface_label_train.csv").write_text(""), ConfigError, "no column"),
+    "no labels at all": (lambda f: (f / "fairface_label_train.csv").unlink(), ConfigError, "exactly one"),
+    "not text": (lambda f: (f / "fairface_label_train.csv").write_bytes(b"\xff\xfe\x00"), ConfigError, "CSV"),
+}
+
+
+@pytest.mark.parametrize(("damage", "error", "message"), DAMAGES.values(), ids=DAMAGES)
+def test_what_is_wrong_is_named_with_file_and_line(
+    fairface: Path, damage: Callable[[Path], None], error: type[Exception], message: str
+) -> None:
+    damage(fairface)
+    with pytest.raises(error, match=message):
+        data.load(config("fairface"), fairface)
+
+
+@pytest.mark.parametrize("kind", ["celeba", "cifar10"])
+def test_torchvisions_sets_say_where_they_were_looked_for(kind: str, tmp_path: Path) -> None:
+    names = {"task": {"name": "living"}, "sensitive": {"name": "class"}} if kind == "cifar10" else {}
+    with pytest.raises(ConfigError, match=str(tmp_path)):
+        data.load(config(kind, **names), tmp_path)
+
+
+def test_a_folder_is_demanded(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--data DIR"):
+        data.load(config("csv"), None)
+
+
+def test_generated_pictures_are_the_same_every_time() -> None:
+    settings = {"task": {"name": "shape"}, "sensitive": {"name": "tint"}, "generated_pictures": 20}
+    first, second = (data.load(config("generated", **settings), None) for _ in range(2))
+    assert np.array_equal(first.train.pictures, second.train.pictures)
+    assert not np.array_equal(first.train.pictures[:5], first.val.pictures[:5])

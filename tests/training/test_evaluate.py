@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dcp_sdk.contract import Manifest
+from dcp_sdk.errors import ConfigError
+from tests.tiny import Tiny
+from tests.trained import Trained
+from training.attacks import ATTACKS, AttackSettings
+from training.config import NetworkConfig
+from training.evaluate import evaluate, measure_attack
+from training.payloads import Payloads
+from training.report import PrivacyReport, balanced_accuracy
+
+LABELS = ("a", "b", "c")
+SETTINGS = AttackSettings(network=NetworkConfig(split=6), classes=3, seed=0, epochs=6, trees=20)
+
+
+def payloads(count: int, seed: int, *, tell: bool) -> Payloads:
+    """Payloads of 4 out of 128 channels; with ``tell`` one of them is brighter according to the label."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 3, count)
+    channels = np.sort(rng.permuted(np.tile(np.arange(128), (count, 1)), axis=1)[:, :4], axis=1).astype(np.uint8)
+    channels[:, 0] = 0
+    features = rng.integers(0, 60, (count, 4, 4, 4)).astype(np.uint8)
+    if tell:
+        features[:, 0] += (90 * labels)[:, None, None].astype(np.uint8)
+    return Payloads(channels, features, labels, 128, 0.01)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_reads_what_is_there(name: str) -> None:
+    leaked, target = payloads(600, 0, tell=True), payloads(200, 1, tell=True)
+    result = measure_attack(name, leaked, target, SETTINGS, LABELS)
+    assert result.balanced_accuracy.low > 0.8
+    assert result.trained
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_reads_nothing_where_nothing_is(name: str) -> None:
+    result = measure_attack(name, payloads(600, 0, tell=False), payloads(300, 1, tell=False), SETTINGS, LABELS)
+    assert result.balanced_accuracy.low < 1 / 3 + 0.05
+
+
+def test_an_attack_that_stayed_at_the_prior_did_not_train() -> None:
+    leaked = payloads(600, 0, tell=True)
+    idle = dataclasses.replace(SETTINGS, epochs=1, trees=1)
+    silent = Payloads(leaked.channels, np.zeros_like(leaked.features), leaked.labels, 128, 0.01)
+    result = measure_attack("gradient boosting", silent, silent, idle, LABELS)
+    assert not result.trained
+
+
+def test_dense_puts_each_channel_where_it_belongs() -> None:
+    some = payloads(5, 0, tell=True)
+    dense = some.dense().numpy()
+    assert np.array_equal(dense.any((2, 3)) | (some.mask() > 0), some.mask() > 0)
+    for row, ids in enumerate(some.channels):
+        assert np.allclose(dense[row, ids], some.features[row] * 0.01)
+
+
+def test_balanced_accuracy_of_a_constant_answer_is_chance() -> None:
+    truth = np.array([0] * 90 + [1] * 10)
+    assert balanced_accuracy(np.zeros(100, np.int64), truth).value == 0.5
+    assert balanced_accuracy(truth, truth).value == 1
+
+
+def test_a_bundle_is_measured_and_its_card_says_so(trained: Trained, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(trained.bundle, bundle)
+    report = evaluate(bundle, trained.repository, None, quick=True)
+    assert PrivacyReport.load(bundle) == report
+    assert report.contract_digest == Manifest.load(bundle).contract.digest
+    assert [attack.name for attack in report.attacks] == list(ATTACKS)
+    assert report.utility.pictures == sum(group.pictures for group in report.utility.groups)
+    card = (bundle / "MODEL_CARD.md").read_text()
+    assert all(attack.name in card for attack in report.attacks)
+    assert "What it does not protect against" in card
+    assert "None yet" in (trained.bundle / "MODEL_CARD.md").read_text()
+
+
+def test_mistakes_are_named(trained: Trained, tiny: Tiny) -> None:
+    with pytest.raises(ConfigError, match="gradient boosting"):
+        evaluate(trained.bundle, trained.repository, None, attacks=["guessing"])
+    with pytest.raises(ConfigError, match=r"provenance\.settings"):
+        evaluate(tiny.bundle, tiny.repository, None)

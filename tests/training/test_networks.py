@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from training.config import NetworkConfig, PruningConfig, Recipe
+from training.networks import build
+
+
+def recipe(arch: str, split: int, pruner: str = "light") -> Recipe:
+    return Recipe.load("generated").model_copy(
+        update={
+            "network": NetworkConfig.model_validate({"arch": arch, "split": split}),
+            "pruning": PruningConfig.model_validate({"ratio": 0.9, "pruner": pruner}),
+        }
+    )
+
+
+@pytest.mark.parametrize(("arch", "split"), itertools.product(["resnet18", "resnet34", "resnet50"], range(3, 9)))
+@torch.no_grad()
+def test_any_resnet_splits_anywhere(arch: str, split: int) -> None:
+    model = build(recipe(arch, split), 2, 5)
+    for module in model.modules().values():
+        module.eval()
+    activations = model.client(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8))
+    assert activations.shape[1:] == model.activations_shape
+    assert activations.min() >= 0
+    assert model.pruner(activations).shape == activations.shape[:2]
+    assert model.head(activations).shape == (2, 2)
+    assert model.adversary(activations).shape == (2, 5)
+
+
+def test_the_papers_pruner_scores_every_channel() -> None:
+    model = build(recipe("resnet18", 6, "paper"), 2, 5)
+    assert model.pruner(torch.rand(2, *model.activations_shape)).shape == (2, 128)
+
+
+def test_the_light_pruner_costs_little() -> None:
+    model = build(recipe("resnet18", 6), 2, 5)
+    pictures = torch.zeros(1, 3, 112, 112, dtype=torch.uint8)
+    with FlopCounterMode(display=False) as client:
+        activations = model.client(pictures)
+    with FlopCounterMode(display=False) as pruner:
+        model.pruner(activations)
+    assert pruner.get_total_flops() < 0.05 * client.get_total_flops()

@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from dcp_sdk.errors import ConfigError
+from tests.tiny import ROOT
+from training.checkpoint import Checkpoint
+from training.config import OptimConfig, Recipe
+from training.schedule import learning_rate
+from training.train import CHECKPOINT_FILE, train
+
+SMALL = ["data.generated_pictures=64", "optim.batch_size=32", "optim.epochs=2", "optim.schedule=constant"]
+
+
+def small(*overrides: str) -> Recipe:
+    return Recipe.load(Path("generated"), [*SMALL, *overrides])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [[], ["pruning.pruner=paper"], ["pruning.rule=random"], ["pruning.rule=none", "pruning.ratio=0"]],
+    ids=["dynamic", "dynamic, paper's pruner", "random", "none"],
+)
+def test_every_rule_trains_from_the_same_loop(overrides: list[str], tmp_path: Path) -> None:
+    checkpoint = train(small(*overrides), None, tmp_path)
+    assert Checkpoint.load(tmp_path / CHECKPOINT_FILE).metrics == checkpoint.metrics
+    assert checkpoint.quantisation_scale > 0
+    assert (tmp_path / "csv" / "metrics.csv").read_text().count("\n") == 3
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_a_resumed_run_is_bit_equal_to_one_that_was_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(small(), None, tmp_path / "whole")
+
+    class PowerCut(Exception):
+        pass
+
+    save = Checkpoint.save
+
+    def save_and_die(self: Checkpoint, path: Path) -> None:
+        save(self, path)
+        raise PowerCut
+
+    with monkeypatch.context() as patched, pytest.raises(PowerCut):
+        patched.setattr(Checkpoint, "save", save_and_die)
+        train(small(), None, tmp_path / "cut")
+    assert Checkpoint.load(tmp_path / "cut" / CHECKPOINT_FILE).epoch == 1
+    resumed = train(small(), None, tmp_path / "cut")
+    assert resumed.metrics == whole.metrics
+    assert resumed.quantisation_scale == whole.quantisation_scale
+    assert resumed.tensors.keys() == whole.tensors.keys()
+    assert all(torch.equal(resumed.tensors[name], whole.tensors[name]) for name in whole.tensors)
+
+
+def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
+    train(small("optim.epochs=1"), None, tmp_path)
+    with pytest.raises(ConfigError, match="another recipe"):
+        train(small("optim.epochs=1", "seed=5"), None, tmp_path)
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    recipe = Recipe.load(Path("generated"), ["pruning.rule=none", "pruning.ratio=0", "optim.epochs=6"])
+    assert train(recipe, None, tmp_path).metrics["val/task_balanced_accuracy"] > 0.8
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_learning_rate_is_positive_and_never_above_its_peak(schedule: str) -> None:
+    optim = OptimConfig.model_validate({"epochs": 3, "learning_rate": 0.5, "schedule": schedule})
+    rates = [learning_rate(optim, step, 10) for step in range(30)]
+    assert max(rates) == 0.5
+    assert min(rates) > 0
+    assert schedule == "constant" or (rates[0] < 0.5 and rates[-1] < 0.01)
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "training.train", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
+
+
+def test_two_processes_leave_one_checkpoint(tmp_path: Path) -> None:
+    overrides = [word for override in SMALL for word in ("--set", override)]
+    done = run("--recipe", "generated", "--out", str(tmp_path), "--accelerator", "cpu", "--devices", "2", *overrides)
+    assert done.returncode == 0, done.stderr
+    assert Checkpoint.load(tmp_path / CHECKPOINT_FILE).epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--recipe", "nobody-wrote-it"], "expected a YAML recipe"),
+        (["--recipe", "generated", "--set", "optim.epochs=0"], "optim.epochs"),
+        (["--recipe", "paper"], "--data DIR"),
+    ],
+)
+def test_mistakes_end_with_a_sentence(arguments: list[str], message: str, tmp_path: Path) -> None:
+    done = run(*arguments, "--out", str(tmp_path))
+    assert done.returncode == 2
+    assert "ConfigError" in done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
