@@ -19,7 +19,7 @@ def recipe(arch: str, split: int, pruner: str = "light") -> Recipe:
     )
 
 
-@pytest.mark.parametrize(("arch", "split"), itertools.product(["resnet18", "resnet34", "resnet50"], range(3, 9)))
+@pytest.mark.parametrize(("arch", "split"), list(itertools.product(["resnet18", "resnet34", "resnet50"], range(3, 9))))
 @torch.no_grad()
 def test_any_resnet_splits_anywhere(arch: str, split: int) -> None:
     model = build(recipe(arch, split), 2, 5)

@@ -19,6 +19,8 @@ from .base import AttackSettings, Guess
 __all__ = ["remaining_layers"]
 
 _BATCH = 128
+_STEPS = 32
+"""Steps of an epoch at least: few leaked pairs make smaller batches, not an adversary that hardly trains."""
 _HELD_OUT = 0.1
 """Share of the leaked pairs that chooses the epoch to keep."""
 
@@ -36,14 +38,15 @@ def remaining_layers(leaked: Payloads, target: Payloads, settings: AttackSetting
     network = RemainingLayers(settings.network.arch, settings.network.split, settings.classes)
     network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
-    plan = OptimConfig(epochs=settings.epochs, batch_size=_BATCH, learning_rate=1e-3)
-    steps = max(1, len(pairs) // _BATCH)
+    batch_size = max(2, min(_BATCH, len(pairs) // _STEPS))
+    plan = OptimConfig(epochs=settings.epochs, batch_size=batch_size, learning_rate=1e-3)
+    steps = len(pairs) // batch_size
     best, best_loss = copy.deepcopy(network), float("inf")
     for epoch in track(range(settings.epochs), "remaining ResNet layers", transient=True):
         network.train()
         shuffled = np.random.default_rng((settings.seed, epoch)).permutation(len(pairs))
         for step in range(steps):
-            batch = pairs[shuffled[step * _BATCH : (step + 1) * _BATCH]]
+            batch = pairs[shuffled[step * batch_size : (step + 1) * batch_size]]
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(plan, epoch * steps + step, steps)
             values = _mirrored(batch.dense() / unit)
