@@ -3,8 +3,7 @@
 Two configurations describe one and the same model:
 
 * ``config.pbtxt``: backend ``onnxruntime``, for NVIDIA's server image, on CPU or GPU.
-* ``configs/embedded.pbtxt``: backend ``python``, the thin ``model.py`` over ONNX Runtime, for a server
-without that
+* ``configs/embedded.pbtxt``: backend ``python``, the thin ``model.py`` over ONNX Runtime, for a server without that
   backend (chosen with ``--model-config-name=embedded``).
 """
 

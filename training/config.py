@@ -134,7 +134,7 @@ class Recipe(_Frozen):
     """Lightning Fabric's precision. The pruner's scores are float32 whatever it says."""
 
     @classmethod
-    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Recipe:
+    def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         """Read a YAML recipe; ``extends: FILE`` in it starts from another recipe beside it.
 
         Args:
@@ -144,6 +144,7 @@ class Recipe(_Frozen):
         Raises:
             ConfigError: The file is missing or something in it makes no sense.
         """
+        path = Path(path)
         if not path.exists() and (RECIPES / f"{path}.yaml").exists():
             path = RECIPES / f"{path}.yaml"
         raw = _read(path)

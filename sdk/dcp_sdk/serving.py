@@ -226,23 +226,27 @@ class TritonServer:
 
     def _wait_until_ready(self, process: ProcessGroup) -> None:
         deadline = time.monotonic() + self._ready_timeout_s
-        waiting = list(self._models)
+        # Over HTTP, which Triton opens after gRPC (whose channels pause for a second after a failed attempt),
+        # then the metrics, which it opens last.
+        waiting = [(f"model {model!r}", self._http_port, f"/v2/models/{model}/ready") for model in self._models]
+        if self._metrics:
+            waiting.append(("metrics", self._metrics_port, "/metrics"))
         while waiting:
+            what, port, path = waiting[0]
             if process.ended:
                 raise ServerUnavailable(f"tritonserver ended with status {process.wait()}. {self._log_tail()}")
             if time.monotonic() > deadline:
                 limit = f"within {self._ready_timeout_s:g} s"
-                raise ServerUnavailable(f"expected model {waiting[0]!r} ready {limit}. {self._log_tail()}")
-            if self._is_ready(waiting[0]):
+                raise ServerUnavailable(f"expected {what} ready {limit}. {self._log_tail()}")
+            if self._is_ready(port, path):
                 waiting.pop(0)
             else:
                 time.sleep(_POLL_S)
 
-    def _is_ready(self, model: str) -> bool:
-        # Over HTTP, which Triton opens last: a gRPC channel would pause for a second after a failed attempt.
-        connection = http.client.HTTPConnection(self._reach, self._http_port, timeout=5)
+    def _is_ready(self, port: int, path: str) -> bool:
+        connection = http.client.HTTPConnection(self._reach, port, timeout=5)
         try:
-            connection.request("GET", f"/v2/models/{model}/ready")
+            connection.request("GET", path)
             return connection.getresponse().status == http.HTTPStatus.OK
         except (OSError, http.client.HTTPException):
             return False
