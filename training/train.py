@@ -92,7 +92,8 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
             console=console,
             disable=not console.is_terminal,
         )
-        for step, (pictures, task, sensitive) in enumerate(progress):
+        for step, batch in enumerate(progress):
+            pictures, task, sensitive = fabric.to_device(batch)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe.optim, epoch * len(train_batches) + step, len(train_batches))
             losses = minmax_losses(
@@ -146,7 +147,8 @@ def _kept_activations(
     """Activations and mask of each batch, in evaluation mode, as the device would compute them."""
     for module in model.modules().values():
         module.eval()
-    for pictures, task, sensitive in batches:
+    device = next(model.client.parameters()).device
+    for pictures, task, sensitive in ([part.to(device) for part in batch] for batch in batches):
         activations = model.client(pictures.contiguous(memory_format=torch.channels_last))
         yield activations, mask_of(model.pruner, activations, kept, temperature=1.0), task, sensitive
 
@@ -234,11 +236,9 @@ def _loaders(
         return DistributedSampler(split, fabric.world_size, fabric.global_rank, shuffle=shuffle, seed=recipe.seed)
 
     train_sampler = sampler(splits.train, shuffle=True)
-    train_batches, val_batches = fabric.setup_dataloaders(
-        DataLoader(splits.train, share, sampler=train_sampler, drop_last=True),
-        DataLoader(splits.val, share, sampler=sampler(splits.val, shuffle=False)),
-        use_distributed_sampler=False,
-    )
+    # Not fabric.setup_dataloaders: its loaders count their own epochs, so a resumed run would shuffle differently.
+    train_batches = DataLoader(splits.train, share, sampler=train_sampler, drop_last=True)
+    val_batches = DataLoader(splits.val, share, sampler=sampler(splits.val, shuffle=False))
     return train_batches, val_batches, train_sampler
 
 
