@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 __all__ = ["SHAPES", "TINTS", "draw_pictures"]
 
-SHAPES = ("disc", "square")
+SHAPES = ("disc", "cross")
 TINTS = {"red": (200, 60, 60), "green": (60, 180, 60), "blue": (60, 80, 200)}
 
 
@@ -32,5 +32,7 @@ def draw_pictures(count: int, size_px: int, seed: int) -> tuple[npt.NDArray[np.u
         if shape == "disc":
             cv2.circle(picture, (x, y), radius, TINTS[tint], thickness=-1)
         else:
-            cv2.rectangle(picture, (x - radius, y - radius), (x + radius, y + radius), TINTS[tint], thickness=-1)
+            width = max(1, radius // 3)
+            cv2.line(picture, (x - radius, y), (x + radius, y), TINTS[tint], width)
+            cv2.line(picture, (x, y - radius), (x, y + radius), TINTS[tint], width)
     return pictures, shapes, tints
