@@ -56,17 +56,20 @@ class Parity:
 
 
 @torch.no_grad()
-def compare(device: DeviceGraph, head: HeadGraph, folder: Path, pictures: Pictures, *, random: bool) -> Parity:
+def compare(
+    device: DeviceGraph, head: HeadGraph, device_file: Path, head_file: Path, pictures: Pictures, *, random: bool
+) -> Parity:
     """Compare torch with ONNX Runtime on the CPU, picture by picture.
 
     Args:
         device: The device half, as it was exported.
         head: The server's half, as it was exported.
-        folder: Holds ``device.onnx`` and ``model.onnx``.
+        device_file: The exported device graph.
+        head_file: The exported head graph.
         pictures: uint8 ``(N, S, S, 3)``.
         random: The mask is drawn anew in each run: masks are not compared, everything else is.
     """
-    device_session, head_session = open_graph(folder / "device.onnx"), open_graph(folder / "model.onnx")
+    device_session, head_session = open_graph(device_file), open_graph(head_file)
     result = Parity()
     for batch in _batches(pictures):
         channels, features = device_session.run(["channels", "features"], {"image": batch})

@@ -17,6 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from dcp_sdk.contract import DEVICE_GRAPH_FILE
 from dcp_sdk.errors import DCPError
 from dcp_sdk.tables import readable_bytes
 from export import bundle as files
@@ -70,7 +71,8 @@ def export(
         parity = compare(
             device,
             head,
-            built,
+            built / DEVICE_GRAPH_FILE,
+            built / files.HEAD_GRAPH_FILE,
             pictures_for_parity(checkpoint, folder, pictures),
             random=checkpoint.recipe.pruning.rule == "random",
         )
@@ -132,7 +134,7 @@ def _main(
     )
     for key, value in asdict(parity).items():
         table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.2g}")
-    graph = bundle / "device.onnx"
+    graph = bundle / DEVICE_GRAPH_FILE
     table.add_row("device graph", readable_bytes(graph.stat().st_size))
     console.print(table)
     if data is None:

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 from ._version import __version__
 from .client import PrivateClient
 from .config import Device, Timeouts
-from .contract import DEVICE_GRAPH_FILE, Manifest, sha256_file
+from .contract import DEVICE_GRAPH_FILE, PRIVACY_REPORT_FILE, Manifest, sha256_file
 from .doctor import diagnose
 from .errors import BundleError, ConfigError, DCPError, ServerUnavailable
 from .serving import TritonServer
@@ -24,7 +24,6 @@ from .tables import contract_table, finding_line, live_table, prediction_table
 
 __all__ = ["app"]
 
-_PRIVACY_REPORT = "privacy_report.json"
 _TIMEOUT_S = Timeouts().predict_s
 
 _OUT = Console()
@@ -168,11 +167,11 @@ def inspect(bundle: BundleArgument) -> None:
         )
     _OUT.print(contract_table(manifest))
     _OUT.print(f"\n[green]{graph} is the file that was exported.[/]", highlight=False)
-    report = bundle / _PRIVACY_REPORT
+    report = bundle / PRIVACY_REPORT_FILE
     if report.is_file():
         _OUT.print(f"Privacy report: {report}", highlight=False)
     else:
-        _OUT.print(f"[yellow]No privacy report ({_PRIVACY_REPORT}): how much leaks was not measured.[/]")
+        _OUT.print(f"[yellow]No privacy report ({PRIVACY_REPORT_FILE}): how much leaks was not measured.[/]")
 
 
 @app.command()

@@ -17,7 +17,7 @@ def checkpoint() -> Checkpoint:
     recipe = Recipe.load(Path("generated"))
     return Checkpoint(
         recipe=recipe,
-        task=Attribute(name="shape", labels=("disc", "square")),
+        task=Attribute(name="shape", labels=("disc", "cross")),
         sensitive=Attribute(name="tint", labels=("blue", "green", "red")),
         epoch=3,
         quantisation_scale=0.25,

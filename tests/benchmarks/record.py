@@ -1,0 +1,32 @@
+"""Where and when a number was measured, written beside it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from training.checkpoint import git_commit
+from training.report import hardware
+
+RESULTS = Path(__file__).parent / "results"
+_PACKAGES = ("onnxruntime-gpu", "numpy", "opencv-python", "tritonclient", "torch")
+
+
+def record(name: str, command: str, figures: dict[str, Any]) -> None:
+    """Print ``figures`` and write them to ``results/NAME.json``."""
+    facts = {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "hardware": hardware(),
+        "provider": "CPUExecutionProvider",
+        "commit": git_commit(),
+        "command": command,
+        "versions": {package: importlib.metadata.version(package) for package in _PACKAGES},
+        **figures,
+    }
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(facts, indent=2)
+    (RESULTS / f"{name}.json").write_text(text + "\n", encoding="utf-8")
+    print(text)

@@ -1,0 +1,131 @@
+"""Ratios of times, measured in turns in one run: ``python -m tests.benchmarks.speed``.
+
+* device cost: the whole device graph against the client network alone, cut out of the same file;
+* SDK tax: ``predict`` against the device graph and a bare tritonclient call with the same tensors, real Triton.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import tritonclient.grpc
+import tritonclient.http
+from onnx.utils import Extractor
+
+from dcp_sdk import PrivateClient, load_image
+from dcp_sdk.contract import DEVICE_GRAPH_FILE
+from dcp_sdk.preprocess import preprocess
+from dcp_sdk.serving import TritonServer
+from tests.benchmarks.record import record
+from tests.tiny import ROOT
+
+
+def in_turns(rounds: int, **tasks: Callable[[], Any]) -> dict[str, list[float]]:
+    """Time the tasks one after the other, ``rounds`` times; milliseconds of each."""
+    times: dict[str, list[float]] = {name: [] for name in tasks}
+    for turn in range(rounds + 10):
+        for name, task in tasks.items():
+            start = time.perf_counter()
+            task()
+            if turn >= 10:  # the first ones warm caches and connections
+                times[name].append((time.perf_counter() - start) * 1000)
+    return times
+
+
+def percentiles(times: list[float]) -> dict[str, float]:
+    """p50 and p95, in milliseconds."""
+    return {f"p{q}_ms": round(float(np.percentile(times, q)), 4) for q in (50, 95)}
+
+
+def session(graph: onnx.ModelProto, threads: int) -> ort.InferenceSession:
+    """Open a graph as the SDK does, on the CPU."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    return ort.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def device_cost(bundle: Path, rounds: int, threads: int) -> dict[str, Any]:
+    """Time the device graph, and the client network alone."""
+    whole = onnx.load(bundle / DEVICE_GRAPH_FILE)
+    alone = session(Extractor(whole).extract_model(["image"], ["activations"]), threads)
+    fused = session(whole, threads)
+    crop = np.random.default_rng(0).integers(0, 256, (1, 112, 112, 3), np.uint8)
+    times = in_turns(
+        rounds,
+        fused=lambda: fused.run(None, {"image": crop}),
+        alone=lambda: alone.run(None, {"image": crop}),
+    )
+    ratios = [fused / alone for fused, alone in zip(times["fused"], times["alone"], strict=True)]
+    return {
+        "rounds": rounds,
+        "threads": threads,
+        "fused": percentiles(times["fused"]),
+        "client_network_alone": percentiles(times["alone"]),
+        "ratio_of_medians": round(statistics.median(times["fused"]) / statistics.median(times["alone"]), 4),
+        "median_of_ratios": round(statistics.median(ratios), 4),
+    }
+
+
+def sdk_tax(bundle: Path, server: TritonServer, scheme: str, rounds: int) -> dict[str, Any]:
+    """Time ``predict`` of an array of the model's size, its device graph alone, and the bare request alone."""
+    address = server.grpc_address if scheme == "grpc" else server.http_address
+    library: Any = tritonclient.grpc if scheme == "grpc" else tritonclient.http
+    with PrivateClient(bundle, address, device="cpu") as client:
+        contract = client.manifest.contract
+        picture = load_image(ROOT / "examples" / "data" / "astronaut.jpg")
+        crop = preprocess(picture, contract.preprocessing)
+        graph = ort.InferenceSession(str(bundle / DEVICE_GRAPH_FILE), providers=["CPUExecutionProvider"])
+        names = [spec.name for spec in contract.payload]
+        payload = graph.run(names, {contract.input.name: crop[None]})
+        bare = library.InferenceServerClient(address.partition("://")[2])
+
+        def request() -> Any:
+            inputs = []
+            for spec, tensor in zip(contract.payload, payload, strict=True):
+                inputs.append(library.InferInput(spec.name, tensor.shape, "UINT8"))
+                inputs[-1].set_data_from_numpy(tensor)
+            return bare.infer(contract.head.model, inputs).as_numpy(contract.answer.name)
+
+        times = in_turns(
+            rounds,
+            predict=lambda: client.predict(crop),
+            graph=lambda: graph.run(names, {contract.input.name: crop[None]}),
+            request=request,
+        )
+        bare.close()
+    p50 = {name: statistics.median(values) for name, values in times.items()}
+    return {
+        "rounds": rounds,
+        "predict": percentiles(times["predict"]),
+        "device_graph": percentiles(times["graph"]),
+        "bare_request": percentiles(times["request"]),
+        "tax_p50_ms": round(p50["predict"] - p50["graph"] - p50["request"], 4),
+    }
+
+
+def main() -> None:
+    """Measure both, and record them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, default=ROOT / "bundles" / "gender_112")
+    parser.add_argument("--rounds", type=int, default=400)
+    options = parser.parse_args()
+    figures: dict[str, Any] = {
+        "device_cost": [device_cost(options.bundle, options.rounds, threads) for threads in (1, 2)]
+    }
+    with TritonServer(ROOT / "triton_models", venv=ROOT / ".venv-triton") as server:
+        figures["sdk_tax"] = {
+            scheme: sdk_tax(options.bundle, server, scheme, options.rounds) for scheme in ("grpc", "http")
+        }
+    record("speed", "python -m tests.benchmarks.speed", figures)
+
+
+if __name__ == "__main__":
+    main()
