@@ -42,7 +42,8 @@ _CALIBRATION_PICTURES = 512
 _CALIBRATION_PERCENTILE = 99.9
 
 console = Console(stderr=True)
-Batch = tuple[Tensor, Tensor, Tensor]
+Batches = DataLoader[Any]
+"""Gives ``(pictures, task labels, sensitive labels)``; torch's types know the single items only."""
 
 
 def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None = None) -> Checkpoint:
@@ -142,7 +143,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
 
 @torch.no_grad()
 def _kept_activations(
-    model: SplitModel, batches: DataLoader[Batch], kept: int
+    model: SplitModel, batches: Batches, kept: int
 ) -> Iterator[tuple[Tensor, Tensor | None, Tensor, Tensor]]:
     """Activations and mask of each batch, in evaluation mode, as the device would compute them."""
     for module in model.modules().values():
@@ -154,7 +155,7 @@ def _kept_activations(
 
 
 @torch.no_grad()
-def validate(model: SplitModel, batches: DataLoader[Batch], kept: int, splits: data.Splits) -> dict[str, float]:
+def validate(model: SplitModel, batches: Batches, kept: int, splits: data.Splits) -> dict[str, float]:
     """Balanced accuracy of the task and of the *co-trained* adversary (which proves nothing), with the hard mask."""
     device = next(model.client.parameters()).device
     task_accuracy, adversary_accuracy = (
@@ -172,7 +173,7 @@ def validate(model: SplitModel, batches: DataLoader[Batch], kept: int, splits: d
     return metrics
 
 
-def calibrate_scale(model: SplitModel, batches: DataLoader[Batch], kept: int) -> float:
+def calibrate_scale(model: SplitModel, batches: Batches, kept: int) -> float:
     """One step of the uint8 quantiser: the 99.9th percentile of positive kept activations over 255.
 
     Larger values saturate. The number is static: a scale per picture would tell something about the picture.
@@ -222,9 +223,7 @@ def _on_devices(
     return replace(model, **wrapped), on_devices
 
 
-def _loaders(
-    fabric: Fabric, recipe: Recipe, splits: data.Splits
-) -> tuple[DataLoader[Batch], DataLoader[Batch], DistributedSampler[Batch]]:
+def _loaders(fabric: Fabric, recipe: Recipe, splits: data.Splits) -> tuple[Batches, Batches, DistributedSampler[Any]]:
     share = recipe.optim.batch_size // fabric.world_size
     if len(splits.train) < recipe.optim.batch_size or share < 2:
         raise ConfigError(
@@ -232,7 +231,7 @@ def _loaders(
             f"{recipe.optim.batch_size}; change optim.batch_size"
         )
 
-    def sampler(split: data.LabelledPictures, shuffle: bool) -> DistributedSampler[Batch]:
+    def sampler(split: data.LabelledPictures, shuffle: bool) -> DistributedSampler[Any]:
         return DistributedSampler(split, fabric.world_size, fabric.global_rank, shuffle=shuffle, seed=recipe.seed)
 
     train_sampler = sampler(splits.train, shuffle=True)
