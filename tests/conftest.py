@@ -29,6 +29,13 @@ def tiny_server(tiny: Tiny) -> Iterator[TritonServer]:
 
 
 @pytest.fixture(scope="session")
+def shipped_server() -> Iterator[TritonServer]:
+    """Serve the repository as it is committed."""
+    with TritonServer(ROOT / "triton_models", venv=ROOT / ".venv-triton") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """Train the generated recipe for a moment, once for the whole run, and export it."""
     from .trained import train_and_export  # torch is not needed by those who do not ask for this

@@ -1,4 +1,4 @@
-"""The shipped pair behind a real Triton, and pictures that cannot be met by chance on a wire."""
+"""Pairs and servers to be damaged, and a picture that cannot be met by chance on a wire."""
 
 from __future__ import annotations
 
@@ -11,13 +11,6 @@ import pytest
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
 from tests.tiny import ROOT, SIZE, Tiny, write_tiny
-
-
-@pytest.fixture(scope="session")
-def shipped_server() -> Iterator[TritonServer]:
-    """Serve the repository as it is committed."""
-    with TritonServer(ROOT / "triton_models", venv=ROOT / ".venv-triton") as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

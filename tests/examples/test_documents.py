@@ -1,0 +1,79 @@
+"""What the documents tell a reader to type works: every ``sh`` block, every ``python`` block, every link to a file.
+
+Blocks marked ``console`` are for reading: they install, wait for Ctrl-C, or train for an hour.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dcp_sdk.serving import TritonServer
+from tests.tiny import ROOT
+
+DOCUMENTS = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("*/*.md"), *ROOT.glob("examples/data/*.md")]
+    if not {part for part in path.relative_to(ROOT).parts if part.startswith((".", "runs"))}
+)
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    found = _BLOCK.findall(document.read_text(encoding="utf-8"))
+    return [text for kind, text in found if kind == language]
+
+
+def having(language: str) -> list[Path]:
+    return [document for document in DOCUMENTS if blocks(document, language)]
+
+
+def name(document: Path) -> str:
+    return str(document.relative_to(ROOT))
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("document", having("sh"), ids=name)
+def test_commands_run(document: Path, tmp_path: Path) -> None:
+    """Run all ``sh`` blocks of a document in one shell, from the repository's folder, with files in ``$WORK``."""
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "WORK": str(tmp_path),
+        "COLUMNS": "120",
+    }
+    script = "set -eu\n" + "\n".join(blocks(document, "sh"))
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=280
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("document", having("python"), ids=name)
+def test_python_runs(document: Path, shipped_server: TritonServer) -> None:
+    """Run each ``python`` block against a real Triton at another port than the usual one."""
+    for block in blocks(document, "python"):
+        code = block.replace("grpc://localhost:8001", shipped_server.grpc_address)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stdout
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_links_lead_somewhere(document: Path) -> None:
+    links = [link for link in _LINK.findall(document.read_text(encoding="utf-8")) if "://" not in link]
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_nobody_is_told_to_install_a_strangers_package() -> None:
+    wrong = re.compile(r"pip install[^\n`]*\bdcp[-_]sdk\b")
+    texts = [*DOCUMENTS, *ROOT.glob("sdk/**/*.py"), *ROOT.glob("examples/*.py"), ROOT / "setup.cfg", ROOT / "Makefile"]
+    assert [name(path) for path in texts if wrong.search(path.read_text(encoding="utf-8"))] == []
