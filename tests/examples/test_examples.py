@@ -63,16 +63,16 @@ def exists(pid: int) -> bool:
 @pytest.mark.parametrize("interrupt", [False, True], ids=["to its end", "Ctrl-C"])
 def test_demo_with_its_own_server(interrupt: bool, tmp_path: Path) -> None:
     command = [sys.executable, "-u", str(EXAMPLES / "demo.py"), "--output", str(tmp_path / "demo.png")]
-    demo = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    assert demo.stdout is not None
-    first = demo.stdout.readline()
-    assert first.startswith("Started tritonserver, process "), first + demo.stdout.read()
-    server = int(first.split()[-1])
-    assert exists(server)
-    if interrupt:
-        demo.send_signal(signal.SIGINT)
-    rest = demo.stdout.read()
-    assert demo.wait(60) == (1 if interrupt else 0), rest
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as demo:
+        assert demo.stdout is not None
+        first = demo.stdout.readline()
+        assert first.startswith("Started tritonserver, process "), first + demo.stdout.read()
+        server = int(first.split()[-1])
+        assert exists(server)
+        if interrupt:
+            demo.send_signal(signal.SIGINT)
+        rest = demo.stdout.read()
+    assert demo.returncode == (1 if interrupt else 0), rest
     assert "Traceback" not in rest
     assert ("Interrupted." if interrupt else "Wrote ") in rest
     deadline = time.monotonic() + 5
