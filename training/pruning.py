@@ -20,9 +20,11 @@ def kept_indices(scores: Tensor, kept: int) -> Tensor:
         kept: k, 1..C.
 
     Returns:
-        int64 ``(N, k)``; exactly k different ones per picture. Of equal scores the lower channel wins, as in ONNX's
-        TopK (``torch.topk`` promises no order, so a stable sort decides here).
+        int64 ``(N, k)``; exactly k different ones per picture. Of equal scores the lower channel wins.
     """
+    if torch.compiler.is_exporting():  # ONNX's TopK keeps the lower of equals; torch.topk promises nothing
+        best = torch.topk(scores, kept, dim=1).indices
+        return torch.topk(best, kept, dim=1, largest=False).values
     order = torch.sort(scores, dim=1, descending=True, stable=True).indices
     return torch.sort(order[:, :kept], dim=1).values
 

@@ -177,6 +177,8 @@ def _cuda_session(graph: bytes, path: Path, threads: int | None) -> ort.Inferenc
 def _options(threads: int | None) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; everything below is for people who write graphs
+    # Waiting threads would spin for milliseconds after each run, on the cores that the request now needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
