@@ -5,6 +5,7 @@ Blocks marked ``console`` are for reading: they install, wait for Ctrl-C, or tra
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -13,8 +14,10 @@ from pathlib import Path
 
 import pytest
 
+from dcp_sdk.contract import PRIVACY_REPORT_FILE
 from dcp_sdk.serving import TritonServer
 from tests.tiny import ROOT
+from training.report import PrivacyReport, percent
 
 DOCUMENTS = sorted(
     path
@@ -77,3 +80,27 @@ def test_nobody_is_told_to_install_a_strangers_package() -> None:
     wrong = re.compile(r"pip install[^\n`]*\bdcp[-_]sdk\b")
     texts = [*DOCUMENTS, *ROOT.glob("sdk/**/*.py"), *ROOT.glob("examples/*.py"), ROOT / "setup.cfg", ROOT / "Makefile"]
     assert [name(path) for path in texts if wrong.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_the_readme_tells_what_was_measured() -> None:
+    """Its figures are those of the reports beside it, no better."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    results = ROOT / "tests" / "benchmarks" / "results"
+    reports = {
+        "`dynamic`, **shipped**": ROOT / "bundles" / "gender_112" / PRIVACY_REPORT_FILE,
+        "`random`": results / "privacy_random.json",
+        "`none`": results / "privacy_none.json",
+    }
+    for bundle, path in reports.items():
+        report = PrivacyReport.model_validate_json(path.read_bytes())
+        figures = [report.utility.balanced_accuracy, *(attack.balanced_accuracy for attack in report.attacks)]
+        assert f"| {bundle} | {' | '.join(map(percent, figures))} |" in readme
+    speed = json.loads((results / "speed.json").read_text())
+    assert speed["device_cost"][0]["ratio_p50"] < 1.05
+    assert all(way["tax_p50_ms"] < 1 for way in speed["sdk_tax"].values())
+    absent = json.loads((results / "hard_mask.json").read_text())
+    assert set(absent["hard_means_absent"].values()) == {10_000}
+    assert sum(value for name, value in absent["batch_invariance"].items() if name.startswith("flips")) == 0
+    wire = json.loads((results / "wire.json").read_text())
+    assert f"{wire['payload_bytes']:,} bytes: {wire['payload_to_dense']:.3f}" in readme
+    assert f"{wire['jpeg_q90']['payload_to_median']:.2f} of the median JPEG" in readme
