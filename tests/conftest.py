@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,12 @@ from .tiny import ROOT, Tiny, write_tiny
 
 if TYPE_CHECKING:
     from .trained import Trained
+
+
+def pytest_configure() -> None:
+    """Let children take Ctrl-C even where a shell started this run in the background, which ignores it for all."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
