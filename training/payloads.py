@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from dcp_sdk.obfuscate import Obfuscator
 
 from .data import LabelledPictures
 
-__all__ = ["Payloads", "collect"]
+__all__ = ["Payloads", "collect", "device_ms"]
 
 
 @dataclass(frozen=True)
@@ -26,14 +27,14 @@ class Payloads:
 
     channels: npt.NDArray[np.integer]
     """Ascending channel numbers, ``(N, k)``."""
-    features: npt.NDArray[np.uint8]
-    """The kept channels, quantised, ``(N, k, h, w)``."""
+    features: npt.NDArray[np.uint8 | np.floating]
+    """The kept channels, ``(N, k, h, w)``: quantised as they came, or mapped by an attacker."""
     labels: npt.NDArray[np.int64]
     """Sensitive class, ``(N,)``."""
     total_channels: int
     """C."""
     scale: float
-    """One step of the quantiser."""
+    """One step of the quantiser; 1 for mapped values."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,9 +42,13 @@ class Payloads:
     def __getitem__(self, index: npt.NDArray[np.int64]) -> Payloads:
         return Payloads(self.channels[index], self.features[index], self.labels[index], self.total_channels, self.scale)
 
+    def values(self) -> npt.NDArray[np.float32]:
+        """Dequantise the kept channels: ``(N, k, h, w)``."""
+        return self.features.astype(np.float32) * np.float32(self.scale)
+
     def dense(self) -> Tensor:
         """Unpack as the task head does: float32 ``(N, C, h, w)``, zero where a channel was pruned."""
-        values = torch.from_numpy(self.features).float() * self.scale
+        values = torch.from_numpy(self.values())
         index = torch.from_numpy(self.channels.astype(np.int64))[:, :, None, None].expand_as(values)
         return torch.zeros(len(self), self.total_channels, *values.shape[2:]).scatter_(1, index, values)
 
@@ -74,3 +79,22 @@ def collect(bundle: Path, manifest: Manifest, pictures: LabelledPictures, batch_
     ]
     channels, features = (np.concatenate(tensors) for tensors in zip(*batches, strict=True))
     return Payloads(channels, features, pictures.sensitive, contract.pruning.channels, contract.pruning.scale)
+
+
+def device_ms(bundle: Path, manifest: Manifest, pictures: npt.NDArray[np.uint8]) -> list[float]:
+    """Time the device graph on each picture alone: what who watches the clock learns.
+
+    Args:
+        bundle: Folder of the bundle.
+        manifest: Its manifest.
+        pictures: uint8 ``(N, S, S, 3)``.
+    """
+    obfuscator = Obfuscator(bundle, manifest.contract)
+    for warm_up in pictures[:20]:
+        obfuscator.run(warm_up[None])
+    times = []
+    for picture in track(pictures, f"{manifest.name}: latency", transient=True):
+        started = time.perf_counter()
+        obfuscator.run(picture[None])
+        times.append((time.perf_counter() - started) * 1000)
+    return times

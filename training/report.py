@@ -11,6 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
+from sklearn.metrics import roc_auc_score
 
 from dcp_sdk.contract import PRIVACY_REPORT_FILE
 from dcp_sdk.errors import ConfigError
@@ -19,10 +20,13 @@ __all__ = [
     "AttackResult",
     "GroupResult",
     "Interval",
+    "LeakedPoint",
     "PrivacyReport",
+    "SideChannel",
     "Utility",
     "balanced_accuracy",
     "hardware",
+    "macro_auc",
     "percent",
 ]
 
@@ -72,11 +76,38 @@ class AttackResult(_Frozen):
     prior_entropy: float
     """Cross-entropy of always answering the groups' frequencies. An adversary that stays there did not train."""
     minutes: float
+    auc: float | None = None
+    """Area under the ROC curve, one group against the rest, mean over the groups; chance is 0.5."""
+    how: str = ""
+    """Scaling and settings that the adversary chose on held-out leaked pairs."""
+    seeds: dict[str, float] = {}
+    """Balanced accuracy of each seed; the strongest is the one that is reported above."""
 
     @property
     def trained(self) -> bool:
         """Whether it learned anything at all; if not, it proves nothing."""
         return self.training_loss < 0.95 * self.prior_entropy
+
+
+class SideChannel(_Frozen):
+    """What something else than the values tells."""
+
+    name: str
+    balanced_accuracy: Interval
+    chance: float
+
+    @property
+    def silent(self) -> bool:
+        """Whether guessing lies within the interval."""
+        return self.balanced_accuracy.low <= self.chance
+
+
+class LeakedPoint(_Frozen):
+    """The strongest family's result when fewer pairs leaked."""
+
+    pairs: int
+    attack: str
+    balanced_accuracy: Interval
 
 
 class PrivacyReport(_Frozen):
@@ -96,6 +127,9 @@ class PrivacyReport(_Frozen):
     """Payloads that they were judged on."""
     utility: Utility
     attacks: tuple[AttackResult, ...]
+    side_channels: tuple[SideChannel, ...] = ()
+    leaked_curve: tuple[LeakedPoint, ...] = ()
+    """With fewer leaked pairs, ascending."""
     seed: int
     created: str
     hardware: str
@@ -106,6 +140,18 @@ class PrivacyReport(_Frozen):
         """The headline: the highest balanced accuracy of all adversaries that trained; None if none did."""
         trained = [attack.balanced_accuracy for attack in self.attacks if attack.trained]
         return max(trained, key=lambda interval: interval.value, default=None)
+
+    @property
+    def strongest_attack(self) -> str | None:
+        """Name of the adversary behind :attr:`strongest`."""
+        trained = [attack for attack in self.attacks if attack.trained]
+        return max(trained, key=lambda a: a.balanced_accuracy.value).name if trained else None
+
+    @property
+    def protected(self) -> bool | None:
+        """False where the strongest adversary beats the majority rate by more than 10 points; None if none trained."""
+        strongest = self.strongest
+        return None if strongest is None else strongest.value <= max(self.majority, self.chance) + 0.10
 
     @classmethod
     def load(cls, bundle: Path) -> PrivacyReport:
@@ -144,6 +190,22 @@ def accuracy(predicted: Labels, truth: Labels) -> Interval:
     """Share of right answers, with its normal 95 % interval."""
     share = float((predicted == truth).mean())
     return _interval(share, math.sqrt(share * (1 - share) / len(truth)))
+
+
+def macro_auc(probabilities: npt.NDArray[np.float32], truth: Labels) -> float | None:
+    """Area under the ROC curve of each class against the rest, averaged over the classes that occur.
+
+    Args:
+        probabilities: float32 ``(N, classes)``.
+        truth: int64 ``(N,)``.
+
+    Returns:
+        0..1; None where only one class occurs.
+    """
+    present = np.unique(truth)
+    if len(present) < 2:
+        return None
+    return float(np.mean([roc_auc_score(truth == label, probabilities[:, label]) for label in present]))
 
 
 def hardware() -> str:

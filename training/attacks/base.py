@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from ..config import NetworkConfig
+from ..payloads import Payloads
 
-__all__ = ["AttackSettings", "Guess"]
+__all__ = ["Attack", "AttackSettings", "Guess", "hold_out"]
+
+_HELD_OUT = 0.15
+"""Share of the leaked pairs on which an attacker compares settings, and stops."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +27,15 @@ class AttackSettings:
     """Number of sensitive classes."""
     seed: int
     epochs: int
-    """Passes over the leaked pairs, for those that learn by gradient."""
+    """Passes over the leaked pairs at most, for those that learn by gradient."""
+    patience: int
+    """Epochs without a better held-out loss after which they stop."""
+    search_epochs: int
+    """Passes over the search's pairs for each combination of scaling and learning rate."""
+    search_pairs: int
+    """Leaked pairs that this search uses at most."""
     trees: int
-    """Rounds of boosting."""
+    """Rounds of boosting at most."""
 
 
 @dataclass(frozen=True)
@@ -35,3 +46,16 @@ class Guess:
     """For the target payloads, ``(N, classes)``."""
     training_loss: float
     """Its cross-entropy on the leaked pairs that it was trained on, in nats."""
+    how: str
+    """The scaling and settings that it chose on held-out leaked pairs."""
+
+
+Attack = Callable[[Payloads, Payloads, AttackSettings], Guess]
+"""``(leaked, target, settings)``: learn from the leaked pairs, answer for payloads never seen."""
+
+
+def hold_out(leaked: Payloads, seed: int, classes: int) -> tuple[Payloads, Payloads]:
+    """Split the leaked pairs at random into those to learn from and those to choose by."""
+    order = np.random.default_rng(seed).permutation(len(leaked))
+    held = min(len(leaked) // 2, max(2 * classes, round(_HELD_OUT * len(leaked))))
+    return leaked[order[held:]], leaked[order[:held]]
