@@ -15,32 +15,29 @@ import numpy as np
 import typer
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
 from dcp_sdk import PrivateClient
 from dcp_sdk.contract import MODEL_CARD_FILE, Manifest
 from dcp_sdk.errors import ConfigError, DCPError
-
-from . import data as datasets
-from .attacks import ATTACKS, AttackSettings
-from .attacks.side_channels import latency, mask_only
-from .config import Recipe
-from .data import Splits
-from .model_card import render
-from .payloads import Payloads, collect, device_ms
-from .report import (
+from dcp_sdk.privacy_report import (
     AttackResult,
     GroupResult,
     LeakedPoint,
     PrivacyReport,
     SideChannel,
     Utility,
-    accuracy,
-    balanced_accuracy,
-    hardware,
-    macro_auc,
     percent,
 )
+from dcp_sdk.tables import privacy_table
+
+from . import data as datasets
+from .attacks import ATTACKS, AttackSettings
+from .attacks.side_channels import latency, mask_only
+from .config import Recipe
+from .data import Splits
+from .metrics import accuracy, balanced_accuracy, hardware, macro_auc
+from .model_card import render
+from .payloads import Payloads, collect, device_ms
 
 __all__ = ["evaluate", "measure_attack", "measure_utility"]
 
@@ -111,6 +108,7 @@ def evaluate(
         attacks=tuple(results),
         side_channels=side_channels,
         leaked_curve=leaked_curve(results, leaked, target, settings, splits.sensitive.labels),
+        quick=quick,
         seed=seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         hardware=hardware(),
@@ -274,20 +272,8 @@ def _main(
     except DCPError as error:
         console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True)
         raise typer.Exit(2) from error
-    console.print(table(report))
-
-
-def table(report: PrivacyReport) -> Table:
-    """Show a report."""
-    title = f"{report.sensitive}: chance {report.chance:.1%}, majority {report.majority:.1%}"
-    shown = Table("fresh adversary", "balanced accuracy", "trained", "how", title=title, title_justify="left")
-    for attack in report.attacks:
-        shown.add_row(attack.name, percent(attack.balanced_accuracy), "yes" if attack.trained else "NO", attack.how)
-    for channel in report.side_channels:
-        shown.add_row(channel.name, percent(channel.balanced_accuracy), "", "silent" if channel.silent else "TELLS")
-    for point in report.leaked_curve[:-1]:
-        shown.add_row(f"{point.attack}, {point.pairs} pairs", percent(point.balanced_accuracy), "", "")
-    return shown
+    console.print(report.verdict, style="green" if report.protected else "red")
+    console.print(privacy_table(report))
 
 
 if __name__ == "__main__":

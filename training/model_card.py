@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from dcp_sdk.contract import Manifest
-
-from .report import PrivacyReport, percent
+from dcp_sdk.privacy_report import PrivacyReport, percent
 
 __all__ = ["render"]
 
@@ -91,29 +90,33 @@ def _utility(report: PrivacyReport) -> str:
 
 def _privacy(report: PrivacyReport) -> str:
     rows = "\n".join(
-        f"| {attack.name} | {percent(attack.balanced_accuracy)} | {percent(attack.accuracy)} | "
-        f"{'yes' if attack.trained else '**no: proves nothing**'} |"
+        f"| {attack.name} | {percent(attack.balanced_accuracy)} | {'' if attack.auc is None else f'{attack.auc:.3f}'} | "
+        f"{attack.how if attack.trained else '**did not train: proves nothing**'} |"
         for attack in report.attacks
-    )
-    strongest = report.strongest
-    verdict = (
-        "No attack trained, so nothing is known."
-        if strongest is None
-        else f"The strongest attack reads {report.sensitive} with {percent(strongest)} balanced accuracy; guessing gives "
-        f"{100 * report.chance:.1f} %. "
-        + ("**It is not hidden.**" if strongest.low > report.chance else "These attacks read next to nothing.")
     )
     return f"""## What an adversary reads
 
-{verdict}
+**{report.verdict}**
 
 Fresh adversaries, trained on {report.leaked:,} payloads exactly as a server receives them, with their labels, after everything
 else was frozen; tested on {report.tested:,} others. Chance is {100 * report.chance:.1f} % balanced; always naming the largest group would be
-right for {100 * report.majority:.1f} %.
+right for {100 * report.majority:.1f} %. Of several seeds the strongest is shown.
 
-| fresh adversary | balanced accuracy | accuracy | trained |
+| fresh adversary | balanced accuracy | macro AUC | chosen on held-out pairs |
 |---|---:|---:|---|
 {rows}
 
-Measured {report.created} on {report.hardware}, seed {report.seed}, with
+{_beside(report)}Measured {report.created} on {report.hardware}, first seed {report.seed}, with
 `{report.command}`."""
+
+
+def _beside(report: PrivacyReport) -> str:
+    lines = [
+        f"* {channel.name}: {percent(channel.balanced_accuracy)}, "
+        f"{'nothing more than guessing' if channel.silent else '**tells something**'}."
+        for channel in report.side_channels
+    ] + [
+        f"* {point.attack} with {point.pairs:,} leaked pairs: {percent(point.balanced_accuracy)}."
+        for point in report.leaked_curve
+    ]
+    return "\n".join([*lines, "", ""]) if lines else ""

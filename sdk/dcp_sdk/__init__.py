@@ -25,6 +25,7 @@ from .errors import (
 )
 from .frames import Frame, FrameSource, load_image
 from .predictions import Prediction, Timings
+from .privacy_report import PrivacyReport
 from .sources import Arrays, Folder, Video, open_source
 from .transport import Transport
 
@@ -44,6 +45,7 @@ __all__ = [
     "Manifest",
     "Prediction",
     "PrivacyGuardError",
+    "PrivacyReport",
     "PrivateClient",
     "RuntimeUnavailable",
     "ServerAddress",

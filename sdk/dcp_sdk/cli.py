@@ -11,6 +11,7 @@ from typing import Annotated, Any, Never
 import typer
 from rich.console import Console
 from rich.live import Live
+from rich.text import Text
 from typer.core import TyperGroup
 
 from ._version import __version__
@@ -19,8 +20,9 @@ from .config import Device, Timeouts
 from .contract import DEVICE_GRAPH_FILE, PRIVACY_REPORT_FILE, Manifest, sha256_file
 from .doctor import diagnose
 from .errors import BundleError, ConfigError, DCPError, ServerUnavailable
+from .privacy_report import PrivacyReport
 from .serving import TritonServer
-from .tables import contract_table, finding_line, live_table, prediction_table
+from .tables import contract_table, finding_line, live_table, prediction_table, privacy_table
 
 __all__ = ["app"]
 
@@ -167,11 +169,13 @@ def inspect(bundle: BundleArgument) -> None:
         )
     _OUT.print(contract_table(manifest))
     _OUT.print(f"\n[green]{graph} is the file that was exported.[/]", highlight=False)
-    report = bundle / PRIVACY_REPORT_FILE
-    if report.is_file():
-        _OUT.print(f"Privacy report: {report}", highlight=False)
-    else:
+    report = PrivacyReport.load(bundle, manifest.contract)
+    if report is None:
         _OUT.print(f"[yellow]No privacy report ({PRIVACY_REPORT_FILE}): how much leaks was not measured.[/]")
+        return
+    style = "green" if report.protected else "red"
+    _OUT.print(Text(f"\n{report.verdict}", style), highlight=False)
+    _OUT.print(privacy_table(report))
 
 
 @app.command()

@@ -22,6 +22,7 @@ from .guard import check_payload
 from .obfuscate import Obfuscator
 from .predictions import Prediction, Timings, decode_answer, make_predictions
 from .preprocess import preprocess
+from .privacy_report import PrivacyReport
 from .runtime import Provider
 from .sources import SourceLike, open_source
 from .transport import Transport, open_transport
@@ -55,7 +56,7 @@ class PrivateClient:
 
     Raises:
         ConfigError: An option makes no sense.
-        BundleError: The bundle is missing or damaged.
+        BundleError: The bundle is missing or damaged, or its privacy report is about another one.
         RuntimeUnavailable: ``device="cuda"``, and CUDA cannot run the whole graph.
         ContractMismatch: The served head does not belong to this bundle.
         ServerError: The server is down (``ServerUnavailable``), slow (``ServerTimeout``) or refuses
@@ -63,6 +64,8 @@ class PrivateClient:
         FrameError: The camera does not open.
     """
 
+    privacy_report: PrivacyReport | None
+    """What was measured of this very bundle; None if nothing was. Look at ``privacy_report.protected``."""
     manifest: Manifest
     """The bundle's manifest; ``manifest.contract`` says what leaves the device."""
 
@@ -85,6 +88,7 @@ class PrivateClient:
             opened.callback(self._transport.close)
             self.manifest = Manifest.load(Path(bundle))
             contract = self.manifest.contract
+            self.privacy_report = PrivacyReport.load(Path(bundle), contract)
             self._obfuscator = Obfuscator(Path(bundle), contract, device=device, threads=threads)
             self._transport.connect(contract, timeouts.connect_s)
             if isinstance(camera, int | str):

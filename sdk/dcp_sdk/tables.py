@@ -11,12 +11,14 @@ from rich.text import Text
 from .contract import Manifest, TensorSpec
 from .doctor import Finding, State
 from .predictions import Prediction, Timings
+from .privacy_report import PrivacyReport, percent
 
 __all__ = [
     "contract_table",
     "finding_line",
     "live_table",
     "prediction_table",
+    "privacy_table",
     "readable_bytes",
     "timing_rows",
 ]
@@ -95,6 +97,25 @@ def contract_table(manifest: Manifest) -> Table:
     }
     for name, value in rows.items():
         table.add_row(name, Text(value))
+    return table
+
+
+def privacy_table(report: PrivacyReport) -> Table:
+    """Show what each adversary reads, what else could tell, and how it falls with fewer leaked pairs."""
+    title = (
+        f"who reads {report.sensitive}: guessing {report.chance:.1%}, always the largest group {report.majority:.1%}"
+    )
+    table = Table(
+        "fresh adversary", "balanced accuracy", "", box=None, pad_edge=False, title=title, title_justify="left"
+    )
+    for attack in report.attacks:
+        note = attack.how if attack.trained else "did not train: proves nothing"
+        table.add_row(attack.name, percent(attack.balanced_accuracy), note)
+    for channel in report.side_channels:
+        note = "tells nothing" if channel.silent else "TELLS SOMETHING"
+        table.add_row(channel.name, percent(channel.balanced_accuracy), note)
+    for point in report.leaked_curve[:-1]:
+        table.add_row(point.attack, percent(point.balanced_accuracy), f"from {point.pairs} leaked pairs only")
     return table
 
 

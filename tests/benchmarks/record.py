@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from training.checkpoint import git_commit
-from training.report import hardware
+from training.metrics import hardware
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("onnxruntime-gpu", "numpy", "opencv-python", "tritonclient", "torch")

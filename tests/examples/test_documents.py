@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from dcp_sdk.contract import PRIVACY_REPORT_FILE
+from dcp_sdk.privacy_report import PrivacyReport, percent
 from dcp_sdk.serving import TritonServer
 from tests.tiny import ROOT
-from training.report import PrivacyReport, percent
 
 DOCUMENTS = sorted(
     path

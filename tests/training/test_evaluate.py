@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dcp_sdk import PrivateClient
 from dcp_sdk.contract import Manifest
-from dcp_sdk.errors import ConfigError
+from dcp_sdk.errors import BundleError, ConfigError
+from dcp_sdk.privacy_report import PrivacyReport
 from tests.tiny import Tiny
 from tests.trained import Trained
 from training.attacks import ATTACKS, AttackSettings
@@ -17,8 +19,8 @@ from training.attacks.scaling import SCALINGS, ranked
 from training.attacks.side_channels import latency, mask_only
 from training.config import NetworkConfig
 from training.evaluate import evaluate, measure_attack
+from training.metrics import balanced_accuracy
 from training.payloads import Payloads
-from training.report import PrivacyReport, balanced_accuracy
 
 LABELS = ("a", "b", "c")
 SETTINGS = AttackSettings(
@@ -85,8 +87,13 @@ def test_a_bundle_is_measured_and_its_card_says_so(trained: Trained, tmp_path: P
     bundle = tmp_path / "bundle"
     shutil.copytree(trained.bundle, bundle)
     report = evaluate(bundle, trained.repository, None, quick=True)
-    assert PrivacyReport.load(bundle) == report
-    assert report.contract_digest == Manifest.load(bundle).contract.digest
+    contract = Manifest.load(bundle).contract
+    assert PrivacyReport.load(bundle, contract) == report
+    assert PrivacyReport.load(trained.bundle, contract) is None
+    with pytest.raises(BundleError, match="another bundle"):
+        PrivacyReport.load(bundle, contract.model_copy(update={"device_sha256": "0" * 64}))
+    with PrivateClient(bundle, f"memory://{trained.repository}") as client:
+        assert client.privacy_report == report
     assert [attack.name for attack in report.attacks] == list(ATTACKS)
     assert report.utility.pictures == sum(group.pictures for group in report.utility.groups)
     card = (bundle / "MODEL_CARD.md").read_text()

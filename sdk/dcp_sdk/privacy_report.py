@@ -1,20 +1,14 @@
-"""``privacy_report.json``: what was measured of one bundle, for machines; the model card shows it to people."""
+"""What was measured of a bundle: how well it answers, and what fresh adversaries read from its payloads."""
 
 from __future__ import annotations
 
-import math
-import os
-import platform
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, ValidationError
-from sklearn.metrics import roc_auc_score
 
-from dcp_sdk.contract import PRIVACY_REPORT_FILE
-from dcp_sdk.errors import ConfigError
+from .contract import PRIVACY_REPORT_FILE, Contract
+from .errors import BundleError
 
 __all__ = [
     "AttackResult",
@@ -24,14 +18,10 @@ __all__ = [
     "PrivacyReport",
     "SideChannel",
     "Utility",
-    "balanced_accuracy",
-    "hardware",
-    "macro_auc",
     "percent",
 ]
 
-Labels = npt.NDArray[np.int64]
-_Z_95 = 1.96
+_AGAIN = "Measure it again with training.evaluate."
 
 
 class _Frozen(BaseModel):
@@ -130,6 +120,8 @@ class PrivacyReport(_Frozen):
     side_channels: tuple[SideChannel, ...] = ()
     leaked_curve: tuple[LeakedPoint, ...] = ()
     """With fewer leaked pairs, ascending."""
+    quick: bool = False
+    """Whether the adversaries were weakened to give a first verdict."""
     seed: int
     created: str
     hardware: str
@@ -149,73 +141,58 @@ class PrivacyReport(_Frozen):
 
     @property
     def protected(self) -> bool | None:
-        """False where the strongest adversary beats the majority rate by more than 10 points; None if none trained."""
-        strongest = self.strongest
-        return None if strongest is None else strongest.value <= max(self.majority, self.chance) + 0.10
+        """False where the strongest adversary beats the majority rate by more than 10 points.
+
+        None, not True, if no adversary trained or after a quick look: weak adversaries cannot show protection.
+        """
+        if self.strongest is None:
+            return None
+        beaten = self.strongest.value > max(self.majority, self.chance) + 0.10
+        return False if beaten else None if self.quick else True
+
+    @property
+    def verdict(self) -> str:
+        """One sentence for people."""
+        if self.strongest is None:
+            return f"No adversary trained: nothing is known about whether {self.sensitive} is hidden."
+        answer = {
+            True: "Protected against the attacks that were tried",
+            False: "NOT PROTECTED",
+            None: "Not known yet, after a quick look only",
+        }[self.protected]
+        share = f"{percent(self.strongest)} balanced accuracy"
+        return (
+            f"{answer}: {self.strongest_attack} reads {self.sensitive} with {share}, guessing gives {self.chance:.1%}."
+        )
 
     @classmethod
-    def load(cls, bundle: Path) -> PrivacyReport:
-        """Read the report of the bundle folder ``bundle``.
+    def load(cls, bundle: Path, contract: Contract) -> Self | None:
+        """Read the report of a bundle; None if it has none.
+
+        Args:
+            bundle: Folder of the bundle.
+            contract: The bundle's; a report about another one is refused.
 
         Raises:
-            ConfigError: There is none, or it does not fit the schema.
+            BundleError: The file does not fit the schema, or it was measured on another bundle.
         """
         path = bundle / PRIVACY_REPORT_FILE
+        if not path.is_file():
+            return None
         try:
-            return cls.model_validate_json(path.read_bytes())
+            report = cls.model_validate_json(path.read_bytes())
         except (OSError, ValidationError) as error:
-            raise ConfigError(f"expected a report of training.evaluate at {path}, got {error}") from error
+            raise BundleError(f"{path}: expected a report of training.evaluate, got {error}. {_AGAIN}") from error
+        if report.contract_digest != contract.digest:
+            raise BundleError(
+                f"{path}: expected measurements of contract {contract.digest[:12]}…, got those of "
+                f"{report.contract_digest[:12]}…: another bundle. {_AGAIN}"
+            )
+        return report
 
     def save(self, bundle: Path) -> None:
         """Write ``privacy_report.json`` into ``bundle``."""
         (bundle / PRIVACY_REPORT_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
-def balanced_accuracy(predicted: Labels, truth: Labels) -> Interval:
-    """Mean recall over the classes that occur, with its normal 95 % interval (recalls are independent binomials).
-
-    Args:
-        predicted: int64 ``(N,)``.
-        truth: int64 ``(N,)``, N >= 1.
-    """
-    shares, variances = [], []
-    for label in np.unique(truth):
-        right = predicted[truth == label] == label
-        shares.append(right.mean())
-        variances.append(shares[-1] * (1 - shares[-1]) / len(right))
-    return _interval(float(np.mean(shares)), math.sqrt(sum(variances)) / len(shares))
-
-
-def accuracy(predicted: Labels, truth: Labels) -> Interval:
-    """Share of right answers, with its normal 95 % interval."""
-    share = float((predicted == truth).mean())
-    return _interval(share, math.sqrt(share * (1 - share) / len(truth)))
-
-
-def macro_auc(probabilities: npt.NDArray[np.float32], truth: Labels) -> float | None:
-    """Area under the ROC curve of each class against the rest, averaged over the classes that occur.
-
-    Args:
-        probabilities: float32 ``(N, classes)``.
-        truth: int64 ``(N,)``.
-
-    Returns:
-        0..1; None where only one class occurs.
-    """
-    present = np.unique(truth)
-    if len(present) < 2:
-        return None
-    return float(np.mean([roc_auc_score(truth == label, probabilities[:, label]) for label in present]))
-
-
-def hardware() -> str:
-    """Name this machine's processor, cores and operating system."""
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].partition(":")[2].strip() if names else model
-    return f"{model}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def percent(value: Interval | None) -> str:
@@ -223,8 +200,3 @@ def percent(value: Interval | None) -> str:
     if value is None:
         return "not measured"
     return f"{100 * value.value:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f})"
-
-
-def _interval(value: float, deviation: float) -> Interval:
-    reach = _Z_95 * deviation
-    return Interval(value=value, low=max(0.0, value - reach), high=min(1.0, value + reach))

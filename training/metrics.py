@@ -1,0 +1,71 @@
+"""Shares, their intervals, and on which machine they were measured."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
+
+from dcp_sdk.privacy_report import Interval
+
+__all__ = ["accuracy", "balanced_accuracy", "hardware", "macro_auc"]
+
+Labels = npt.NDArray[np.int64]
+_Z_95 = 1.96
+
+
+def balanced_accuracy(predicted: Labels, truth: Labels) -> Interval:
+    """Mean recall over the classes that occur, with its normal 95 % interval (recalls are independent binomials).
+
+    Args:
+        predicted: int64 ``(N,)``.
+        truth: int64 ``(N,)``, N >= 1.
+    """
+    shares, variances = [], []
+    for label in np.unique(truth):
+        right = predicted[truth == label] == label
+        shares.append(right.mean())
+        variances.append(shares[-1] * (1 - shares[-1]) / len(right))
+    return _interval(float(np.mean(shares)), math.sqrt(sum(variances)) / len(shares))
+
+
+def accuracy(predicted: Labels, truth: Labels) -> Interval:
+    """Share of right answers, with its normal 95 % interval."""
+    share = float((predicted == truth).mean())
+    return _interval(share, math.sqrt(share * (1 - share) / len(truth)))
+
+
+def macro_auc(probabilities: npt.NDArray[np.float32], truth: Labels) -> float | None:
+    """Area under the ROC curve of each class against the rest, averaged over the classes that occur.
+
+    Args:
+        probabilities: float32 ``(N, classes)``.
+        truth: int64 ``(N,)``.
+
+    Returns:
+        0..1; None where only one class occurs.
+    """
+    present = np.unique(truth)
+    if len(present) < 2:
+        return None
+    return float(np.mean([roc_auc_score(truth == label, probabilities[:, label]) for label in present]))
+
+
+def hardware() -> str:
+    """Name this machine's processor, cores and operating system."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    return f"{model}, {os.cpu_count()} cores, {platform.system()}"
+
+
+def _interval(value: float, deviation: float) -> Interval:
+    reach = _Z_95 * deviation
+    return Interval(value=value, low=max(0.0, value - reach), high=min(1.0, value + reach))
