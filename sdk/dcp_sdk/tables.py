@@ -102,12 +102,8 @@ def contract_table(manifest: Manifest) -> Table:
 
 def privacy_table(report: PrivacyReport) -> Table:
     """Show what each adversary reads, what else could tell, and how it falls with fewer leaked pairs."""
-    title = (
-        f"who reads {report.sensitive}: guessing {report.chance:.1%}, always the largest group {report.majority:.1%}"
-    )
-    table = Table(
-        "fresh adversary", "balanced accuracy", "", box=None, pad_edge=False, title=title, title_justify="left"
-    )
+    table = Table("fresh adversary", f"reads {report.sensitive}, balanced", "", box=None, pad_edge=False)
+    table.add_row("guessing", f"{report.chance:.1%}", f"always the largest group: {report.majority:.1%} of all")
     for attack in report.attacks:
         note = attack.how if attack.trained else "did not train: proves nothing"
         table.add_row(attack.name, percent(attack.balanced_accuracy), note)

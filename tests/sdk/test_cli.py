@@ -17,6 +17,7 @@ from typer.testing import CliRunner, Result
 from dcp_sdk import __version__, doctor
 from dcp_sdk.cli import app
 from dcp_sdk.contract import DEVICE_GRAPH_FILE
+from dcp_sdk.privacy_report import AttackResult, Interval, PrivacyReport, Utility
 from dcp_sdk.serving import KEY_HEADER, TritonServer
 from tests.tiny import LABELS, ROOT, Tiny, write_tiny
 
@@ -76,6 +77,45 @@ def test_inspect_tells_the_contract_and_the_missing_report(tiny: Tiny) -> None:
     assert result.exit_code == 0
     for expected in (tiny.manifest.contract.digest, "keeps 3 of 8 channels", "No privacy report"):
         assert expected in result.output
+
+
+@pytest.mark.parametrize(
+    ("share", "quick", "words"),
+    [(0.6, False, "NOT PROTECTED"), (0.6, True, "NOT PROTECTED"), (0.3, False, "Protected"), (0.3, True, "Not known")],
+)
+def test_inspect_gives_the_verdict(share: float, quick: bool, words: str, tmp_path: Path) -> None:
+    pair = write_tiny(tmp_path)
+    interval = Interval(value=share, low=share - 0.02, high=share + 0.02)
+    attack = AttackResult(
+        name="guesser",
+        balanced_accuracy=interval,
+        accuracy=interval,
+        recalls={},
+        training_loss=0.1,
+        prior_entropy=1.0,
+        minutes=1,
+    )
+    report = PrivacyReport(
+        contract_digest=pair.manifest.contract.digest,
+        sensitive="colour",
+        chance=0.2,
+        majority=0.25,
+        leaked=10,
+        tested=10,
+        utility=Utility(pictures=10, balanced_accuracy=interval, groups=()),
+        attacks=(attack,),
+        quick=quick,
+        seed=0,
+        created="2026-01-01T00:00:00Z",
+        hardware="none",
+        command="none",
+    )
+    report.save(pair.bundle)
+    assert words in run("inspect", pair.bundle).output
+    report.model_copy(update={"contract_digest": "0" * 64}).save(pair.bundle)
+    refused = run("inspect", pair.bundle)
+    assert refused.exit_code == 2
+    assert "another bundle" in refused.output
 
 
 def test_inspect_finds_an_edited_graph(tmp_path: Path) -> None:
