@@ -31,12 +31,12 @@ from dcp_sdk.privacy_report import (
 from dcp_sdk.tables import privacy_table
 
 from . import data as datasets
+from . import html_report, model_card
 from .attacks import ATTACKS, AttackSettings
 from .attacks.side_channels import latency, mask_only
 from .config import Recipe
 from .data import Splits
-from .metrics import accuracy, balanced_accuracy, hardware, macro_auc
-from .model_card import render
+from .metrics import accuracy, balanced_accuracy, confusion, hardware, macro_auc
 from .payloads import Payloads, collect, device_ms
 
 __all__ = ["evaluate", "measure_attack", "measure_utility"]
@@ -59,7 +59,7 @@ def evaluate(
     seed: int = 0,
     command: str = "training.evaluate.evaluate",
 ) -> PrivacyReport:
-    """Measure a bundle; leave ``privacy_report.json`` in it and the results in its card.
+    """Measure a bundle; leave ``privacy_report.json`` and ``.html`` in it, and the results in its card.
 
     The training split is what leaked; the adversaries are judged on the validation split.
 
@@ -115,7 +115,8 @@ def evaluate(
         command=command,
     )
     report.save(bundle)
-    (bundle / MODEL_CARD_FILE).write_text(render(manifest, report), encoding="utf-8")
+    (bundle / MODEL_CARD_FILE).write_text(model_card.render(manifest, report), encoding="utf-8")
+    (bundle / html_report.HTML_REPORT_FILE).write_text(html_report.render(manifest, report), encoding="utf-8")
     return report
 
 
@@ -142,7 +143,12 @@ def measure_utility(bundle: Path, repository: Path, splits: Splits) -> Utility:
         if (chosen := splits.val.sensitive == number).any()
     ]
     overall = balanced_accuracy(answers, splits.val.task)
-    return Utility(pictures=len(answers), balanced_accuracy=overall, groups=tuple(groups))
+    return Utility(
+        pictures=len(answers),
+        balanced_accuracy=overall,
+        groups=tuple(groups),
+        confusion=confusion(answers, splits.val.task, splits.task.labels),
+    )
 
 
 def attack_settings(recipe: Recipe, classes: int, seed: int, *, quick: bool) -> AttackSettings:
@@ -191,6 +197,7 @@ def measure_attack(
         minutes=round((time.monotonic() - started) / 60, 1),
         auc=macro_auc(guess.probabilities, target.labels),
         how=guess.how,
+        confusion=confusion(answers, target.labels, labels),
         seeds={str(seed): round(share, 4) for seed, share in shares.items()},
     )
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import confusion_matrix, roc_auc_score
 
-from dcp_sdk.privacy_report import Interval
+from dcp_sdk.privacy_report import Confusion, Interval
 
-__all__ = ["accuracy", "balanced_accuracy", "hardware", "macro_auc"]
+__all__ = ["accuracy", "balanced_accuracy", "confusion", "hardware", "macro_auc"]
 
 Labels = npt.NDArray[np.int64]
 _Z_95 = 1.96
@@ -38,6 +38,12 @@ def accuracy(predicted: Labels, truth: Labels) -> Interval:
     """Share of right answers, with its normal 95 % interval."""
     share = float((predicted == truth).mean())
     return _interval(share, math.sqrt(share * (1 - share) / len(truth)))
+
+
+def confusion(predicted: Labels, truth: Labels, labels: tuple[str, ...]) -> Confusion:
+    """Count how often each class was taken for each."""
+    counts = confusion_matrix(truth, predicted, labels=np.arange(len(labels)))
+    return Confusion(labels=labels, counts=tuple(tuple(row) for row in counts.tolist()))
 
 
 def macro_auc(probabilities: npt.NDArray[np.float32], truth: Labels) -> float | None:

@@ -12,6 +12,7 @@ from .errors import BundleError
 
 __all__ = [
     "AttackResult",
+    "Confusion",
     "GroupResult",
     "Interval",
     "LeakedPoint",
@@ -26,6 +27,14 @@ _AGAIN = "Measure it again with training.evaluate."
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Confusion(_Frozen):
+    """How often each class was taken for each."""
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    """One row per true class, one column per answer."""
 
 
 class Interval(_Frozen):
@@ -51,6 +60,7 @@ class Utility(_Frozen):
     pictures: int
     balanced_accuracy: Interval
     groups: tuple[GroupResult, ...]
+    confusion: Confusion | None = None
 
 
 class AttackResult(_Frozen):
@@ -70,6 +80,7 @@ class AttackResult(_Frozen):
     """Area under the ROC curve, one group against the rest, mean over the groups; chance is 0.5."""
     how: str = ""
     """Scaling and settings that the adversary chose on held-out leaked pairs."""
+    confusion: Confusion | None = None
     seeds: dict[str, float] = {}
     """Balanced accuracy of each seed; the strongest is the one that is reported above."""
 

@@ -1,0 +1,76 @@
+"""The page shows what the report holds, for a bundle that was really trained, and needs nothing from elsewhere."""
+
+from __future__ import annotations
+
+import html.parser
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dcp_sdk.contract import Manifest
+from dcp_sdk.privacy_report import PrivacyReport
+from tests.tiny import ROOT
+from training.html_report import render
+
+SHIPPED = ROOT / "bundles" / "gender_112"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+class _Page(html.parser.HTMLParser):
+    """Collects the text, and everything that a browser would fetch or run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.text = ""
+        self.loaded: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in {"script", "link", "iframe", "img"}:
+            self.loaded.append(tag)
+        self.loaded += [f"{key}={value}" for key, value in attrs if key in {"src", "href"} and "#" not in str(value)]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def shipped() -> tuple[Manifest, PrivacyReport]:
+    manifest = Manifest.load(SHIPPED)
+    report = PrivacyReport.load(SHIPPED, manifest.contract)
+    assert report is not None
+    return manifest, report
+
+
+def test_the_verdict_comes_first_and_nothing_is_loaded(shipped: tuple[Manifest, PrivacyReport]) -> None:
+    manifest, report = shipped
+    page = _Page()
+    page.feed(render(manifest, report))
+    assert page.loaded == []
+    assert report.verdict in page.text
+    assert page.text.index(report.verdict) < page.text.index("fresh adversary")
+    for word in [attack.name for attack in report.attacks] + [group.label for group in report.utility.groups]:
+        assert word in page.text
+    assert report.command in page.text
+
+
+def test_names_are_escaped(shipped: tuple[Manifest, PrivacyReport]) -> None:
+    manifest, report = shipped
+    renamed = manifest.model_copy(update={"name": "<script>alert(1)</script>"})
+    assert "<script" not in render(renamed, report)
+
+
+def test_the_same_report_gives_the_same_page(shipped: tuple[Manifest, PrivacyReport]) -> None:
+    assert render(*shipped) == render(*shipped)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: sudo apt install chromium")
+def test_a_browser_draws_it(shipped: tuple[Manifest, PrivacyReport], tmp_path: Path) -> None:
+    page = tmp_path / "report.html"
+    page.write_text(render(*shipped), encoding="utf-8")
+    command = [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert "NOT PROTECTED" in done.stdout
+    assert done.stdout.count("<svg") >= 1

@@ -1,0 +1,163 @@
+"""``privacy_report.html``: the same report for an auditor who has ten minutes. One file, no scripts, no network."""
+
+from __future__ import annotations
+
+import html
+import io
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from dcp_sdk.contract import Manifest
+from dcp_sdk.privacy_report import Confusion, Interval, PrivacyReport, percent
+
+__all__ = ["HTML_REPORT_FILE", "render"]
+
+HTML_REPORT_FILE = "privacy_report.html"
+
+_RED, _GREEN, _GREY, _INK = "#b3261e", "#1b7f4b", "#9aa0a6", "#202124"
+mpl.rcParams["svg.fonttype"] = "none"  # text stays text: it can be searched and read aloud
+mpl.rcParams["svg.hashsalt"] = "dcp"  # the same report gives the same file
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #202124; max-width: 60rem; margin: 2rem auto; padding: 0 1.25rem }
+h1 { font-size: 1.6rem; margin-bottom: 0 } h2 { font-size: 1.2rem; margin-top: 2.5rem }
+.verdict { border-left: .5rem solid; padding: .75rem 1.25rem; font-size: 1.2rem; margin: 1.5rem 0; background: #f8f9fa }
+.facts { display: grid; grid-template-columns: repeat(3, 1fr); gap: 1rem } .facts div { background: #f8f9fa; padding: 1rem }
+.facts b { display: block; font-size: 1.5rem } table { border-collapse: collapse; width: 100% }
+td, th { text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid #dadce0; vertical-align: top }
+.pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1.5rem } svg { width: 100%; height: auto }
+code { background: #f1f3f4; padding: .1rem .3rem; overflow-wrap: anywhere } .note { color: #5f6368; font-size: .9rem }
+@media (max-width: 40rem) { .facts, .pair { grid-template-columns: 1fr } }
+"""
+
+
+def render(manifest: Manifest, report: PrivacyReport) -> str:
+    """Return the page.
+
+    Args:
+        manifest: Of the bundle.
+        report: Measurements of that bundle.
+    """
+    title = f"What {manifest.name} hides"
+    sections = [_verdict(manifest, report), _adversaries(report), _groups(report), _beside(report), _limits(report)]
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body>'
+        f"<h1>{_text(title)}</h1>" + "\n".join(sections) + "</body></html>\n"
+    )
+
+
+def _verdict(manifest: Manifest, report: PrivacyReport) -> str:
+    contract = manifest.contract
+    colour = _GREEN if report.protected else _RED
+    strongest = "?" if report.strongest is None else f"{report.strongest.value:.0%}"
+    return f"""
+<p class="note">Bundle contract <code>{contract.digest[:16]}…</code>, measured {_text(report.created)}</p>
+<p class="verdict" style="border-color: {colour}">{_text(report.verdict)}</p>
+<div class="facts">
+<div><b>{strongest}</b>what an attacker gets: {_text(report.sensitive)}, balanced; guessing gives {report.chance:.0%}</div>
+<div><b>{report.utility.balanced_accuracy.value:.1%}</b>what the task keeps: {_text(contract.task.name)}, balanced</div>
+<div><b>{contract.payload_bytes:,} bytes</b>what a picture costs on the wire, of {contract.dense_bytes:,} unpruned</div>
+</div>
+<p>The device computes {contract.pruning.channels} channels and sends {contract.pruning.kept} of them
+(rule <em>{contract.pruning.rule}</em>). Everything below is about those bytes and nothing else.</p>"""
+
+
+def _adversaries(report: PrivacyReport) -> str:
+    rows = "".join(
+        f"<tr><td>{_text(attack.name)}<td>{percent(attack.balanced_accuracy)}"
+        f"<td>{'' if attack.auc is None else f'{attack.auc:.3f}'}<td>"
+        f"{_text(attack.how) if attack.trained else '<b>did not train: proves nothing</b>'}"
+        for attack in report.attacks
+    )
+    figure = Figure(figsize=(9, 0.45 * len(report.attacks) + 1))
+    axes = figure.subplots()
+    for row, attack in enumerate(reversed(report.attacks)):
+        _interval(axes, row, attack.balanced_accuracy, _RED if attack.trained else _GREY)
+    axes.set_yticks(range(len(report.attacks)), [attack.name for attack in reversed(report.attacks)])
+    axes.axvline(report.chance, color=_INK, linestyle="--", linewidth=1)
+    axes.annotate("guessing", (report.chance, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", size=9)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel(f"{report.sensitive}, balanced accuracy with 95 % interval")
+    return f"""<h2>Who reads {_text(report.sensitive)}</h2>
+<p>Each adversary was trained on {report.leaked:,} leaked payloads with their labels, after the bundle was finished, and judged
+on {report.tested:,} payloads that it had never seen. The strongest one counts. Always naming the largest group would be right
+for {report.majority:.1%} of the pictures.</p>
+{_svg(figure)}
+<table><tr><th>fresh adversary<th>balanced accuracy<th>macro AUC<th>chosen on held-out pairs</tr>{rows}</table>"""
+
+
+def _groups(report: PrivacyReport) -> str:
+    trained = [attack for attack in report.attacks if attack.trained]
+    strongest = max(trained, key=lambda attack: attack.balanced_accuracy.value) if trained else None
+    panels = [
+        (f"{report.sensitive}, as {strongest.name} reads it", strongest.confusion) if strongest else None,
+        ("the task, as the server answers", report.utility.confusion),
+    ]
+    figures = "".join(
+        f"<div><h3>{_text(panel[0])}</h3>{_confusion(panel[1])}</div>" for panel in panels if panel and panel[1]
+    )
+    rows = "".join(
+        f"<tr><td>{_text(group.label)}<td>{group.pictures:,}<td>{percent(group.balanced_accuracy)}"
+        f"<td>{f'{strongest.recalls[group.label]:.1%}' if strongest and group.label in strongest.recalls else ''}"
+        for group in report.utility.groups
+    )
+    return f"""<h2>Is one group served worse, or exposed more?</h2>
+<table><tr><th>group<th>pictures<th>task, balanced accuracy<th>recognised by the strongest adversary</tr>{rows}</table>
+<div class="pair">{figures}</div>"""
+
+
+def _beside(report: PrivacyReport) -> str:
+    channels = "".join(
+        f"<tr><td>{_text(channel.name)}<td>{percent(channel.balanced_accuracy)}"
+        f"<td>{'nothing more than guessing' if channel.silent else '<b>tells something</b>'}"
+        for channel in report.side_channels
+    )
+    points = "".join(
+        f"<tr><td>{point.pairs:,} leaked pairs<td>{percent(point.balanced_accuracy)}<td>{_text(point.attack)}"
+        for point in report.leaked_curve
+    )
+    return f"""<h2>What else could tell</h2>
+<table><tr><th>side channel<th>balanced accuracy<th></tr>{channels}
+<tr><td>payload length<td>one constant<td>fixed by the contract for every picture</table>
+<h2>If less had leaked</h2><table><tr><th>attacker has<th>balanced accuracy<th></tr>{points}</table>"""
+
+
+def _limits(report: PrivacyReport) -> str:
+    return f"""<h2>How far this goes</h2>
+<p>These are the attacks that were tried. A stronger one may read more; none can prove that nothing is there. Reconstruction of the
+picture was not measured. Accuracy and privacy were measured on one data set, on {_text(report.hardware)}, first seed {report.seed}.
+Repeat it with</p><p><code>{_text(report.command)}</code></p>"""
+
+
+def _interval(axes: Axes, row: int, interval: Interval, colour: str) -> None:
+    axes.plot([interval.low, interval.high], [row, row], color=colour, linewidth=3, solid_capstyle="butt")
+    axes.plot(interval.value, row, "o", color=colour)
+
+
+def _confusion(confusion: Confusion) -> str:
+    figure = Figure(figsize=(4.6, 4.2))
+    axes = figure.subplots()
+    shares = [[count / max(1, sum(row)) for count in row] for row in confusion.counts]
+    axes.imshow(shares, vmin=0, vmax=1, cmap="Reds")
+    for row, values in enumerate(shares):
+        for column, share in enumerate(values):
+            axes.text(column, row, f"{share:.0%}", ha="center", va="center", color="white" if share > 0.5 else _INK)
+    axes.set_xticks(range(len(confusion.labels)), confusion.labels, rotation=30, ha="right")
+    axes.set_yticks(range(len(confusion.labels)), confusion.labels)
+    axes.set_xlabel("answer")
+    axes.set_ylabel("truth")
+    return _svg(figure)
+
+
+def _svg(figure: Figure) -> str:
+    figure.tight_layout()
+    text = io.StringIO()
+    figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
+
+
+def _text(value: str) -> str:
+    return html.escape(value)
