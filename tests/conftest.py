@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,6 +27,18 @@ def pytest_configure() -> None:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """Write one tiny pair for the whole run. A test that changes files writes its own with ``write_tiny``."""
     return write_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Write a second pair: the same shapes, other weights."""
+    return write_tiny(tmp_path_factory.mktemp("other"), seed=1)
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Tiny:
+    """Write a pair of the test's own, to be damaged."""
+    return write_tiny(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
-from tests.tiny import ROOT, SIZE, Tiny, write_tiny
-
-
-@pytest.fixture(scope="session")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """Write a second pair: the same shapes, other weights."""
-    return write_tiny(tmp_path_factory.mktemp("other"), seed=1)
+from tests.tiny import ROOT, SIZE, Tiny
 
 
 @pytest.fixture
@@ -30,9 +23,3 @@ def own_server(tiny: Tiny) -> Iterator[TritonServer]:
 def noise() -> Image:
     """Draw a picture of the model's size, so that its pixels reach the graph unchanged."""
     return np.random.default_rng(7).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-
-
-@pytest.fixture
-def broken(tmp_path: Path) -> Tiny:
-    """Write a pair of the test's own, to be damaged."""
-    return write_tiny(tmp_path)

@@ -13,19 +13,6 @@ import numpy as np
 import pytest
 
 from dcp_sdk.preprocess import Image
-from tests.tiny import Tiny, write_tiny
-
-
-@pytest.fixture(scope="session")
-def other(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """Write a second pair: the same shapes, other weights."""
-    return write_tiny(tmp_path_factory.mktemp("other"), seed=1)
-
-
-@pytest.fixture
-def broken(tmp_path: Path) -> Tiny:
-    """Write a pair of the test's own, to be damaged."""
-    return write_tiny(tmp_path)
 
 
 @pytest.fixture(scope="session")
