@@ -24,6 +24,7 @@ from dcp_sdk.privacy_report import (
     GroupResult,
     LeakedPoint,
     PrivacyReport,
+    Reconstruction,
     SideChannel,
     Utility,
     percent,
@@ -32,11 +33,12 @@ from dcp_sdk.tables import privacy_table
 
 from . import data as datasets
 from . import html_report, model_card
-from .attacks import ATTACKS, AttackSettings
+from .attacks import ATTACKS, RECONSTRUCTIONS, AttackSettings
+from .attacks.decoder import Pictures
 from .attacks.side_channels import latency, mask_only
 from .config import Recipe
 from .data import Splits
-from .metrics import accuracy, balanced_accuracy, confusion, hardware, macro_auc
+from .metrics import accuracy, balanced_accuracy, confusion, hardware, macro_auc, similarity
 from .payloads import Payloads, collect, device_ms
 
 __all__ = ["evaluate", "measure_attack", "measure_utility"]
@@ -76,9 +78,10 @@ def evaluate(
         ConfigError: Unknown attack, no recipe in the bundle, or the data do not fit.
         DCPError: As the client raises it.
     """
-    chosen = attacks or list(ATTACKS)
-    if unknown := set(chosen) - set(ATTACKS):
-        raise ConfigError(f"attacks: expected some of {sorted(ATTACKS)}, got {sorted(unknown)}")
+    known = [*ATTACKS, *RECONSTRUCTIONS]
+    chosen = attacks or known
+    if unknown := set(chosen) - set(known):
+        raise ConfigError(f"attacks: expected some of {known}, got {sorted(unknown)}")
     manifest = Manifest.load(bundle)
     recipe = _recipe(manifest, bundle)
     splits = datasets.load(recipe.data, folder)
@@ -89,13 +92,20 @@ def evaluate(
     if quick:
         leaked = leaked[np.arange(min(len(leaked), _QUICK_PAIRS))]
     results = []
-    for name in chosen:
+    for name in (name for name in ATTACKS if name in chosen):
         seeds = range(seed, seed + (1 if quick else SEEDS))
         results.append(measure_attack(name, leaked, target, settings, splits.sensitive.labels, seeds))
         console.print(
             f"{manifest.name}: {name} reads {splits.sensitive.name}: {percent(results[-1].balanced_accuracy)}"
             f" ({results[-1].how}; {results[-1].minutes} min)"
         )
+    reconstructions = [
+        measure_reconstruction(
+            name, leaked, splits.train.pictures[: len(leaked)], target, splits.val.pictures, settings
+        )
+        for name in RECONSTRUCTIONS
+        if name in chosen
+    ]
     side_channels = measure_side_channels(bundle, manifest, splits, leaked, target, settings)
     report = PrivacyReport(
         contract_digest=manifest.contract.digest,
@@ -108,6 +118,7 @@ def evaluate(
         attacks=tuple(results),
         side_channels=side_channels,
         leaked_curve=leaked_curve(results, leaked, target, settings, splits.sensitive.labels),
+        reconstructions=tuple(reconstructions),
         quick=quick,
         seed=seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -199,6 +210,21 @@ def measure_attack(
         how=guess.how,
         confusion=confusion(answers, target.labels, labels),
         seeds={str(seed): round(share, 4) for seed, share in shares.items()},
+    )
+
+
+def measure_reconstruction(
+    name: str, leaked: Payloads, seen: Pictures, target: Payloads, hidden: Pictures, settings: AttackSettings
+) -> Reconstruction:
+    """Let one attack draw the pictures behind ``target``, and compare them with the pictures ``hidden`` from it."""
+    likeness, decibels = similarity(RECONSTRUCTIONS[name](leaked, seen, target, settings), hidden)
+    mean = np.broadcast_to(seen.mean(axis=0).round().astype(np.uint8), hidden.shape)
+    return Reconstruction(
+        name=name,
+        pictures=len(target),
+        ssim=likeness,
+        psnr_db=decibels,
+        mean_picture_ssim=similarity(np.ascontiguousarray(mean), hidden)[0],
     )
 
 

@@ -122,13 +122,23 @@ def _beside(report: PrivacyReport) -> str:
     return f"""<h2>What else could tell</h2>
 <table><tr><th>side channel<th>balanced accuracy<th></tr>{channels}
 <tr><td>payload length<td>one constant<td>fixed by the contract for every picture</table>
-<h2>If less had leaked</h2><table><tr><th>attacker has<th>balanced accuracy<th></tr>{points}</table>"""
+{_drawings(report)}<h2>If less had leaked</h2><table><tr><th>attacker has<th>balanced accuracy<th></tr>{points}</table>"""
+
+
+def _drawings(report: PrivacyReport) -> str:
+    if not report.reconstructions:
+        return "<h2>Can the picture be drawn again?</h2><p>Not measured.</p>"
+    rows = "".join(
+        f"<tr><td>{_text(drawing.name)}<td>{drawing.ssim:.2f}<td>{drawing.psnr_db:.1f} dB<td>{drawing.mean_picture_ssim:.2f}"
+        for drawing in report.reconstructions
+    )
+    return f"""<h2>Can the picture be drawn again?</h2>
+<table><tr><th>attack<th>SSIM<th>PSNR<th>SSIM of always drawing the mean picture</tr>{rows}</table>"""
 
 
 def _limits(report: PrivacyReport) -> str:
     return f"""<h2>How far this goes</h2>
-<p>These are the attacks that were tried. A stronger one may read more; none can prove that nothing is there. Reconstruction of the
-picture was not measured. Accuracy and privacy were measured on one data set, on {_text(report.hardware)}, first seed {report.seed}.
+<p>These are the attacks that were tried. A stronger one may read more; none can prove that nothing is there. Accuracy and privacy were measured on one data set, on {_text(report.hardware)}, first seed {report.seed}.
 Repeat it with</p><p><code>{_text(report.command)}</code></p>"""
 
 

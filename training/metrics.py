@@ -6,17 +6,22 @@ import math
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from sklearn.metrics import confusion_matrix, roc_auc_score
+from torchmetrics.functional.image import peak_signal_noise_ratio as psnr
+from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
 from dcp_sdk.privacy_report import Confusion, Interval
 
-__all__ = ["accuracy", "balanced_accuracy", "confusion", "hardware", "macro_auc"]
+__all__ = ["accuracy", "balanced_accuracy", "confusion", "hardware", "macro_auc", "similarity"]
 
 Labels = npt.NDArray[np.int64]
 _Z_95 = 1.96
+_PICTURES = 128
 
 
 def balanced_accuracy(predicted: Labels, truth: Labels) -> Interval:
@@ -60,6 +65,28 @@ def macro_auc(probabilities: npt.NDArray[np.float32], truth: Labels) -> float | 
     if len(present) < 2:
         return None
     return float(np.mean([roc_auc_score(truth == label, probabilities[:, label]) for label in present]))
+
+
+def similarity(drawn: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> tuple[float, float]:
+    """Compare reconstructions with the pictures, means over all.
+
+    Args:
+        drawn: uint8 ``(N, S, S, 3)``.
+        truth: uint8 ``(N, S, S, 3)``.
+
+    Returns:
+        SSIM, -1..1, and PSNR in dB, both at a data range of 1.
+    """
+    shares: list[Any] = []
+    decibels: list[Any] = []
+    for start in range(0, len(truth), _PICTURES):
+        ours, theirs = (
+            torch.from_numpy(pictures[start : start + _PICTURES]).permute(0, 3, 1, 2).float() / 255
+            for pictures in (drawn, truth)
+        )
+        shares.append(ssim(ours, theirs, data_range=1.0, reduction="none"))
+        decibels.append(psnr(ours, theirs, data_range=1.0, reduction="none", dim=(1, 2, 3)))
+    return float(torch.cat(shares).mean()), float(torch.cat(decibels).mean())
 
 
 def hardware() -> str:

@@ -65,7 +65,7 @@ def _limits(manifest: Manifest) -> str:
 * **A fresh adversary**, beyond what is measured above. The numbers are those of the attacks that were tried; a stronger one
   may read more.
 * **Other attributes** than {sensitive}. Age, identity or what stands in the background were neither hidden nor measured.
-* **Reconstruction** of the picture from the payload: not measured yet.
+* **Reconstruction** of the picture from the payload, beyond what is measured above.
 * **Anything beside the payload**: who sends, when, how often, and from where.
 * **A device that is not yours**: whoever runs code on it sees the picture.
 * **Other pictures** than those it was trained on. Accuracy and privacy are measured on one data set, whose labels were
@@ -111,12 +111,20 @@ right for {100 * report.majority:.1f} %. Of several seeds the strongest is shown
 
 
 def _beside(report: PrivacyReport) -> str:
-    lines = [
-        f"* {channel.name}: {percent(channel.balanced_accuracy)}, "
-        f"{'nothing more than guessing' if channel.silent else '**tells something**'}."
-        for channel in report.side_channels
-    ] + [
-        f"* {point.attack} with {point.pairs:,} leaked pairs: {percent(point.balanced_accuracy)}."
-        for point in report.leaked_curve
-    ]
+    lines = (
+        [
+            f"* {drawing.name} draws the picture with SSIM {drawing.ssim:.2f} ({drawing.psnr_db:.1f} dB); always drawing the mean "
+            f"picture gives {drawing.mean_picture_ssim:.2f}."
+            for drawing in report.reconstructions
+        ]
+        + [
+            f"* {channel.name}: {percent(channel.balanced_accuracy)}, "
+            f"{'nothing more than guessing' if channel.silent else '**tells something**'}."
+            for channel in report.side_channels
+        ]
+        + [
+            f"* {point.attack} with {point.pairs:,} leaked pairs: {percent(point.balanced_accuracy)}."
+            for point in report.leaked_curve
+        ]
+    )
     return "\n".join([*lines, "", ""]) if lines else ""

@@ -17,6 +17,7 @@ __all__ = [
     "Interval",
     "LeakedPoint",
     "PrivacyReport",
+    "Reconstruction",
     "SideChannel",
     "Utility",
     "percent",
@@ -111,6 +112,18 @@ class LeakedPoint(_Frozen):
     balanced_accuracy: Interval
 
 
+class Reconstruction(_Frozen):
+    """How near an attack came to the pictures themselves. Data range 1."""
+
+    name: str
+    pictures: int
+    ssim: float
+    """Structural similarity, mean over the pictures; 1 is identity."""
+    psnr_db: float
+    mean_picture_ssim: float
+    """SSIM of always drawing the mean picture: what no payload is needed for."""
+
+
 class PrivacyReport(_Frozen):
     """All that was measured of one bundle."""
 
@@ -131,6 +144,7 @@ class PrivacyReport(_Frozen):
     side_channels: tuple[SideChannel, ...] = ()
     leaked_curve: tuple[LeakedPoint, ...] = ()
     """With fewer leaked pairs, ascending."""
+    reconstructions: tuple[Reconstruction, ...] = ()
     quick: bool = False
     """Whether the adversaries were weakened to give a first verdict."""
     seed: int

@@ -107,6 +107,9 @@ def privacy_table(report: PrivacyReport) -> Table:
     for attack in report.attacks:
         note = attack.how if attack.trained else "did not train: proves nothing"
         table.add_row(attack.name, percent(attack.balanced_accuracy), note)
+    for drawing in report.reconstructions:
+        note = f"draws the picture; the mean picture has {drawing.mean_picture_ssim:.2f}"
+        table.add_row(drawing.name, f"SSIM {drawing.ssim:.2f}, {drawing.psnr_db:.1f} dB", note)
     for channel in report.side_channels:
         note = "tells nothing" if channel.silent else "TELLS SOMETHING"
         table.add_row(channel.name, percent(channel.balanced_accuracy), note)

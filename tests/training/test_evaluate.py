@@ -5,20 +5,22 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
 from dcp_sdk import PrivateClient
 from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import BundleError, ConfigError
-from dcp_sdk.privacy_report import PrivacyReport
+from dcp_sdk.privacy_report import PrivacyReport, Reconstruction
 from tests.tiny import Tiny
 from tests.trained import Trained
 from training.attacks import ATTACKS, AttackSettings
 from training.attacks.scaling import SCALINGS, ranked
 from training.attacks.side_channels import latency, mask_only
 from training.config import NetworkConfig
-from training.evaluate import evaluate, measure_attack
+from training.evaluate import evaluate, measure_attack, measure_reconstruction
+from training.generated import draw_pictures
 from training.metrics import balanced_accuracy
 from training.payloads import Payloads
 
@@ -159,3 +161,24 @@ def test_side_channels_speak_when_there_is_something_to_say() -> None:
     assert balanced_accuracy(told.probabilities.argmax(1), target.labels).low > 0.9
     slow = latency((leaked.labels * 2.0, leaked.labels), (target.labels * 2.0, target.labels), SETTINGS)
     assert balanced_accuracy(slow.probabilities.argmax(1), target.labels).low > 0.9
+
+
+def test_the_decoder_draws_what_a_payload_holds_and_no_more() -> None:
+    """Payloads that are small copies of the pictures give them away; noise gives the mean picture at best."""
+    pictures, _, _ = draw_pictures(240, 32, seed=5)
+    smooth = np.stack([cv2.GaussianBlur(picture, (0, 0), 3) for picture in pictures])
+    small = smooth[:, 2::4, 2::4].transpose(0, 3, 1, 2)
+    channels = np.tile(np.arange(3, dtype=np.uint8), (240, 1))
+    labels = np.zeros(240, np.int64)
+    noise = np.random.default_rng(0).integers(0, 256, small.shape).astype(np.uint8)
+    settings = dataclasses.replace(SETTINGS, epochs=12)
+    leaked, target = np.arange(200), np.arange(200, 240)
+
+    def drawn(features: np.ndarray) -> Reconstruction:
+        known = Payloads(channels, features, labels, 3, 1 / 255)
+        return measure_reconstruction("decoder", known[leaked], smooth[leaked], known[target], smooth[target], settings)
+
+    open_book, closed_book = drawn(np.ascontiguousarray(small)), drawn(noise)
+    assert open_book.ssim > open_book.mean_picture_ssim + 0.1
+    assert closed_book.ssim < closed_book.mean_picture_ssim + 0.05
+    assert open_book.psnr_db > closed_book.psnr_db

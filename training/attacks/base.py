@@ -11,7 +11,7 @@ import numpy.typing as npt
 from ..config import NetworkConfig
 from ..payloads import Payloads
 
-__all__ = ["Attack", "AttackSettings", "Guess", "hold_out"]
+__all__ = ["Attack", "AttackSettings", "Guess", "hold_out", "hold_out_indices"]
 
 _HELD_OUT = 0.15
 """Share of the leaked pairs on which an attacker compares settings, and stops."""
@@ -56,6 +56,12 @@ Attack = Callable[[Payloads, Payloads, AttackSettings], Guess]
 
 def hold_out(leaked: Payloads, seed: int, classes: int) -> tuple[Payloads, Payloads]:
     """Split the leaked pairs at random into those to learn from and those to choose by."""
-    order = np.random.default_rng(seed).permutation(len(leaked))
-    held = min(len(leaked) // 2, max(2 * classes, round(_HELD_OUT * len(leaked))))
-    return leaked[order[held:]], leaked[order[:held]]
+    learned, held = hold_out_indices(len(leaked), seed, classes)
+    return leaked[learned], leaked[held]
+
+
+def hold_out_indices(count: int, seed: int, classes: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """As :func:`hold_out`, for who has something beside the payloads to split."""
+    order = np.random.default_rng(seed).permutation(count)
+    held = min(count // 2, max(2 * classes, round(_HELD_OUT * count)))
+    return order[held:], order[:held]

@@ -1,0 +1,114 @@
+"""Learning-based reconstruction: a decoder from payload to picture, trained on leaked pairs (an expected pre-image)."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+from torch import Tensor, nn
+from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+
+from ..config import OptimConfig
+from ..payloads import Payloads
+from ..schedule import learning_rate
+from .base import AttackSettings, hold_out_indices
+from .scaling import standardised
+
+__all__ = ["Pictures", "decoder"]
+
+Pictures = npt.NDArray[np.uint8]
+
+_BATCH = 32
+_LEARNING_RATE = 2e-3
+_SSIM_WEIGHT = 0.5
+"""The attacker optimises what is measured, beside the absolute error."""
+_WIDTHS = (128, 96, 64, 32, 24)
+
+
+def decoder(leaked: Payloads, pictures: Pictures, target: Payloads, settings: AttackSettings) -> Pictures:
+    """Reconstruct the pictures behind ``target``.
+
+    Args:
+        leaked: Payloads to learn from.
+        pictures: What they came from, uint8 ``(N, S, S, 3)``.
+        target: M payloads never seen.
+        settings: ``epochs`` and ``seed`` are used.
+
+    Returns:
+        uint8 ``(M, S, S, 3)``.
+    """
+    torch.manual_seed(settings.seed)
+    scale = standardised(leaked)
+    scaled = scale(leaked)
+    learned, chooser = hold_out_indices(len(leaked), settings.seed, settings.classes)
+    chooser = chooser[:256]
+    network = _network((leaked.total_channels, *leaked.features.shape[2:]), pictures.shape[1])
+    network.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-3)
+    batch_size = max(2, min(_BATCH, len(learned) // 16))
+    steps = len(learned) // batch_size
+    plan = OptimConfig(epochs=settings.epochs, batch_size=batch_size, learning_rate=_LEARNING_RATE)
+    best, best_loss = network, math.inf
+    for epoch in track(range(settings.epochs), "decoder", transient=True):
+        network.train()
+        shuffled = np.random.default_rng((settings.seed, epoch)).permutation(learned)
+        for step in range(steps):
+            index = shuffled[step * batch_size : (step + 1) * batch_size]
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(plan, epoch * steps + step, steps)
+            with torch.autocast("cpu", torch.bfloat16):
+                drawn = network(scaled[index].dense().contiguous(memory_format=torch.channels_last))
+            loss = _loss(drawn.float(), _as_tensor(pictures[index]))
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        with torch.no_grad():
+            held_loss = float(_loss(_draw(network, scaled[chooser]), _as_tensor(pictures[chooser])))
+        if held_loss < best_loss:
+            best, best_loss = copy.deepcopy(network), held_loss
+    drawn = _draw(best, scale(target))
+    return (drawn * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def _network(shape: tuple[int, int, int], size_px: int) -> nn.Module:
+    """Double the side until it reaches the picture's, then resize what is left."""
+    channels, height, _ = shape
+    layers: list[nn.Module] = [nn.BatchNorm2d(channels), *_block(channels, _WIDTHS[0], 1), *_block(*_WIDTHS[:1] * 2, 3)]
+    width, side = _WIDTHS[0], height
+    for following in _WIDTHS[1:]:
+        if side >= size_px:
+            break
+        layers += [nn.Upsample(scale_factor=2), *_block(width, following, 3), *_block(following, following, 3)]
+        width, side = following, 2 * side
+    layers += [nn.Conv2d(width, 3, 3, padding=1), nn.Upsample(size=(size_px, size_px), mode="bilinear"), nn.Sigmoid()]
+    return nn.Sequential(*layers)
+
+
+def _block(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+    return [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
+def _loss(drawn: Tensor, truth: Tensor) -> Tensor:
+    similarity = ssim(drawn, truth, data_range=1.0)
+    assert isinstance(similarity, Tensor)
+    return F.l1_loss(drawn, truth) + _SSIM_WEIGHT * (1 - similarity)
+
+
+@torch.no_grad()
+def _draw(network: nn.Module, payloads: Payloads) -> Tensor:
+    network.eval()
+    parts = []
+    for start in range(0, len(payloads), 2 * _BATCH):
+        batch = payloads[np.arange(start, min(start + 2 * _BATCH, len(payloads)))]
+        with torch.autocast("cpu", torch.bfloat16):
+            parts.append(network(batch.dense().contiguous(memory_format=torch.channels_last)).float())
+    return torch.cat(parts)
+
+
+def _as_tensor(pictures: Pictures) -> Tensor:
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
