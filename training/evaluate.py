@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -39,6 +40,7 @@ from .attacks.side_channels import latency, mask_only
 from .config import Recipe
 from .data import Splits
 from .metrics import accuracy, balanced_accuracy, confusion, hardware, macro_auc, similarity
+from .notebook import Notebook
 from .payloads import Payloads, collect, device_ms
 
 __all__ = ["evaluate", "measure_attack", "measure_utility"]
@@ -59,6 +61,7 @@ def evaluate(
     attacks: list[str] | None = None,
     quick: bool = False,
     seed: int = 0,
+    work: Path | None = None,
     command: str = "training.evaluate.evaluate",
 ) -> PrivacyReport:
     """Measure a bundle; leave ``privacy_report.json`` and ``.html`` in it, and the results in its card.
@@ -72,6 +75,7 @@ def evaluate(
         attacks: Names out of ``ATTACKS``; None takes all.
         quick: Weaker adversaries and fewer pairs, for a first verdict: the report says so in its command.
         seed: First of the three seeds of the adversaries.
+        work: Folder for results that a later call may take up where this one was cut off; None keeps none.
         command: Stands in the report.
 
     Raises:
@@ -91,21 +95,22 @@ def evaluate(
     settings = attack_settings(recipe, len(splits.sensitive.labels), seed, quick=quick)
     if quick:
         leaked = leaked[np.arange(min(len(leaked), _QUICK_PAIRS))]
-    results = []
+    labels = splits.sensitive.labels
+    seeds = range(seed, seed + (1 if quick else SEEDS))
+    notebook = Notebook(work, manifest.contract.digest, settings, seeds, len(leaked), target.labels.tolist())
+    results: list[AttackResult] = []
     for name in (name for name in ATTACKS if name in chosen):
-        seeds = range(seed, seed + (1 if quick else SEEDS))
-        results.append(measure_attack(name, leaked, target, settings, splits.sensitive.labels, seeds))
+        attack = partial(measure_attack, name, leaked, target, settings, labels, seeds)
+        results.append(notebook.once(name, AttackResult, attack))
         console.print(
             f"{manifest.name}: {name} reads {splits.sensitive.name}: {percent(results[-1].balanced_accuracy)}"
             f" ({results[-1].how}; {results[-1].minutes} min)"
         )
-    reconstructions = [
-        measure_reconstruction(
-            name, leaked, splits.train.pictures[: len(leaked)], target, splits.val.pictures, settings
-        )
-        for name in RECONSTRUCTIONS
-        if name in chosen
-    ]
+    seen, hidden = splits.train.pictures[: len(leaked)], splits.val.pictures
+    reconstructions: list[Reconstruction] = []
+    for name in (name for name in RECONSTRUCTIONS if name in chosen):
+        draw = partial(measure_reconstruction, name, leaked, seen, target, hidden, settings)
+        reconstructions.append(notebook.once(name, Reconstruction, draw))
     side_channels = measure_side_channels(bundle, manifest, splits, leaked, target, settings)
     report = PrivacyReport(
         contract_digest=manifest.contract.digest,
@@ -117,7 +122,7 @@ def evaluate(
         utility=utility,
         attacks=tuple(results),
         side_channels=side_channels,
-        leaked_curve=leaked_curve(results, leaked, target, settings, splits.sensitive.labels),
+        leaked_curve=leaked_curve(results, leaked, target, settings, labels),
         reconstructions=tuple(reconstructions),
         quick=quick,
         seed=seed,
@@ -169,6 +174,7 @@ def attack_settings(recipe: Recipe, classes: int, seed: int, *, quick: bool) -> 
         classes=classes,
         seed=seed,
         epochs=4 if quick else 24,
+        decoder_epochs=1 if quick else 8,
         patience=2 if quick else 5,
         search_epochs=1 if quick else 3,
         search_pairs=1000 if quick else 2500,
@@ -297,11 +303,16 @@ def _main(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="weaker adversaries, fewer pairs, a first verdict")] = False,
     seed: Annotated[int, typer.Option(help="first of the adversaries' three seeds")] = 0,
+    work: Annotated[Path, typer.Option(help="results of a run that was cut off are taken up from here")] = Path(
+        "runs/evaluations"
+    ),
 ) -> None:
     """Measure what a bundle answers and what fresh adversaries read from its payloads."""
     command = shlex.join(["python", "-m", "training.evaluate", *sys.argv[1:]])
     try:
-        report = evaluate(bundle, model_repository, data, attacks=attacks, quick=quick, seed=seed, command=command)
+        report = evaluate(
+            bundle, model_repository, data, attacks=attacks, quick=quick, seed=seed, work=work, command=command
+        )
     except DCPError as error:
         console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True)
         raise typer.Exit(2) from error

@@ -30,6 +30,7 @@ SETTINGS = AttackSettings(
     classes=3,
     seed=0,
     epochs=8,
+    decoder_epochs=12,
     patience=3,
     search_epochs=1,
     search_pairs=200,
@@ -171,12 +172,11 @@ def test_the_decoder_draws_what_a_payload_holds_and_no_more() -> None:
     channels = np.tile(np.arange(3, dtype=np.uint8), (240, 1))
     labels = np.zeros(240, np.int64)
     noise = np.random.default_rng(0).integers(0, 256, small.shape).astype(np.uint8)
-    settings = dataclasses.replace(SETTINGS, epochs=12)
     leaked, target = np.arange(200), np.arange(200, 240)
 
     def drawn(features: np.ndarray) -> Reconstruction:
         known = Payloads(channels, features, labels, 3, 1 / 255)
-        return measure_reconstruction("decoder", known[leaked], smooth[leaked], known[target], smooth[target], settings)
+        return measure_reconstruction("decoder", known[leaked], smooth[leaked], known[target], smooth[target], SETTINGS)
 
     open_book, closed_book = drawn(np.ascontiguousarray(small)), drawn(noise)
     assert open_book.ssim > open_book.mean_picture_ssim + 0.1

@@ -28,6 +28,8 @@ class AttackSettings:
     seed: int
     epochs: int
     """Passes over the leaked pairs at most, for those that learn by gradient."""
+    decoder_epochs: int
+    """The same for those that draw pictures, which takes longer."""
     patience: int
     """Epochs without a better held-out loss after which they stop."""
     search_epochs: int

@@ -37,7 +37,7 @@ def decoder(leaked: Payloads, pictures: Pictures, target: Payloads, settings: At
         leaked: Payloads to learn from.
         pictures: What they came from, uint8 ``(N, S, S, 3)``.
         target: M payloads never seen.
-        settings: ``epochs`` and ``seed`` are used.
+        settings: ``decoder_epochs`` and ``seed`` are used.
 
     Returns:
         uint8 ``(M, S, S, 3)``.
@@ -52,9 +52,9 @@ def decoder(leaked: Payloads, pictures: Pictures, target: Payloads, settings: At
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-3)
     batch_size = max(2, min(_BATCH, len(learned) // 16))
     steps = len(learned) // batch_size
-    plan = OptimConfig(epochs=settings.epochs, batch_size=batch_size, learning_rate=_LEARNING_RATE)
+    plan = OptimConfig(epochs=settings.decoder_epochs, batch_size=batch_size, learning_rate=_LEARNING_RATE)
     best, best_loss = network, math.inf
-    for epoch in track(range(settings.epochs), "decoder", transient=True):
+    for epoch in track(range(settings.decoder_epochs), "decoder", transient=True):
         network.train()
         shuffled = np.random.default_rng((settings.seed, epoch)).permutation(learned)
         for step in range(steps):

@@ -1,0 +1,40 @@
+"""Results that were seen already, so that a long evaluation goes on where it was cut off."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+__all__ = ["Notebook"]
+
+Result = TypeVar("Result", bound=BaseModel)
+
+
+class Notebook:
+    """One JSON file per result, in a folder named after everything that decides them.
+
+    Args:
+        folder: Holds the notebooks of all evaluations; None keeps nothing.
+        key: Objects whose ``repr`` decides the results. Another key is another notebook.
+    """
+
+    def __init__(self, folder: Path | None, *key: object) -> None:
+        digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+        self._folder = None if folder is None else folder / digest
+
+    def once(self, name: str, kind: type[Result], measure: Callable[[], Result]) -> Result:
+        """Return the result that was written down under ``name``, or measure it and write it down."""
+        if self._folder is None:
+            return measure()
+        path = self._folder / f"{name.replace(' ', '_')}.json"
+        try:
+            return kind.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError):  # not there yet, or cut off while it was written
+            result = measure()
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path.write_text(result.model_dump_json(indent=2), encoding="utf-8")
+            return result
