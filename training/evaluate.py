@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import shlex
 import sys
-import time
-from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -17,38 +14,30 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from dcp_sdk import PrivateClient
 from dcp_sdk.contract import MODEL_CARD_FILE, Manifest
 from dcp_sdk.errors import ConfigError, DCPError
-from dcp_sdk.privacy_report import (
-    AttackResult,
-    GroupResult,
-    LeakedPoint,
-    PrivacyReport,
-    Reconstruction,
-    SideChannel,
-    Utility,
-    percent,
-)
+from dcp_sdk.privacy_report import AttackResult, PrivacyReport, Reconstruction, percent
 from dcp_sdk.tables import privacy_table
 
 from . import data as datasets
 from . import html_report, model_card
 from .attacks import ATTACKS, RECONSTRUCTIONS, AttackSettings
-from .attacks.decoder import Pictures
-from .attacks.side_channels import latency, mask_only
 from .config import Recipe
-from .data import Splits
-from .metrics import accuracy, balanced_accuracy, confusion, hardware, macro_auc, similarity
+from .measure import (
+    leaked_curve,
+    measure_attack,
+    measure_reconstruction,
+    measure_side_channels,
+    measure_utility,
+)
+from .metrics import hardware
 from .notebook import Notebook
-from .payloads import Payloads, collect, device_ms
+from .payloads import collect
 
-__all__ = ["evaluate", "measure_attack", "measure_utility"]
+__all__ = ["attack_settings", "evaluate"]
 
 SEEDS = 3
 _QUICK_PAIRS = 3000
-_TIMED = 2000
-"""Pictures of each split whose device graph is timed."""
 
 console = Console(stderr=True, highlight=False)
 
@@ -136,37 +125,6 @@ def evaluate(
     return report
 
 
-def measure_utility(bundle: Path, repository: Path, splits: Splits) -> Utility:
-    """Let :class:`dcp_sdk.PrivateClient` answer for every validation picture.
-
-    Args:
-        bundle: Folder of the bundle.
-        repository: Model repository with the paired head.
-        splits: The data.
-    """
-    with PrivateClient(bundle, f"memory://{repository}") as client:
-        predictions = client.predict_batch(splits.val.pictures)
-    numbers = {label: number for number, label in enumerate(splits.task.labels)}
-    answers = np.array([numbers[prediction.label] for prediction in predictions])
-    groups = [
-        GroupResult(
-            attribute=splits.sensitive.name,
-            label=label,
-            pictures=int(chosen.sum()),
-            balanced_accuracy=balanced_accuracy(answers[chosen], splits.val.task[chosen]),
-        )
-        for number, label in enumerate(splits.sensitive.labels)
-        if (chosen := splits.val.sensitive == number).any()
-    ]
-    overall = balanced_accuracy(answers, splits.val.task)
-    return Utility(
-        pictures=len(answers),
-        balanced_accuracy=overall,
-        groups=tuple(groups),
-        confusion=confusion(answers, splits.val.task, splits.task.labels),
-    )
-
-
 def attack_settings(recipe: Recipe, classes: int, seed: int, *, quick: bool) -> AttackSettings:
     """How hard the adversaries try."""
     return AttackSettings(
@@ -180,108 +138,6 @@ def attack_settings(recipe: Recipe, classes: int, seed: int, *, quick: bool) -> 
         search_pairs=1000 if quick else 2500,
         trees=40 if quick else 200,
     )
-
-
-def measure_attack(
-    name: str,
-    leaked: Payloads,
-    target: Payloads,
-    settings: AttackSettings,
-    labels: tuple[str, ...],
-    seeds: Sequence[int] = (0,),
-) -> AttackResult:
-    """Train one adversary on ``leaked`` with each seed, and judge it on ``target``; the strongest seed is reported."""
-    started = time.monotonic()
-    guesses = {seed: ATTACKS[name](leaked, target, replace(settings, seed=seed)) for seed in seeds}
-    shares = {
-        seed: balanced_accuracy(guess.probabilities.argmax(1), target.labels).value for seed, guess in guesses.items()
-    }
-    guess = guesses[max(shares, key=lambda seed: shares[seed])]
-    answers = guess.probabilities.argmax(1)
-    frequencies = np.bincount(leaked.labels, minlength=settings.classes) / len(leaked)
-    present = frequencies[frequencies > 0]
-    return AttackResult(
-        name=name,
-        balanced_accuracy=balanced_accuracy(answers, target.labels),
-        accuracy=accuracy(answers, target.labels),
-        recalls={
-            label: float((answers[chosen] == number).mean())
-            for number, label in enumerate(labels)
-            if (chosen := target.labels == number).any()
-        },
-        training_loss=guess.training_loss,
-        prior_entropy=float(-(present * np.log(present)).sum()),
-        minutes=round((time.monotonic() - started) / 60, 1),
-        auc=macro_auc(guess.probabilities, target.labels),
-        how=guess.how,
-        confusion=confusion(answers, target.labels, labels),
-        seeds={str(seed): round(share, 4) for seed, share in shares.items()},
-    )
-
-
-def measure_reconstruction(
-    name: str, leaked: Payloads, seen: Pictures, target: Payloads, hidden: Pictures, settings: AttackSettings
-) -> Reconstruction:
-    """Let one attack draw the pictures behind ``target``, and compare them with the pictures ``hidden`` from it."""
-    likeness, decibels = similarity(RECONSTRUCTIONS[name](leaked, seen, target, settings), hidden)
-    mean = np.broadcast_to(seen.mean(axis=0).round().astype(np.uint8), hidden.shape)
-    return Reconstruction(
-        name=name,
-        pictures=len(target),
-        ssim=likeness,
-        psnr_db=decibels,
-        mean_picture_ssim=similarity(np.ascontiguousarray(mean), hidden)[0],
-    )
-
-
-def measure_side_channels(
-    bundle: Path,
-    manifest: Manifest,
-    splits: Splits,
-    leaked: Payloads,
-    target: Payloads,
-    settings: AttackSettings,
-) -> tuple[SideChannel, ...]:
-    """Judge the mask alone, and the device graph's latency. The payload's length is a constant of the contract."""
-    times = [
-        (device_ms(bundle, manifest, split.pictures[:_TIMED]), split.sensitive[:_TIMED])
-        for split in (splits.train, splits.val)
-    ]
-    guesses = {
-        "mask only": (mask_only(leaked, target, settings), target.labels),
-        "latency of the device graph": (latency(times[0], times[1], settings), times[1][1]),
-    }
-    return tuple(
-        SideChannel(
-            name=name,
-            balanced_accuracy=balanced_accuracy(guess.probabilities.argmax(1), truth),
-            chance=1 / settings.classes,
-        )
-        for name, (guess, truth) in guesses.items()
-    )
-
-
-def leaked_curve(
-    results: Sequence[AttackResult],
-    leaked: Payloads,
-    target: Payloads,
-    settings: AttackSettings,
-    labels: tuple[str, ...],
-) -> tuple[LeakedPoint, ...]:
-    """Repeat the strongest adversary with 1 % and 10 % of the pairs."""
-    trained = [result for result in results if result.trained]
-    if not trained:
-        return ()
-    strongest = max(trained, key=lambda result: result.balanced_accuracy.value)
-    points = []
-    for share in (0.01, 0.1):
-        few = leaked[np.random.default_rng(settings.seed).permutation(len(leaked))[: round(share * len(leaked))]]
-        if len(few) < 4 * settings.classes:
-            continue
-        result = measure_attack(strongest.name, few, target, settings, labels, (settings.seed,))
-        points.append(LeakedPoint(pairs=len(few), attack=strongest.name, balanced_accuracy=result.balanced_accuracy))
-    whole = LeakedPoint(pairs=len(leaked), attack=strongest.name, balanced_accuracy=strongest.balanced_accuracy)
-    return (*points, whole)
 
 
 def _recipe(manifest: Manifest, bundle: Path) -> Recipe:

@@ -19,8 +19,9 @@ from training.attacks import ATTACKS, AttackSettings
 from training.attacks.scaling import SCALINGS, ranked
 from training.attacks.side_channels import latency, mask_only
 from training.config import NetworkConfig
-from training.evaluate import evaluate, measure_attack, measure_reconstruction
+from training.evaluate import evaluate
 from training.generated import draw_pictures
+from training.measure import measure_attack, measure_reconstruction
 from training.metrics import balanced_accuracy
 from training.payloads import Payloads
 

@@ -17,6 +17,7 @@ from ..config import OptimConfig
 from ..payloads import Payloads
 from ..schedule import learning_rate
 from .base import AttackSettings, hold_out_indices
+from .neural import forward
 from .scaling import standardised
 
 __all__ = ["Pictures", "decoder"]
@@ -68,10 +69,10 @@ def decoder(leaked: Payloads, pictures: Pictures, target: Payloads, settings: At
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         with torch.no_grad():
-            held_loss = float(_loss(_draw(network, scaled[chooser]), _as_tensor(pictures[chooser])))
+            held_loss = float(_loss(forward(network, scaled[chooser]), _as_tensor(pictures[chooser])))
         if held_loss < best_loss:
             best, best_loss = copy.deepcopy(network), held_loss
-    drawn = _draw(best, scale(target))
+    drawn = forward(best, scale(target))
     return (drawn * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
 
 
@@ -97,17 +98,6 @@ def _loss(drawn: Tensor, truth: Tensor) -> Tensor:
     similarity = ssim(drawn, truth, data_range=1.0)
     assert isinstance(similarity, Tensor)
     return F.l1_loss(drawn, truth) + _SSIM_WEIGHT * (1 - similarity)
-
-
-@torch.no_grad()
-def _draw(network: nn.Module, payloads: Payloads) -> Tensor:
-    network.eval()
-    parts = []
-    for start in range(0, len(payloads), 2 * _BATCH):
-        batch = payloads[np.arange(start, min(start + 2 * _BATCH, len(payloads)))]
-        with torch.autocast("cpu", torch.bfloat16):
-            parts.append(network(batch.dense().contiguous(memory_format=torch.channels_last)).float())
-    return torch.cat(parts)
 
 
 def _as_tensor(pictures: Pictures) -> Tensor:

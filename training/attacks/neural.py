@@ -20,7 +20,7 @@ from ..schedule import learning_rate as scheduled
 from .base import Attack, AttackSettings, Guess, hold_out
 from .scaling import SCALINGS
 
-__all__ = ["MakeNetwork", "neural"]
+__all__ = ["MakeNetwork", "forward", "neural"]
 
 MakeNetwork = Callable[[tuple[int, int, int], AttackSettings], nn.Module]
 """``((C, h, w), settings)`` -> network from float32 ``(N, C, h, w)`` to logits ``(N, classes)``."""
@@ -76,7 +76,7 @@ def neural(name: str, make: MakeNetwork) -> Attack:
             return _prior(pairs, target, settings)
         scale = scalings[scaling]
         return Guess(
-            probabilities=_logits(best.network, scale(target)).softmax(1).numpy(),
+            probabilities=forward(best.network, scale(target)).softmax(1).numpy(),
             training_loss=_loss(best.network, scale(pairs)),
             how=f"{scaling}, learning rate {rate:g}",
         )
@@ -140,15 +140,16 @@ def _mirrored(values: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _logits(network: nn.Module, payloads: Payloads) -> Tensor:
+def forward(network: nn.Module, payloads: Payloads) -> Tensor:
+    """Run a network, in evaluation mode, on every payload: float32 ``(N, ...)``."""
     network.eval()
     parts = []
-    for start in range(0, len(payloads), 2 * _BATCH):
-        batch = payloads[np.arange(start, min(start + 2 * _BATCH, len(payloads)))]
+    for start in range(0, len(payloads), _BATCH):
+        batch = payloads[np.arange(start, min(start + _BATCH, len(payloads)))]
         with torch.autocast("cpu", torch.bfloat16):
             parts.append(network(batch.dense().contiguous(memory_format=torch.channels_last)).float())
     return torch.cat(parts)
 
 
 def _loss(network: nn.Module, payloads: Payloads) -> float:
-    return float(F.cross_entropy(_logits(network, payloads), torch.from_numpy(payloads.labels)))
+    return float(F.cross_entropy(forward(network, payloads), torch.from_numpy(payloads.labels)))
