@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dcp_sdk.contract import Manifest
-from dcp_sdk.privacy_report import Confusion, Interval, PrivacyReport, percent
+from dcp_sdk.privacy_report import Confusion, Interval, PrivacyReport, percent, strongest_of
 
 __all__ = ["HTML_REPORT_FILE", "render"]
 
@@ -90,8 +90,7 @@ for {report.majority:.1%} of the pictures.</p>
 
 
 def _groups(report: PrivacyReport) -> str:
-    trained = [attack for attack in report.attacks if attack.trained]
-    strongest = max(trained, key=lambda attack: attack.balanced_accuracy.value) if trained else None
+    strongest = strongest_of(report.attacks)
     panels = [
         (f"{report.sensitive}, as {strongest.name} reads it", strongest.confusion) if strongest else None,
         ("the task, as the server answers", report.utility.confusion),

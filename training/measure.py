@@ -18,6 +18,7 @@ from dcp_sdk.privacy_report import (
     Reconstruction,
     SideChannel,
     Utility,
+    strongest_of,
 )
 
 from .attacks import ATTACKS, RECONSTRUCTIONS, AttackSettings
@@ -157,10 +158,9 @@ def leaked_curve(
     labels: tuple[str, ...],
 ) -> tuple[LeakedPoint, ...]:
     """Repeat the strongest adversary with 1 % and 10 % of the pairs."""
-    trained = [result for result in results if result.trained]
-    if not trained:
+    strongest = strongest_of(results)
+    if strongest is None:
         return ()
-    strongest = max(trained, key=lambda result: result.balanced_accuracy.value)
     points = []
     for share in (0.01, 0.1):
         few = leaked[np.random.default_rng(settings.seed).permutation(len(leaked))[: round(share * len(leaked))]]

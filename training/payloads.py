@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +42,11 @@ class Payloads:
 
     def __getitem__(self, index: npt.NDArray[np.int64]) -> Payloads:
         return Payloads(self.channels[index], self.features[index], self.labels[index], self.total_channels, self.scale)
+
+    def batches(self, size: int) -> Iterator[Payloads]:
+        """Cut into pieces of ``size``, in order."""
+        for start in range(0, len(self), size):
+            yield self[np.arange(start, min(start + size, len(self)))]
 
     def values(self) -> npt.NDArray[np.float32]:
         """Dequantise the kept channels: ``(N, k, h, w)``."""

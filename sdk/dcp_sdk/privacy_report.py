@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, Self
 
@@ -21,6 +22,7 @@ __all__ = [
     "SideChannel",
     "Utility",
     "percent",
+    "strongest_of",
 ]
 
 _AGAIN = "Measure it again with training.evaluate."
@@ -155,14 +157,14 @@ class PrivacyReport(_Frozen):
     @property
     def strongest(self) -> Interval | None:
         """The headline: the highest balanced accuracy of all adversaries that trained; None if none did."""
-        trained = [attack.balanced_accuracy for attack in self.attacks if attack.trained]
-        return max(trained, key=lambda interval: interval.value, default=None)
+        best = strongest_of(self.attacks)
+        return best.balanced_accuracy if best else None
 
     @property
     def strongest_attack(self) -> str | None:
         """Name of the adversary behind :attr:`strongest`."""
-        trained = [attack for attack in self.attacks if attack.trained]
-        return max(trained, key=lambda a: a.balanced_accuracy.value).name if trained else None
+        best = strongest_of(self.attacks)
+        return best.name if best else None
 
     @property
     def protected(self) -> bool | None:
@@ -218,6 +220,12 @@ class PrivacyReport(_Frozen):
     def save(self, bundle: Path) -> None:
         """Write ``privacy_report.json`` into ``bundle``."""
         (bundle / PRIVACY_REPORT_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def strongest_of(attacks: Sequence[AttackResult]) -> AttackResult | None:
+    """Return the adversary that reads most, of those that trained; None if none did."""
+    trained = [attack for attack in attacks if attack.trained]
+    return max(trained, key=lambda attack: attack.balanced_accuracy.value, default=None)
 
 
 def percent(value: Interval | None) -> str:

@@ -69,8 +69,7 @@ def boost(
 def _columns(payloads: Payloads) -> npt.NDArray[np.float32]:
     """One row per payload: values (averaged to a 4 x 4 grid), mean, maximum and deviation of each channel, mask."""
     rows = []
-    for start in range(0, len(payloads), _BATCH):
-        batch = payloads[np.arange(start, min(start + _BATCH, len(payloads)))]
+    for batch in payloads.batches(_BATCH):
         dense = batch.dense()
         grid = dense if dense.shape[-1] <= _GRID else F.adaptive_avg_pool2d(dense, _GRID)
         statistics = torch.cat([dense.mean((2, 3)), dense.amax((2, 3)), dense.std((2, 3), unbiased=False)], dim=1)

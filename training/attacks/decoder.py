@@ -17,7 +17,7 @@ from ..config import OptimConfig
 from ..payloads import Payloads
 from ..schedule import learning_rate
 from .base import AttackSettings, hold_out_indices
-from .neural import forward
+from .neural import conv_block, forward
 from .scaling import standardised
 
 __all__ = ["Pictures", "decoder"]
@@ -79,19 +79,19 @@ def decoder(leaked: Payloads, pictures: Pictures, target: Payloads, settings: At
 def _network(shape: tuple[int, int, int], size_px: int) -> nn.Module:
     """Double the side until it reaches the picture's, then resize what is left."""
     channels, height, _ = shape
-    layers: list[nn.Module] = [nn.BatchNorm2d(channels), *_block(channels, _WIDTHS[0], 1), *_block(*_WIDTHS[:1] * 2, 3)]
+    layers: list[nn.Module] = [
+        nn.BatchNorm2d(channels),
+        *conv_block(channels, _WIDTHS[0], 1),
+        *conv_block(*_WIDTHS[:1] * 2, 3),
+    ]
     width, side = _WIDTHS[0], height
     for following in _WIDTHS[1:]:
         if side >= size_px:
             break
-        layers += [nn.Upsample(scale_factor=2), *_block(width, following, 3), *_block(following, following, 3)]
+        layers += [nn.Upsample(scale_factor=2), *conv_block(width, following, 3), *conv_block(following, following, 3)]
         width, side = following, 2 * side
     layers += [nn.Conv2d(width, 3, 3, padding=1), nn.Upsample(size=(size_px, size_px), mode="bilinear"), nn.Sigmoid()]
     return nn.Sequential(*layers)
-
-
-def _block(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
-    return [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
 
 
 def _loss(drawn: Tensor, truth: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from ..schedule import learning_rate as scheduled
 from .base import Attack, AttackSettings, Guess, hold_out
 from .scaling import SCALINGS
 
-__all__ = ["MakeNetwork", "forward", "neural"]
+__all__ = ["MakeNetwork", "conv_block", "forward", "neural"]
 
 MakeNetwork = Callable[[tuple[int, int, int], AttackSettings], nn.Module]
 """``((C, h, w), settings)`` -> network from float32 ``(N, C, h, w)`` to logits ``(N, classes)``."""
@@ -49,35 +49,25 @@ def neural(name: str, make: MakeNetwork) -> Attack:
     def attack(leaked: Payloads, target: Payloads, settings: AttackSettings) -> Guess:
         pairs, chooser = hold_out(leaked, settings.seed, settings.classes)
         some = pairs[np.arange(min(settings.search_pairs, len(pairs)))]
-        scalings = {scaling: fit(pairs) for scaling, fit in SCALINGS.items()}
+        scalings = {name: fit(pairs) for name, fit in SCALINGS.items()}
+        losses: dict[tuple[str, float], float] = {}
         with Progress(transient=True) as progress:
-            combinations = list(itertools.product(SCALINGS, _LEARNING_RATES))
-            work = progress.add_task(name, total=len(combinations) * settings.search_epochs + settings.epochs)
-
-            def fit(scaling: str, rate: float, learned: Payloads, epochs: int) -> _Fit:
-                scale = scalings[scaling]
-                return _fit(
-                    make,
-                    scale(learned),
-                    scale(chooser),
-                    settings,
-                    rate,
-                    epochs,
-                    lambda: progress.advance(work),
-                )
-
-            losses = {
-                (scaling, rate): fit(scaling, rate, some, settings.search_epochs).held_loss
-                for scaling, rate in combinations
-            }
+            total = len(scalings) * len(_LEARNING_RATES) * settings.search_epochs + settings.epochs
+            advance = partial(progress.advance, progress.add_task(name, total=total))
+            for scaling, scale in scalings.items():
+                learned, judge = scale(some), scale(chooser)
+                for rate in _LEARNING_RATES:
+                    fit = _fit(make, learned, judge, settings, rate, settings.search_epochs, advance)
+                    losses[scaling, rate] = fit.held_loss
             scaling, rate = min(losses, key=lambda combination: losses[combination])
-            best = fit(scaling, rate, pairs, settings.epochs)
+            scale = scalings[scaling]
+            learned = scale(pairs)
+            best = _fit(make, learned, scale(chooser), settings, rate, settings.epochs, advance)
         if math.isinf(best.held_loss):
             return _prior(pairs, target, settings)
-        scale = scalings[scaling]
         return Guess(
             probabilities=forward(best.network, scale(target)).softmax(1).numpy(),
-            training_loss=_loss(best.network, scale(pairs)),
+            training_loss=_loss(best.network, learned),
             how=f"{scaling}, learning rate {rate:g}",
         )
 
@@ -133,6 +123,11 @@ def _prior(pairs: Payloads, target: Payloads, settings: AttackSettings) -> Guess
     return Guess(np.tile(frequencies.astype(np.float32), (len(target), 1)), entropy, "diverged with every setting")
 
 
+def conv_block(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+    """Convolution, batch normalisation, ReLU; the side stays."""
+    return [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+
+
 def _mirrored(values: Tensor) -> Tensor:
     chosen = torch.rand(len(values)) < 0.5
     values[chosen] = values[chosen].flip(-1)
@@ -144,8 +139,7 @@ def forward(network: nn.Module, payloads: Payloads) -> Tensor:
     """Run a network, in evaluation mode, on every payload: float32 ``(N, ...)``."""
     network.eval()
     parts = []
-    for start in range(0, len(payloads), _BATCH):
-        batch = payloads[np.arange(start, min(start + _BATCH, len(payloads)))]
+    for batch in payloads.batches(_BATCH):
         with torch.autocast("cpu", torch.bfloat16):
             parts.append(network(batch.dense().contiguous(memory_format=torch.channels_last)).float())
     return torch.cat(parts)
