@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from training.checkpoint import Checkpoint
+from training.defenses.noise import Noise
 from training.networks import Float32
 from training.pruning import kept_indices
 
@@ -24,12 +25,21 @@ _LEVELS = 255
 
 
 class DeviceGraph(nn.Module):
-    """Normalise, client network, pruner, hard mask, pack, quantise: all that happens to a picture on the device."""
+    """Normalise, client network, pruner, noise or boost, hard mask, pack, quantise: a picture's way on the device."""
 
-    def __init__(self, client: nn.Module, pruner: nn.Module | None, channels: int, kept: int, scale: float) -> None:
+    def __init__(
+        self,
+        client: nn.Module,
+        pruner: nn.Module | None,
+        transform: nn.Module | None,
+        channels: int,
+        kept: int,
+        scale: float,
+    ) -> None:
         super().__init__()
         self.client = client
         self.pruner = pruner
+        self.transform = transform
         self.channels = channels
         self.kept = kept
         self.scale = scale
@@ -52,10 +62,16 @@ class DeviceGraph(nn.Module):
         else:
             scores = self.pruner(activations)
             channels = kept_indices(scores, self.kept)
-        features = quantise(gather_channels(activations, channels), self.scale)
+        sent = activations if self.transform is None else self.transform(activations, scores)
+        features = quantise(gather_channels(sent, channels), self.scale)
         ids = channels.to(torch.uint8 if self.channels <= 256 else torch.uint16)
         extras = (activations,) if scores is None else (activations, scores)
         return ids, features, *extras
+
+    @property
+    def noisy(self) -> bool:
+        """Whether two payloads of one picture differ."""
+        return isinstance(self.transform, Noise)
 
     def _all_channels(self, activations: Tensor) -> Tensor:
         return torch.arange(self.kept, device=activations.device).expand(activations.shape[0], self.kept)
@@ -97,6 +113,7 @@ def halves(checkpoint: Checkpoint) -> tuple[DeviceGraph, HeadGraph]:
     device = DeviceGraph(
         _as_stored(model.client),
         pruner if pruner is None else _as_stored(pruner),
+        model.transform,
         model.activations_shape[0],
         checkpoint.recipe.pruning.kept(model.activations_shape[0]),
         scale,

@@ -21,6 +21,7 @@ from .fused import DeviceGraph, HeadGraph, gather_channels, quantise
 __all__ = ["GARBAGE", "Parity", "compare", "open_graph", "with_garbage"]
 
 BATCH = 64
+_NOISE_TOLERANCE = 0.05
 GARBAGE = "garbage"
 """Extra input of :func:`with_garbage`: float32 ``(N, C, h, w)``."""
 
@@ -46,11 +47,16 @@ class Parity:
     """Quantised values that differ by more. Must be 0."""
     probability_difference: float = 0.0
     """Largest difference of an answer to the same payload."""
+    activation_steps: float = 0.0
+    """Where noise is added: largest difference of the values before it, in steps of the quantiser."""
+    noise_ratio: float = 1.0
+    """Where noise is added: its standard deviation in ONNX Runtime over that in torch, after quantisation."""
 
     def check(self) -> None:
         """Raise BundleError if the graphs are not what torch computes."""
         flips = self.flips_torch_alone + self.flips_onnx_alone + self.flips_onnx_batch
-        if flips or self.features_off_by_more or self.probability_difference > 1e-4:
+        noise_differs = self.activation_steps > 1 or abs(self.noise_ratio - 1) > _NOISE_TOLERANCE
+        if flips or self.features_off_by_more or self.probability_difference > 1e-4 or noise_differs:
             found = ", ".join(f"{field.name} {getattr(self, field.name)}" for field in fields(self))
             raise BundleError(f"expected the exported graphs to compute what torch computes, got {found}")
 
@@ -71,9 +77,11 @@ def compare(
     """
     device_session, head_session = open_graph(device_file), open_graph(head_file)
     result = Parity()
+    if device.noisy:
+        result.activation_steps, result.noise_ratio = _compare_noise(device, device_file, pictures)
     for batch in _batches(pictures):
         channels, features = device_session.run(["channels", "features"], {"image": batch})
-        reference, _, activations, *_ = device(torch.from_numpy(batch))
+        reference, _, activations, *extras = device(torch.from_numpy(batch))
         result.pictures += len(batch)
         if not random:
             count = device.channels
@@ -84,14 +92,36 @@ def compare(
             result.flips_torch_alone += int((_bits(torch_alone, count) != expected).sum())
             result.flips_onnx_alone += int((_bits(onnx_alone, count) != expected).sum())
             result.flips_onnx_batch += int((_bits(channels, count) != expected).sum())
-        chosen = gather_channels(activations, torch.from_numpy(channels.astype(np.int64)))
-        steps = np.abs(quantise(chosen, device.scale).numpy().astype(int) - features)
-        result.features_off_by_one += int((steps == 1).sum())
-        result.features_off_by_more += int((steps > 1).sum())
+        if not device.noisy:
+            scores = extras[0] if extras else None
+            sent = activations if device.transform is None else device.transform(activations, scores)
+            chosen = gather_channels(sent, torch.from_numpy(channels.astype(np.int64)))
+            steps = np.abs(quantise(chosen, device.scale).numpy().astype(int) - features)
+            result.features_off_by_one += int((steps == 1).sum())
+            result.features_off_by_more += int((steps > 1).sum())
         (answer,) = head_session.run(None, {"channels": channels, "features": features})
         torch_answer = head(torch.from_numpy(channels.astype(np.int64)), torch.from_numpy(features)).numpy()
         result.probability_difference = max(result.probability_difference, float(np.abs(answer - torch_answer).max()))
     return result
+
+
+def _compare_noise(device: DeviceGraph, device_file: Path, pictures: Pictures) -> tuple[float, float]:
+    """Largest difference before the noise, in quantiser steps, and the ratio of the noise's deviations."""
+    model = onnx.load(device_file)
+    model.graph.output.append(helper.make_tensor_value_info("activations", TensorProto.FLOAT, None))
+    session = open_graph(model)
+    largest, noises = 0.0, ([], [])  # type: tuple[float, tuple[list[Tensor], list[Tensor]]]
+    for batch in _batches(pictures):
+        channels, features, theirs = session.run(["channels", "features", "activations"], {"image": batch})
+        our_channels, our_features, ours, *_ = device(torch.from_numpy(batch))
+        largest = max(largest, float(np.abs(theirs - ours.numpy()).max()) / device.scale)
+        for noise, index, sent in (
+            (noises[0], torch.from_numpy(channels.astype(np.int64)), torch.from_numpy(features)),
+            (noises[1], our_channels, our_features),
+        ):
+            noise.append(sent.float() - quantise(gather_channels(ours, index), device.scale).float())
+    ratio = torch.cat(noises[0]).std() / torch.cat(noises[1]).std()
+    return largest, float(ratio)
 
 
 def with_garbage(model: onnx.ModelProto) -> onnx.ModelProto:

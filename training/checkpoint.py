@@ -17,7 +17,8 @@ from dcp_sdk.contract import Attribute
 from dcp_sdk.errors import ConfigError
 
 from .config import Recipe
-from .networks import SplitModel, build
+from .defenses import defense_of
+from .networks import SplitModel
 
 __all__ = ["Checkpoint", "git_commit"]
 
@@ -39,7 +40,7 @@ class Checkpoint:
     metrics: dict[str, float]
     """The last validation."""
     tensors: dict[str, Tensor] = field(repr=False)
-    """``client.*``, ``head.*``, ``pruner.*``, ``adversary.*`` weights and ``optimizer.*`` state."""
+    """``client.*``, ``head.*``, ``pruner.*``, … weights and ``optimizer.*`` state."""
 
     def save(self, path: Path) -> None:
         """Write atomically: a run that dies while saving keeps its previous checkpoint."""
@@ -77,7 +78,7 @@ class Checkpoint:
 
     def model(self) -> SplitModel:
         """Build the trained networks, in float32 and evaluation mode."""
-        model = build(self.recipe, len(self.task.labels), len(self.sensitive.labels))
+        model = defense_of(self.recipe, len(self.task.labels), len(self.sensitive.labels)).build()
         restore(model, self.tensors)
         for module in model.modules().values():
             module.eval()

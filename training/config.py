@@ -83,12 +83,13 @@ class NetworkConfig(_Frozen):
 class PruningConfig(_Frozen):
     """What is removed and who decides."""
 
-    rule: Literal["dynamic", "random", "none"] = "dynamic"
+    rule: Literal["dynamic", "random", "none", "static"] = "dynamic"
+    """``static``: the same channels for every picture."""
     ratio: Fraction = 0.9
     """r, share of channels that is removed. ``none`` needs 0."""
-    pruner: Literal["light", "paper"] = "light"
-    """``paper``: the remaining ResNet layers; ``light``: pooled channels through two small linear layers.
-    Only for ``dynamic``."""
+    pruner: Literal["light", "paper", "saliency"] = "light"
+    """``paper``: the remaining ResNet layers; ``light``: pooled channels through two small linear layers; ``saliency``:
+    one linear layer, for feature boosting. Only for ``dynamic``."""
     temperature: Annotated[float, Field(gt=0)] = 0.3
     """T of the soft mask ``sigmoid((score - threshold) / T)`` that carries the straight-through gradient."""
     adversary_weight: Annotated[float, Field(ge=0)] = 1.0
@@ -103,6 +104,88 @@ class PruningConfig(_Frozen):
     def kept(self, channels: int) -> int:
         """Channels that leave the device, out of ``channels``."""
         return kept_channels(channels, self.ratio)
+
+
+class NoPeek(_Frozen):
+    """Distance correlation between picture and payload as a penalty."""
+
+    name: Literal["nopeek"]
+    weight: Annotated[float, Field(gt=0)] = 0.5
+    """Of the distance correlation, beside a task loss of weight 1."""
+
+
+class Shredder(_Frozen):
+    """Additive noise whose distribution is learnt after the network is finished, and sampled on the device."""
+
+    name: Literal["shredder"]
+    tensors: Annotated[int, Field(ge=1, le=64)] = 8
+    """Noise tensors that are learnt; the device draws one of their distributions for each picture."""
+    weight: Annotated[float, Field(gt=0)] = 0.05
+    """λ, reward for the noise's mean magnitude."""
+    spread: Annotated[float, Field(gt=0)] = 1.5
+    """Scale of the Laplace distribution that the tensors start from, in standard deviations of each channel."""
+    pretraining: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    """Share of the steps that train the network, before it is frozen."""
+
+
+class DeepObfuscator(_Frozen):
+    """The client network against two adversaries: one names the attribute, one draws the picture."""
+
+    name: Literal["deep_obfuscator"]
+    attribute_weight: Annotated[float, Field(ge=0)] = 0.5
+    reconstruction_weight: Annotated[float, Field(ge=0)] = 0.5
+
+
+class Osia(_Frozen):
+    """Fewer dimensions, Siamese fine-tuning, Gaussian noise."""
+
+    name: Literal["osia"]
+    dimensions: Annotated[int, Field(ge=1)] = 8
+    """Channels that the features are projected to."""
+    contrastive_weight: Annotated[float, Field(ge=0)] = 1.0
+    margin: Annotated[float, Field(gt=0)] = 1.0
+    """Least distance of two pictures of different task classes; features have length 1."""
+    noise: Annotated[float, Field(ge=0)] = 0.5
+    """Standard deviation of the noise, in standard deviations of each channel."""
+    pretraining: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the steps before the Siamese fine-tuning."""
+
+
+class FeatureBoosting(_Frozen):
+    """Feature boosting and suppression: the most salient channels stay, multiplied by their saliency."""
+
+    name: Literal["feature_boosting"]
+    sparsity: Annotated[float, Field(ge=0)] = 1e-8
+    """Weight of the sum of all saliencies."""
+
+
+class GradualPruning(_Frozen):
+    """Channels that matter least for the task are removed one after the other, for all pictures alike."""
+
+    name: Literal["gradual_pruning"]
+    done: Annotated[float, Field(gt=0, le=1)] = 0.67
+    """Share of the steps after which only k channels are left."""
+
+
+class GaussianNoise(_Frozen):
+    """Gaussian noise on the payload, in training and on the wire."""
+
+    name: Literal["gaussian_noise"]
+    deviation: Annotated[float, Field(gt=0)] = 1.0
+    """In standard deviations of each channel."""
+
+
+class MaximumEntropy(_Frozen):
+    """The client network maximises the entropy of the adversary's answer."""
+
+    name: Literal["maximum_entropy"]
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+DefenseConfig = Annotated[
+    NoPeek | Shredder | DeepObfuscator | Osia | FeatureBoosting | GradualPruning | GaussianNoise | MaximumEntropy,
+    Field(discriminator="name"),
+]
 
 
 class OptimConfig(_Frozen):
@@ -128,10 +211,26 @@ class Recipe(_Frozen):
     data: DataConfig
     network: NetworkConfig = NetworkConfig()
     pruning: PruningConfig = PruningConfig()
+    defense: DefenseConfig | None = None
+    """A rival of the paper; None: the paper's method where the rule is ``dynamic``, plain training elsewhere."""
     optim: OptimConfig
     seed: Annotated[int, Field(ge=0)] = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Lightning Fabric's precision. The pruner's scores are float32 whatever it says."""
+
+    @model_validator(mode="after")
+    def _defense_fits_rule(self) -> Self:
+        saliency = isinstance(self.defense, FeatureBoosting)
+        needed = "dynamic" if saliency else "static" if isinstance(self.defense, GradualPruning) else "none"
+        if self.defense is not None and self.pruning.rule != needed:
+            raise ValueError(
+                f"defense {self.defense.name!r} goes with pruning.rule {needed!r}, not {self.pruning.rule!r}"
+            )
+        if self.defense is None and self.pruning.rule == "static":
+            raise ValueError("pruning.rule 'static' needs defense 'gradual_pruning', which says what stays")
+        if self.pruning.rule == "dynamic" and saliency != (self.pruning.pruner == "saliency"):
+            raise ValueError("pruner 'saliency' and defense 'feature_boosting' belong together")
+        return self
 
     @classmethod
     def load(cls, path: str | Path, overrides: Sequence[str] = ()) -> Recipe:

@@ -50,6 +50,7 @@ def evaluate(
     attacks: list[str] | None = None,
     quick: bool = False,
     seed: int = 0,
+    seeds: int = SEEDS,
     work: Path | None = None,
     command: str = "training.evaluate.evaluate",
 ) -> PrivacyReport:
@@ -63,7 +64,8 @@ def evaluate(
         folder: Root of the data set that the bundle's recipe describes.
         attacks: Names out of ``ATTACKS``; None takes all.
         quick: Weaker adversaries and fewer pairs, for a first verdict: the report says so in its command.
-        seed: First of the three seeds of the adversaries.
+        seed: First seed of the adversaries.
+        seeds: How many; a quick look takes one.
         work: Folder for results that a later call may take up where this one was cut off; None keeps none.
         command: Stands in the report.
 
@@ -85,11 +87,11 @@ def evaluate(
     if quick:
         leaked = leaked[np.arange(min(len(leaked), _QUICK_PAIRS))]
     labels = splits.sensitive.labels
-    seeds = range(seed, seed + (1 if quick else SEEDS))
-    notebook = Notebook(work, manifest.contract.digest, settings, seeds, len(leaked), target.labels.tolist())
+    all_seeds = range(seed, seed + (1 if quick else seeds))
+    notebook = Notebook(work, manifest.contract.digest, settings, all_seeds, len(leaked), target.labels.tolist())
     results: list[AttackResult] = []
     for name in (name for name in ATTACKS if name in chosen):
-        attack = partial(measure_attack, name, leaked, target, settings, labels, seeds)
+        attack = partial(measure_attack, name, leaked, target, settings, labels, all_seeds)
         results.append(notebook.once(name, AttackResult, attack))
         console.print(
             f"{manifest.name}: {name} reads {splits.sensitive.name}: {percent(results[-1].balanced_accuracy)}"
@@ -158,7 +160,8 @@ def _main(
         list[str] | None, typer.Option(help="name of an attack, may be repeated; all by default")
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="weaker adversaries, fewer pairs, a first verdict")] = False,
-    seed: Annotated[int, typer.Option(help="first of the adversaries' three seeds")] = 0,
+    seed: Annotated[int, typer.Option(help="first of the adversaries' seeds")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, help="how many seeds; the strongest counts")] = SEEDS,
     work: Annotated[Path, typer.Option(help="results of a run that was cut off are taken up from here")] = Path(
         "runs/evaluations"
     ),
@@ -167,7 +170,15 @@ def _main(
     command = shlex.join(["python", "-m", "training.evaluate", *sys.argv[1:]])
     try:
         report = evaluate(
-            bundle, model_repository, data, attacks=attacks, quick=quick, seed=seed, work=work, command=command
+            bundle,
+            model_repository,
+            data,
+            attacks=attacks,
+            quick=quick,
+            seed=seed,
+            seeds=seeds,
+            work=work,
+            command=command,
         )
     except DCPError as error:
         console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True)

@@ -33,6 +33,7 @@ def _head(manifest: Manifest) -> str:
         "dynamic": "the pruner's choice for this very picture",
         "random": "drawn at random for every picture",
         "none": "all of them: nothing is pruned",
+        "static": "the same for every picture",
     }[pruning.rule]
     return f"""# {manifest.name}
 

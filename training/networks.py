@@ -1,4 +1,4 @@
-"""The four networks: client network, pruner, task head, adversary. All are pieces of torchvision's ResNets."""
+"""The networks: client network, pruner, task head, adversaries. Most are pieces of torchvision's ResNets."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import torch
 from torch import Tensor, nn
 from torchvision import models
 
-from .config import Recipe
-
 __all__ = [
     "ClientNetwork",
     "Float32",
     "LightPruner",
     "RandomPruner",
     "RemainingLayers",
+    "SaliencyPruner",
     "SplitModel",
-    "build",
+    "StaticPruner",
 ]
 
 Arch = Literal["resnet18", "resnet34", "resnet50"]
@@ -89,6 +88,33 @@ class LightPruner(nn.Module):
         return scores
 
 
+class SaliencyPruner(nn.Module):
+    """Scores that are saliencies: ``ReLU(W mean|z| + b)``, b = 1 at first (Gao et al. 2019, section 3)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.layer = nn.Linear(channels, channels)
+        nn.init.ones_(self.layer.bias)
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """``(N, C, h, w) -> (N, C)`` scores, not negative."""
+        return torch.relu(self.layer(activations.abs().mean(dim=(2, 3))))
+
+
+class StaticPruner(nn.Module):
+    """The same scores for every picture. Whoever trains writes them."""
+
+    relevance: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("relevance", torch.ones(channels))
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """``(N, C, h, w) -> (N, C)`` scores."""
+        return self.relevance.expand(activations.shape[0], -1)
+
+
 class RandomPruner(nn.Module):
     """Uniform scores, drawn anew for every picture: the paper's random baseline."""
 
@@ -112,37 +138,31 @@ class Float32(nn.Module):
 
 @dataclass(frozen=True)
 class SplitModel:
-    """The networks of one training. ``pruner`` is None for rule ``none``, ``adversary`` for all but ``dynamic``."""
+    """The networks of one training; what a defence does not need is None."""
 
     client: nn.Module
-    """:class:`ClientNetwork`"""
+    """:class:`ClientNetwork`, and what follows it on the device before channels are chosen."""
     head: nn.Module
     """:class:`RemainingLayers` with one logit per task class."""
-    pruner: nn.Module | None
-    """:class:`Float32` around the network that gives scores ``(N, C)``."""
-    adversary: nn.Module | None
-    """:class:`RemainingLayers` with one logit per sensitive class."""
     activations_shape: tuple[int, int, int]
     """``(C, h, w)`` of the client network's output."""
+    pruner: nn.Module | None = None
+    """:class:`Float32` around the network that gives scores ``(N, C)``."""
+    transform: nn.Module | None = None
+    """``(activations (N, C, h, w), scores (N, C) or None)`` -> what is sent of them, the same shape: noise, a boost."""
+    adversary: nn.Module | None = None
+    """:class:`RemainingLayers` with one logit per sensitive class."""
+    reconstructor: nn.Module | None = None
+    """An adversary that draws the picture."""
 
     def modules(self) -> dict[str, nn.Module]:
         """Name the networks that exist."""
-        named = {"client": self.client, "pruner": self.pruner, "head": self.head, "adversary": self.adversary}
+        named = {
+            "client": self.client,
+            "pruner": self.pruner,
+            "transform": self.transform,
+            "head": self.head,
+            "adversary": self.adversary,
+            "reconstructor": self.reconstructor,
+        }
         return {name: module for name, module in named.items() if module is not None}
-
-
-def build(recipe: Recipe, task_classes: int, sensitive_classes: int) -> SplitModel:
-    """Freshly initialised networks of a recipe."""
-    arch, split = recipe.network.arch, recipe.network.split
-    client = ClientNetwork(arch, split, recipe.data.mean, recipe.data.std)
-    shape = client.output_shape(recipe.data.size_px)
-    head = RemainingLayers(arch, split, task_classes)
-    pruner: nn.Module | None = None
-    adversary = None
-    if recipe.pruning.rule == "dynamic":
-        light = recipe.pruning.pruner == "light"
-        pruner = Float32(LightPruner(shape[0]) if light else RemainingLayers(arch, split, outputs=shape[0]))
-        adversary = RemainingLayers(arch, split, sensitive_classes)
-    elif recipe.pruning.rule == "random":
-        pruner = Float32(RandomPruner())
-    return SplitModel(client, head, pruner, adversary, shape)

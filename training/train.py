@@ -31,8 +31,8 @@ from .checkpoint import (
     weights_of,
 )
 from .config import Recipe
-from .networks import SplitModel, build
-from .objectives import mask_of, minmax_losses
+from .defenses import Batch, Defense, Sent, defense_of
+from .networks import SplitModel
 from .schedule import learning_rate
 
 __all__ = ["CHECKPOINT_FILE", "train"]
@@ -68,8 +68,11 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
         TensorBoardLogger(str(out), name="tensorboard", version=""),
     ]
     splits = data.load(recipe.data, folder)
-    model = _seeded_model(recipe, splits)
-    kept = recipe.pruning.kept(model.activations_shape[0])
+    defense = defense_of(recipe, len(splits.task.labels), len(splits.sensitive.labels))
+    if fabric.world_size > 1 and recipe.defense is not None:
+        raise ConfigError(f"defense {recipe.defense.name!r} trains on one device, got {fabric.world_size}: --devices 1")
+    torch.manual_seed(recipe.seed)
+    model = defense.build()
     parameters = [p for module in model.modules().values() for p in module.parameters()]
     bare_optimizer = torch.optim.AdamW(parameters, weight_decay=recipe.optim.weight_decay)
     previous = _resume(recipe, out / CHECKPOINT_FILE, model, bare_optimizer)
@@ -87,41 +90,36 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
         for module in wrapped.modules().values():
             module.train()
         sums = torch.zeros(2)
-        progress = track(
+        shown_batches = track(
             train_batches,
             f"Epoch {epoch + 1}/{recipe.optim.epochs}",
             console=console,
             disable=not console.is_terminal,
         )
-        for step, batch in enumerate(progress):
+        for step, batch in enumerate(shown_batches):
             pictures, task, sensitive = fabric.to_device(batch)
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(recipe.optim, epoch * len(train_batches) + step, len(train_batches))
-            losses = minmax_losses(
-                wrapped,
-                pictures.contiguous(memory_format=torch.channels_last),
-                task,
-                sensitive,
-                kept=kept,
-                temperature=recipe.pruning.temperature,
-                weight=recipe.pruning.adversary_weight,
-            )
+            pictures = pictures.contiguous(memory_format=torch.channels_last)
+            progress = (epoch * len(train_batches) + step) / (recipe.optim.epochs * len(train_batches))
+            losses = defense.losses(wrapped, Batch(pictures, task, sensitive), progress)
             optimizer.zero_grad()
             fabric.backward(losses.sum)
             optimizer.step()
             sums += torch.stack([losses.task, losses.sum - losses.task]).detach().cpu()
+        defense.after_epoch(model)
 
         metrics = {
             "train/task_loss": float(sums[0]) / len(train_batches),
-            "train/adversary_loss": float(sums[1]) / len(train_batches),
-            **validate(wrapped, val_batches, kept, splits),
+            "train/defense_loss": float(sums[1]) / len(train_batches),
+            **validate(wrapped, val_batches, defense, splits),
         }
         checkpoint = Checkpoint(
             recipe=recipe,
             task=splits.task,
             sensitive=splits.sensitive,
             epoch=epoch + 1,
-            quantisation_scale=calibrate_scale(wrapped, train_batches, kept),
+            quantisation_scale=calibrate_scale(wrapped, train_batches, defense),
             commit=commit,
             hours=hours_before + (time.monotonic() - started) / 3600,
             metrics=metrics,
@@ -142,48 +140,44 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
 
 
 @torch.no_grad()
-def _kept_activations(
-    model: SplitModel, batches: Batches, kept: int
-) -> Iterator[tuple[Tensor, Tensor | None, Tensor, Tensor]]:
-    """Activations and mask of each batch, in evaluation mode, as the device would compute them."""
+def _sent(model: SplitModel, batches: Batches, defense: Defense) -> Iterator[tuple[Sent, Tensor, Tensor]]:
+    """Take each batch through the device's networks, in evaluation mode; with both labels."""
     for module in model.modules().values():
         module.eval()
     device = next(model.client.parameters()).device
     for pictures, task, sensitive in ([part.to(device) for part in batch] for batch in batches):
-        activations = model.client(pictures.contiguous(memory_format=torch.channels_last))
-        yield activations, mask_of(model.pruner, activations, kept, temperature=1.0), task, sensitive
+        yield defense.send(model, pictures.contiguous(memory_format=torch.channels_last)), task, sensitive
 
 
 @torch.no_grad()
-def validate(model: SplitModel, batches: Batches, kept: int, splits: data.Splits) -> dict[str, float]:
+def validate(model: SplitModel, batches: Batches, defense: Defense, splits: data.Splits) -> dict[str, float]:
     """Balanced accuracy of the task and of the *co-trained* adversary (which proves nothing), with the hard mask."""
     device = next(model.client.parameters()).device
     task_accuracy, adversary_accuracy = (
         MulticlassAccuracy(len(attribute.labels), average="macro").to(device)
         for attribute in (splits.task, splits.sensitive)
     )
-    for activations, mask, task, sensitive in _kept_activations(model, batches, kept):
-        sent = activations if mask is None else activations * mask
-        task_accuracy.update(model.head(sent), task)
+    for sent, task, sensitive in _sent(model, batches, defense):
+        task_accuracy.update(model.head(sent.payload), task)
         if model.adversary is not None:
-            adversary_accuracy.update(model.adversary(sent), sensitive)
+            adversary_accuracy.update(model.adversary(sent.payload), sensitive)
     metrics = {"val/task_balanced_accuracy": float(task_accuracy.compute())}
     if model.adversary is not None:
         metrics["val/simulated_adversary_balanced_accuracy"] = float(adversary_accuracy.compute())
     return metrics
 
 
-def calibrate_scale(model: SplitModel, batches: Batches, kept: int) -> float:
+def calibrate_scale(model: SplitModel, batches: Batches, defense: Defense) -> float:
     """One step of the uint8 quantiser: the 99.9th percentile of positive kept activations over 255.
 
     Larger values saturate. The number is static: a scale per picture would tell something about the picture.
     """
     values: list[np.ndarray] = []
     seen = 0
-    for activations, mask, *_ in _kept_activations(model, batches, kept):
-        sent = (activations if mask is None else activations * mask).float()
-        values.append(sent[sent > 0].cpu().numpy())
-        seen += len(activations)
+    for sent, *_ in _sent(model, batches, defense):
+        payload = sent.payload.float()
+        values.append(payload[payload > 0].cpu().numpy())
+        seen += len(payload)
         if seen >= _CALIBRATION_PICTURES:
             break
     positive = np.concatenate(values)
@@ -192,11 +186,6 @@ def calibrate_scale(model: SplitModel, batches: Batches, kept: int) -> float:
             "the client network gives no positive activation: the training diverged. Lower the learning rate."
         )
     return float(np.percentile(positive, _CALIBRATION_PERCENTILE)) / 255
-
-
-def _seeded_model(recipe: Recipe, splits: data.Splits) -> SplitModel:
-    torch.manual_seed(recipe.seed)
-    return build(recipe, len(splits.task.labels), len(splits.sensitive.labels))
 
 
 def _resume(recipe: Recipe, path: Path, model: SplitModel, optimizer: torch.optim.Optimizer) -> Checkpoint | None:

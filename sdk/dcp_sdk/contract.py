@@ -112,9 +112,10 @@ class ImagePreprocessing(_Frozen):
 class Pruning(_Frozen):
     """What is thrown away on the device, and how the rest is packed."""
 
-    rule: Literal["dynamic", "random", "none"]
-    """``dynamic``: the pruner's scores of this very picture; ``random``: drawn anew; ``none``: all channels stay."""
-    pruner: Literal["light", "paper"] | None
+    rule: Literal["dynamic", "random", "none", "static"]
+    """``dynamic``: the pruner's scores of this very picture; ``random``: drawn anew; ``none``: all channels stay;
+    ``static``: the same ones for every picture."""
+    pruner: Literal["light", "paper", "saliency"] | None
     """Architecture of the pruner; None where there is none."""
     channels: Annotated[int, Field(ge=1, le=65535)]
     """C, channels of the client network's output."""

@@ -9,7 +9,7 @@ from dcp_sdk.contract import Attribute
 from dcp_sdk.errors import ConfigError
 from training.checkpoint import Checkpoint, weights_of
 from training.config import Recipe
-from training.networks import build
+from training.defenses import defense_of
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def checkpoint() -> Checkpoint:
         commit="unknown",
         hours=0.5,
         metrics={"val/task_balanced_accuracy": 0.75},
-        tensors=weights_of(build(recipe, 2, 3)),
+        tensors=weights_of(defense_of(recipe, 2, 3).build()),
     )
 
 

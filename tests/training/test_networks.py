@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from training.config import NetworkConfig, PruningConfig, Recipe
-from training.networks import build
+from training.defenses import defense_of
 
 
 def recipe(arch: str, split: int, pruner: str = "light") -> Recipe:
@@ -22,7 +22,7 @@ def recipe(arch: str, split: int, pruner: str = "light") -> Recipe:
 @pytest.mark.parametrize(("arch", "split"), list(itertools.product(["resnet18", "resnet34", "resnet50"], range(3, 9))))
 @torch.no_grad()
 def test_any_resnet_splits_anywhere(arch: str, split: int) -> None:
-    model = build(recipe(arch, split), 2, 5)
+    model = defense_of(recipe(arch, split), 2, 5).build()
     for module in model.modules().values():
         module.eval()
     activations = model.client(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8))
@@ -34,12 +34,12 @@ def test_any_resnet_splits_anywhere(arch: str, split: int) -> None:
 
 
 def test_the_papers_pruner_scores_every_channel() -> None:
-    model = build(recipe("resnet18", 6, "paper"), 2, 5)
+    model = defense_of(recipe("resnet18", 6, "paper"), 2, 5).build()
     assert model.pruner(torch.rand(2, *model.activations_shape)).shape == (2, 128)
 
 
 def test_the_light_pruner_costs_little() -> None:
-    model = build(recipe("resnet18", 6), 2, 5)
+    model = defense_of(recipe("resnet18", 6), 2, 5).build()
     pictures = torch.zeros(1, 3, 112, 112, dtype=torch.uint8)
     with FlopCounterMode(display=False) as client:
         activations = model.client(pictures)

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from training.config import NetworkConfig, PruningConfig, Recipe
-from training.networks import SplitModel, build
-from training.objectives import mask_of
+from training.defenses import defense_of, send
+from training.networks import SplitModel
 from training.pruning import hard_mask, kept_indices, soft_mask, straight_through_mask
 
 
@@ -53,7 +53,7 @@ def model(request: pytest.FixtureRequest) -> SplitModel:
         }
     )
     torch.manual_seed(3)
-    model = build(recipe, 2, 3)
+    model = defense_of(recipe, 2, 3).build()
     for _ in range(4):
         model.pruner(model.client(torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)))
     for module in model.modules().values():
@@ -65,10 +65,7 @@ def model(request: pytest.FixtureRequest) -> SplitModel:
 def test_the_mask_of_a_picture_does_not_depend_on_its_batch(model: SplitModel) -> None:
     pictures = torch.randint(0, 256, (64, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     pictures[0], pictures[1] = 0, 255
-    masks = [
-        torch.cat([mask_of(model.pruner, model.client(part), 13, 1.0) for part in pictures.split(size)])
-        for size in (1, 7, 64)
-    ]
+    masks = [torch.cat([send(model, part, 13).mask for part in pictures.split(size)]) for size in (1, 7, 64)]
     assert all(torch.equal(mask, masks[0]) for mask in masks)
     assert masks[0].sum((1, 2, 3)).eq(13).all()
     assert len(torch.unique(masks[0].flatten(1), dim=0)) > 1, "a constant mask would pass for the wrong reason"

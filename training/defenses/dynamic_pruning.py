@@ -1,0 +1,46 @@
+"""The paper: who minimises what (section 3), and which gradients flow where.
+
+With z = g(θ2; x), mask b = top-k(pruner(z)), task label y, sensitive label s::
+
+    task head       min  CE(head(z b), y)
+    client network  min  CE(head(z b), y)                                   no adversary gradient, ever
+    adversary       min  CE(adversary(z b), s)
+    pruner          min  CE(head(z b), y) - weight CE(adversary(z b), s)
+
+All four come out of ONE backward pass over the sum of both cross-entropies, because of two cuts:
+
+* pruner and adversary read ``z.detach()``, so the client network sees the task loss alone;
+* between mask and adversary the gradient is reversed, so what the adversary minimises the pruner maximises.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch.nn.functional as F
+from torch import nn
+
+from ..networks import Float32, LightPruner, RemainingLayers, SplitModel
+from .base import Batch, Defense, Losses, need, reverse_gradient
+
+__all__ = ["DynamicPruning"]
+
+
+class DynamicPruning(Defense):
+    """Dynamic channel pruning for privacy."""
+
+    def build(self) -> SplitModel:
+        model = super().build()
+        channels = model.activations_shape[0]
+        arch, split = self.recipe.network.arch, self.recipe.network.split
+        light = self.recipe.pruning.pruner == "light"
+        pruner: nn.Module = LightPruner(channels) if light else RemainingLayers(arch, split, outputs=channels)
+        return replace(model, pruner=Float32(pruner), adversary=self.new_adversary())
+
+    def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
+        del progress
+        sent = self.send(model, batch.pictures)
+        assert sent.mask is not None
+        mask = reverse_gradient(sent.mask, self.recipe.pruning.adversary_weight)
+        answer = need(model.adversary, "adversary")(sent.activations.detach() * mask)
+        return Losses(self.task_loss(model, sent, batch), F.cross_entropy(answer, batch.sensitive))
