@@ -13,6 +13,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper
+from torch import Tensor
 
 from dcp_sdk.errors import BundleError
 

@@ -1,8 +1,8 @@
 """Shredder: Mireshghallah et al., "Learning Noise Distributions to Protect Inference Privacy", ASPLOS 2020.
 
 The network is trained first and then left alone. Noise tensors, drawn from a Laplace distribution, are trained as if
-they were weights: ``CE - λ mean|n|`` (its equation 3), large but harmless to the answer. From each, location and scale of a
-Laplace distribution are fitted and the *order* of its elements is kept; the device draws fresh noise from the
+they were weights: ``CE - λ mean|n|`` (its equation 3), large but harmless to the answer. From each, location and scale
+of a Laplace distribution are fitted and the *order* of its elements is kept; the device draws fresh noise from the
 distribution, puts it in that order and adds it (section 2.5), so that no two pictures get the same.
 """
 

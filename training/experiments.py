@@ -1,0 +1,200 @@
+"""``python -m training.experiments --suite paper --data utkface=DIR …``: train, export and attack every row of a suite.
+
+What is done is skipped, what was cut off goes on. Each row is one JSON file under ``docs/results``, and the tables of
+``docs/results.md`` are made from these files alone.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from rich.console import Console
+
+from dcp_sdk.contract import Manifest
+from dcp_sdk.errors import ConfigError, DCPError
+from dcp_sdk.privacy_report import PrivacyReport
+
+from .attacks import ATTACKS
+from .config import Recipe
+from .results import DOCUMENT, RESULTS, Row, rows_of, write_tables
+from .train import CHECKPOINT_FILE
+
+__all__ = ["Experiment", "experiments_of", "run"]
+
+ROOT = Path(__file__).parents[1]
+SUITES = Path(__file__).parent / "suites"
+_PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""Threads that spin while they wait make two such processes on one machine many times slower."""
+console = Console(stderr=True, highlight=False)
+
+
+class _Entry(BaseModel):
+    """Lines of a suite file: a defence at some ratios with some seeds."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    defense: str
+    recipe: str
+    data: str
+    ratios: tuple[float, ...] = (0.0,)
+    seeds: tuple[int, ...] = (0,)
+    set: tuple[str, ...] = ()
+
+
+class Experiment(BaseModel):
+    """One row to come."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    defense: str
+    base: str
+    """Name of the recipe that it varies."""
+    overrides: tuple[str, ...]
+    data: str
+    """Which of the data sets given on the command line it reads."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """What is trained."""
+        return Recipe.load(self.base, self.overrides)
+
+    def commands(self, home: Path) -> list[list[str]]:
+        """Return the commands that make the row, with ``DIR`` for the folder of the data set: anyone can type them.
+
+        Args:
+            home: Folder for checkpoint, bundle and head.
+        """
+        run, bundle, repository = (str(home / part) for part in ("run", "bundle", "triton_models"))
+        changes = [word for override in self.overrides for word in ("--set", override)]
+        attacks = [word for attack in ATTACKS for word in ("--attacks", attack)]
+        pair = ["--bundle", bundle, "--model-repository", repository, "--data", "DIR"]
+        return [
+            ["python", "-m", "training.train", "--recipe", self.base, *changes, "--out", run, "--data", "DIR"],
+            ["python", "export/to_onnx.py", f"{run}/{CHECKPOINT_FILE}", *pair, "--name", self.name, "--force"],
+            ["python", "-m", "training.evaluate", *pair, "--seeds", "1", *attacks],
+        ]
+
+
+def experiments_of(suite: str | Path) -> list[Experiment]:
+    """Read a suite: a YAML file, or the name of one in ``training/suites``.
+
+    Raises:
+        ConfigError: It is missing, or an entry makes no sense.
+    """
+    path = Path(suite) if Path(suite).exists() else SUITES / f"{suite}.yaml"
+    try:
+        entries = TypeAdapter(list[_Entry]).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except (OSError, yaml.YAMLError, ValidationError) as error:
+        known = ", ".join(sorted(p.stem for p in SUITES.glob("*.yaml")))
+        raise ConfigError(f"expected a suite at {path}: {error}. Suites here: {known}") from error
+    found = [experiment for entry in entries for experiment in _experiments(entry)]
+    names = [experiment.name for experiment in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{path}: rows appear twice: {twice}")
+    return found
+
+
+def _experiments(entry: _Entry) -> Iterator[Experiment]:
+    for ratio in entry.ratios:
+        for seed in entry.seeds:
+            name = f"{entry.recipe}-{entry.defense}-r{round(100 * ratio):02d}-s{seed}"
+            overrides = (*entry.set, f"pruning.ratio={ratio}", f"seed={seed}", f"name={name}")
+            experiment = Experiment(
+                name=name, defense=entry.defense, base=entry.recipe, overrides=overrides, data=entry.data
+            )
+            recipe = experiment.recipe
+            trained = recipe.defense.name if recipe.defense else recipe.pruning.rule
+            if trained != entry.defense:
+                raise ConfigError(f"{name}: calls itself {entry.defense!r}, but its settings train {trained!r}")
+            yield experiment
+
+
+def run(experiment: Experiment, folder: Path, runs: Path) -> Row:
+    """Train, export and attack one row, each in a process of its own. What was cut off goes on where it was.
+
+    Args:
+        experiment: The row.
+        folder: Root of its data set.
+        runs: Holds checkpoints, bundles and heads, one folder per row.
+
+    Raises:
+        ConfigError: A step failed; what it printed stands above.
+    """
+    home = runs / experiment.name
+    seconds = []
+    for command in experiment.commands(home):
+        words = [{"DIR": str(folder), "python": sys.executable}.get(word, word) for word in command]
+        started = time.monotonic()
+        done = subprocess.run(words, cwd=ROOT, env=os.environ | _PATIENT, check=False)
+        if done.returncode != 0:
+            raise ConfigError(f"{experiment.name}: {command[:3]} ended with {done.returncode}; see above")
+        seconds.append(time.monotonic() - started)
+    manifest = Manifest.load(home / "bundle")
+    report = PrivacyReport.load(home / "bundle", manifest.contract)
+    assert report is not None  # the last command wrote it
+    return Row(
+        name=experiment.name,
+        configuration=experiment.base,
+        defense=experiment.defense,
+        ratio=manifest.contract.pruning.ratio,
+        seed=manifest.provenance.seed,
+        settings=manifest.provenance.settings,
+        payload_bytes=manifest.contract.payload_bytes,
+        training_hours=manifest.provenance.hours,
+        attack_hours=round(seconds[-1] / 3600, 2),
+        commit=manifest.provenance.commit,
+        commands=tuple(shlex.join(command) for command in experiment.commands(Path("runs") / experiment.name)),
+        report=report,
+    )
+
+
+def _main(
+    suite: Annotated[str, typer.Option(help="name of one in training/suites, or a YAML file")] = "paper",
+    data: Annotated[list[str] | None, typer.Option(help="NAME=DIR for each data set that the suite names")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="name of a row, may be repeated; all by default")] = None,
+    runs: Annotated[Path, typer.Option(help="checkpoints, bundles, heads")] = Path("runs/experiments"),
+    results: Annotated[Path, typer.Option(help="one JSON file per row that is done")] = RESULTS,
+    tables: Annotated[Path, typer.Option(help="document whose tables are rewritten after each row")] = DOCUMENT,
+) -> None:
+    """Run what is missing of a suite; without --data, list it."""
+    try:
+        folders = dict(pair.split("=", 1) for pair in data or [] if "=" in pair)
+        experiments = [e for e in experiments_of(suite) if not only or e.name in only]
+        done = {row.name: row for row in rows_of(results)}
+        failed = []
+        for number, experiment in enumerate(experiments, start=1):
+            state = f"{number}/{len(experiments)} {experiment.name}"
+            row = done.get(experiment.name)
+            if row is not None and row.settings == experiment.recipe.model_dump(mode="json"):
+                console.print(f"{state}: done, {row.report.verdict}", soft_wrap=True)
+            elif experiment.data not in folders:
+                console.print(f"{state}: missing, needs --data {experiment.data}=DIR")
+            else:
+                console.rule(state)
+                try:
+                    run(experiment, Path(folders[experiment.data]).resolve(), runs.resolve()).save(results)
+                except ConfigError as error:  # the others can still be measured
+                    failed.append(experiment.name)
+                    console.print(f"[red]{error}[/red]", soft_wrap=True)
+        write_tables(rows_of(results), tables)
+    except DCPError as error:
+        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True)
+        raise typer.Exit(2) from error
+    if failed:
+        console.print(f"[red]failed: {', '.join(failed)}[/red]")
+        raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(_main)

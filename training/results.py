@@ -1,0 +1,107 @@
+"""Rows of experiments: one JSON file each, and the tables of ``docs/results.md`` that are made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dcp_sdk.errors import ConfigError
+from dcp_sdk.privacy_report import PrivacyReport, percent
+
+__all__ = ["DOCUMENT", "RESULTS", "Row", "rows_of", "tables", "write_tables"]
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+DOCUMENT = RESULTS.with_suffix(".md")
+_BEGIN, _END = "<!-- rows: written by training.experiments -->", "<!-- end of rows -->"
+
+_HEAD = """| defence | r | seed | bytes | task, balanced | strongest fresh adversary | which | verdict | training, attacks |
+|---|---:|---:|---:|---:|---:|---|---|---:|"""
+
+
+class Row(BaseModel):
+    """One defence, trained, exported and attacked through its bundle."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    configuration: str
+    """Name of the recipe that it varies: data, task, what is hidden, size."""
+    defense: str
+    ratio: float
+    """r, share of channels that is removed."""
+    seed: int
+    settings: dict[str, Any]
+    """The whole recipe."""
+    payload_bytes: int
+    training_hours: float
+    attack_hours: float
+    commit: str
+    """Of the code that trained it."""
+    commands: tuple[str, ...]
+    """What made it; ``DIR`` stands for the folder of the data set."""
+    report: PrivacyReport
+
+    def save(self, folder: Path) -> None:
+        """Write ``NAME.json``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{self.name}.json").write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def rows_of(folder: Path) -> list[Row]:
+    """Read all rows, by name.
+
+    Raises:
+        ConfigError: A file is no row.
+    """
+    rows = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            rows.append(Row.model_validate_json(path.read_bytes()))
+        except ValidationError as error:
+            raise ConfigError(f"{path}: expected a row of training.experiments, got {error}") from error
+    return rows
+
+
+def tables(rows: Sequence[Row]) -> str:
+    """Return one Markdown table per configuration, the least leaking row first."""
+    sections = []
+    for configuration, group in groupby(sorted(rows, key=_order), key=lambda row: row.configuration):
+        chosen = list(group)
+        report = chosen[0].report
+        lines = "\n".join(_line(row) for row in chosen)
+        settings = chosen[0].settings
+        task = settings["data"]["task"]["name"]
+        sections.append(
+            f"### {configuration}\n\nTask {task}, hidden: {report.sensitive}. Guessing gives {report.chance:.1%} balanced, "
+            f"the largest group is {report.majority:.1%} of the {report.tested:,} test pictures.\n\n{_HEAD}\n{lines}"
+        )
+    return "\n\n".join(sections)
+
+
+def write_tables(rows: Sequence[Row], document: Path = DOCUMENT) -> None:
+    """Put the tables between the two marks of the document."""
+    text = document.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ConfigError(f"{document}: expected the marks {_BEGIN!r} and {_END!r}")
+    document.write_text(f"{before}{begin}\n\n{tables(rows)}\n\n{end}{after}", encoding="utf-8")
+
+
+def _order(row: Row) -> tuple[str, float, str]:
+    strongest = row.report.strongest
+    return row.configuration, strongest.value if strongest else 1.0, row.name
+
+
+def _line(row: Row) -> str:
+    report = row.report
+    verdict = {True: "holds so far", False: "**not protected**", None: "unknown"}[report.protected]
+    return (
+        f"| {row.defense.replace('_', ' ')} | {row.ratio:g} | {row.seed} | {row.payload_bytes:,} "
+        f"| {percent(report.utility.balanced_accuracy)} | {percent(report.strongest)} | {report.strongest_attack} "
+        f"| {verdict} | {row.training_hours:.2f} h, {row.attack_hours:.2f} h |"
+    )
