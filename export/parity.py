@@ -111,7 +111,8 @@ def _compare_noise(device: DeviceGraph, device_file: Path, pictures: Pictures) -
     model = onnx.load(device_file)
     model.graph.output.append(helper.make_tensor_value_info("activations", TensorProto.FLOAT, None))
     session = open_graph(model)
-    largest, noises = 0.0, ([], [])  # type: tuple[float, tuple[list[Tensor], list[Tensor]]]
+    largest = 0.0
+    noises: tuple[list[Tensor], list[Tensor]] = ([], [])
     for batch in _batches(pictures):
         channels, features, theirs = session.run(["channels", "features", "activations"], {"image": batch})
         our_channels, our_features, ours, *_ = device(torch.from_numpy(batch))

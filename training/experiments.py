@@ -49,6 +49,7 @@ class _Entry(BaseModel):
     ratios: tuple[float, ...] = (0.0,)
     seeds: tuple[int, ...] = (0,)
     set: tuple[str, ...] = ()
+    quick: bool = False
 
 
 class Experiment(BaseModel):
@@ -63,6 +64,8 @@ class Experiment(BaseModel):
     overrides: tuple[str, ...]
     data: str
     """Which of the data sets given on the command line it reads."""
+    quick: bool = False
+    """Whether weak adversaries do, for a first look; no verdict of protection comes of it."""
 
     @property
     def recipe(self) -> Recipe:
@@ -78,11 +81,12 @@ class Experiment(BaseModel):
         run, bundle, repository = (str(home / part) for part in ("run", "bundle", "triton_models"))
         changes = [word for override in self.overrides for word in ("--set", override)]
         attacks = [word for attack in ATTACKS for word in ("--attacks", attack)]
+        effort = ["--quick"] if self.quick else ["--seeds", "1"]
         pair = ["--bundle", bundle, "--model-repository", repository, "--data", "DIR"]
         return [
             ["python", "-m", "training.train", "--recipe", self.base, *changes, "--out", run, "--data", "DIR"],
             ["python", "export/to_onnx.py", f"{run}/{CHECKPOINT_FILE}", *pair, "--name", self.name, "--force"],
-            ["python", "-m", "training.evaluate", *pair, "--seeds", "1", *attacks],
+            ["python", "-m", "training.evaluate", *pair, *effort, *attacks],
         ]
 
 
@@ -111,7 +115,12 @@ def _experiments(entry: _Entry) -> Iterator[Experiment]:
             name = f"{entry.recipe}-{entry.defense}-r{round(100 * ratio):02d}-s{seed}"
             overrides = (*entry.set, f"pruning.ratio={ratio}", f"seed={seed}", f"name={name}")
             experiment = Experiment(
-                name=name, defense=entry.defense, base=entry.recipe, overrides=overrides, data=entry.data
+                name=name,
+                defense=entry.defense,
+                base=entry.recipe,
+                overrides=overrides,
+                data=entry.data,
+                quick=entry.quick,
             )
             recipe = experiment.recipe
             trained = recipe.defense.name if recipe.defense else recipe.pruning.rule

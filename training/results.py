@@ -18,7 +18,7 @@ RESULTS = Path(__file__).parents[1] / "docs" / "results"
 DOCUMENT = RESULTS.with_suffix(".md")
 _BEGIN, _END = "<!-- rows: written by training.experiments -->", "<!-- end of rows -->"
 
-_HEAD = """| defence | r | seed | bytes | task, balanced | strongest fresh adversary | which | verdict | training, attacks |
+_HEAD = """| defence | r | seed | bytes | task | strongest adversary | which | verdict | trained, attacked |
 |---|---:|---:|---:|---:|---:|---|---|---:|"""
 
 
@@ -76,7 +76,7 @@ def tables(rows: Sequence[Row]) -> str:
         settings = chosen[0].settings
         task = settings["data"]["task"]["name"]
         sections.append(
-            f"### {configuration}\n\nTask {task}, hidden: {report.sensitive}. Guessing gives {report.chance:.1%} balanced, "
+            f"### {configuration}\n\nTask {task}, hidden: {report.sensitive}. Guessing gives {report.chance:.1%}, "
             f"the largest group is {report.majority:.1%} of the {report.tested:,} test pictures.\n\n{_HEAD}\n{lines}"
         )
     return "\n\n".join(sections)

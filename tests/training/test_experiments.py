@@ -1,0 +1,94 @@
+"""A suite trains, exports and attacks its rows, skips what is done, and keeps going past a row that fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dcp_sdk.errors import ConfigError
+from tests.tiny import ROOT
+from training.defenses import DEFENSES
+from training.experiments import experiments_of
+from training.results import DOCUMENT, RESULTS, rows_of, tables, write_tables
+
+FEW = "set: [data.generated_pictures=96, optim.epochs=1, optim.batch_size=32, pruning.rule=none], quick: true"
+MARKS = "before\n<!-- rows: written by training.experiments -->\nold\n<!-- end of rows -->\nafter\n"
+
+
+def test_the_papers_suite_holds_what_the_paper_reports() -> None:
+    rows = experiments_of("paper")
+    first = [row for row in rows if row.base == "utkface_gender_64"]
+    assert {row.defense for row in first} == set(DEFENSES)
+    for rule in ("random", "dynamic"):
+        assert {row.recipe.pruning.ratio for row in first if row.defense == rule} == {0.5, 0.7, 0.9, 0.95, 0.99}
+        at_one_ratio = [row for row in first if row.defense == rule and row.recipe.pruning.ratio == 0.9]
+        assert {row.recipe.seed for row in at_one_ratio} == {0, 1, 2}
+    for base in ("utkface_race_64", "cifar10_living_64"):
+        assert {row.defense for row in rows if row.base == base} == {"none", "random", "dynamic"}
+    assert all(row.recipe.data.size_px == 64 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- {defense: none, recipe: generated, data: x}", "goes with ratio 0"),
+        ("- {defense: random, recipe: generated, data: x, ratios: [0.5]}", "train 'dynamic'"),
+        ("- {defense: dynamic, recipe: generated, data: x, ratios: [0.5, 0.5]}", "twice"),
+        ("- {recipe: generated}", "expected a suite"),
+        ("", "expected a suite"),
+    ],
+)
+def test_a_suite_that_makes_no_sense_is_refused(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "s.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        experiments_of(tmp_path / "s.yaml")
+
+
+def start(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    paths = {"--suite": "s.yaml", "--runs": "runs", "--results": "results", "--tables": "results.md"}
+    words = [word for option, name in paths.items() for word in (option, str(folder / name))]
+    command = [sys.executable, "-m", "training.experiments", *words, *more]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+
+
+def test_a_suite_runs_once(tmp_path: Path) -> None:
+    bad = "set: [optim.batch_size=4096, pruning.rule=none]"
+    entries = [f"{{defense: none, recipe: generated, data: drawn, {settings}}}" for settings in (bad, FEW)]
+    entries[1] = entries[1].replace("data: drawn,", "data: drawn, seeds: [1],")
+    (tmp_path / "s.yaml").write_text("".join(f"- {entry}\n" for entry in entries))
+    (tmp_path / "results.md").write_text(MARKS)
+    listed = start(tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert "needs --data drawn=DIR" in listed.stderr
+    first = start(tmp_path, "--data", f"drawn={tmp_path}")
+    assert first.returncode == 1
+    assert "failed: generated-none-r00-s0" in first.stderr
+    (row,) = rows_of(tmp_path / "results")
+    assert row.name == "generated-none-r00-s1"
+    assert row.report.strongest is not None
+    assert str(tmp_path) not in "".join(row.commands), "where the data lie is nobody's business"
+    document = (tmp_path / "results.md").read_text()
+    assert "| none | 0 | 1 |" in document
+    assert document.startswith("before")
+    assert document.endswith("after\n")
+    again = start(tmp_path, "--data", f"drawn={tmp_path}", "--only", row.name)
+    assert again.returncode == 0, again.stderr
+    assert f"{row.name}: done" in again.stderr
+
+
+def test_the_document_holds_the_rows_beside_it() -> None:
+    """Nobody edits a figure: the tables are what the files give."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    rows = rows_of(RESULTS)
+    assert not rows or tables(rows) in text
+
+
+def test_a_document_without_marks_stays_as_it_is(tmp_path: Path) -> None:
+    document = tmp_path / "x.md"
+    document.write_text("no marks")
+    with pytest.raises(ConfigError, match="expected the marks"):
+        write_tables([], document)
+    assert document.read_text() == "no marks"
