@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 
@@ -11,6 +12,7 @@ from dcp_sdk.errors import ConfigError
 from tests.tiny import ROOT
 from training.checkpoint import Checkpoint
 from training.config import OptimConfig, Recipe
+from training.generated import draw_pictures
 from training.schedule import learning_rate
 from training.train import CHECKPOINT_FILE, train
 
@@ -66,6 +68,22 @@ def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
 def test_it_learns(tmp_path: Path) -> None:
     recipe = Recipe.load(Path("generated"), ["pruning.rule=none", "pruning.ratio=0", "optim.epochs=6"])
     assert train(recipe, None, tmp_path).metrics["val/task_balanced_accuracy"] > 0.8
+
+
+def test_fairfaces_layout_runs_by_the_recipe_of_the_experiments(tmp_path: Path) -> None:
+    """FairFace's own columns and its seven groups, with drawn pictures for faces."""
+    races = ("White", "Black", "Latino_Hispanic", "East Asian", "Southeast Asian", "Indian", "Middle Eastern")
+    for split, count in (("train", 56), ("val", 28)):
+        (tmp_path / split).mkdir()
+        lines = ["file,age,gender,race,service_test"]
+        for number, picture in enumerate(draw_pictures(count, 40, seed=count)[0]):
+            assert cv2.imwrite(str(tmp_path / split / f"{number}.jpg"), picture)
+            lines.append(f"{split}/{number}.jpg,20-29,{('Male', 'Female')[number % 2]},{races[number % 7]},True")
+        (tmp_path / f"fairface_label_{split}.csv").write_text("\n".join(lines) + "\n")
+    short = ["optim.epochs=1", "optim.batch_size=16", "pruning.rule=dynamic", "pruning.ratio=0.9"]
+    checkpoint = train(Recipe.load("utkface_gender_64", short), tmp_path, tmp_path / "run")
+    assert checkpoint.task.labels == ("Female", "Male")
+    assert checkpoint.sensitive.labels == tuple(sorted(races))
 
 
 @pytest.mark.parametrize("schedule", ["constant", "cosine"])
