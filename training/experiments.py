@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated
 
@@ -33,8 +34,6 @@ __all__ = ["Experiment", "experiments_of", "run"]
 
 ROOT = Path(__file__).parents[1]
 SUITES = Path(__file__).parent / "suites"
-_PATIENT = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""Threads that spin while they wait make two such processes on one machine many times slower."""
 console = Console(stderr=True, highlight=False)
 
 
@@ -129,13 +128,14 @@ def _experiments(entry: _Entry) -> Iterator[Experiment]:
             yield experiment
 
 
-def run(experiment: Experiment, folder: Path, runs: Path) -> Row:
+def run(experiment: Experiment, folder: Path, runs: Path, threads: int) -> Row:
     """Train, export and attack one row, each in a process of its own. What was cut off goes on where it was.
 
     Args:
         experiment: The row.
         folder: Root of its data set.
         runs: Holds checkpoints, bundles and heads, one folder per row.
+        threads: That each process uses.
 
     Raises:
         ConfigError: A step failed; what it printed stands above.
@@ -145,7 +145,7 @@ def run(experiment: Experiment, folder: Path, runs: Path) -> Row:
     for command in experiment.commands(home):
         words = [{"DIR": str(folder), "python": sys.executable}.get(word, word) for word in command]
         started = time.monotonic()
-        done = subprocess.run(words, cwd=ROOT, env=os.environ | _PATIENT, check=False)
+        done = subprocess.run(words, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, check=False)
         if done.returncode != 0:
             raise ConfigError(f"{experiment.name}: {command[:3]} ended with {done.returncode}; see above")
         seconds.append(time.monotonic() - started)
@@ -174,28 +174,34 @@ def _main(
     only: Annotated[list[str] | None, typer.Option(help="name of a row, may be repeated; all by default")] = None,
     runs: Annotated[Path, typer.Option(help="checkpoints, bundles, heads")] = Path("runs/experiments"),
     results: Annotated[Path, typer.Option(help="one JSON file per row that is done")] = RESULTS,
-    tables: Annotated[Path, typer.Option(help="document whose tables are rewritten after each row")] = DOCUMENT,
+    tables: Annotated[Path, typer.Option(help="document whose tables are rewritten at the end")] = DOCUMENT,
+    jobs: Annotated[int, typer.Option(min=1, help="rows at a time; they share the cores")] = 1,
 ) -> None:
     """Run what is missing of a suite; without --data, list it."""
+    folders = dict(pair.split("=", 1) for pair in data or [] if "=" in pair)
+    failed: list[str] = []
+
+    def one(experiment: Experiment) -> None:
+        try:
+            threads = max(1, (os.cpu_count() or 1) // jobs)
+            run(experiment, Path(folders[experiment.data]).resolve(), runs.resolve(), threads).save(results)
+            console.print(f"{experiment.name}: done")
+        except DCPError as error:  # the others can still be measured
+            failed.append(experiment.name)
+            console.print(f"[red]{error}[/red]", soft_wrap=True)
+
     try:
-        folders = dict(pair.split("=", 1) for pair in data or [] if "=" in pair)
         experiments = [e for e in experiments_of(suite) if not only or e.name in only]
         done = {row.name: row for row in rows_of(results)}
-        failed = []
-        for number, experiment in enumerate(experiments, start=1):
-            state = f"{number}/{len(experiments)} {experiment.name}"
-            row = done.get(experiment.name)
-            if row is not None and row.settings == experiment.recipe.model_dump(mode="json"):
-                console.print(f"{state}: done, {row.report.verdict}", soft_wrap=True)
-            elif experiment.data not in folders:
-                console.print(f"{state}: missing, needs --data {experiment.data}=DIR")
-            else:
-                console.rule(state)
-                try:
-                    run(experiment, Path(folders[experiment.data]).resolve(), runs.resolve()).save(results)
-                except ConfigError as error:  # the others can still be measured
-                    failed.append(experiment.name)
-                    console.print(f"[red]{error}[/red]", soft_wrap=True)
+        with ThreadPoolExecutor(jobs) as pool:
+            for experiment in experiments:
+                row = done.get(experiment.name)
+                if row is not None and row.settings == experiment.recipe.model_dump(mode="json"):
+                    console.print(f"{experiment.name}: done, {row.report.verdict}", soft_wrap=True)
+                elif experiment.data not in folders:
+                    console.print(f"{experiment.name}: missing, needs --data {experiment.data}=DIR", soft_wrap=True)
+                else:
+                    pool.submit(one, experiment)
         write_tables(rows_of(results), tables)
     except DCPError as error:
         console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True)
