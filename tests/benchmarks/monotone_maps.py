@@ -1,7 +1,7 @@
 """Are the attacks fooled by a disguise? ``python -m tests.benchmarks.monotone_maps --bundle DIR --data DIR``.
 
-Payloads of a bundle that hides nothing are put through maps that an attacker could undo for free (increasing, the same for
-every picture). If the headline fell, the audit would take a change of scale for protection.
+Payloads of a bundle that hides nothing are put through maps that an attacker could undo for free (increasing, the same
+for every picture). If the headline fell, the audit would take a change of scale for protection.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class AttackSettings:
     decoder_epochs: int
     """The same for those that draw pictures, which takes longer."""
     patience: int
-    """Epochs without a better held-out loss after which they stop."""
+    """Epochs without a better held-out balanced accuracy after which they stop."""
     search_epochs: int
     """Passes over the search's pairs for each combination of scaling and learning rate."""
     search_pairs: int

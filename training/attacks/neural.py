@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,10 +14,11 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from ..config import OptimConfig
+from ..metrics import balanced_accuracy
 from ..payloads import Payloads
 from ..schedule import learning_rate as scheduled
 from .base import Attack, AttackSettings, Guess, hold_out
-from .scaling import SCALINGS
+from .scaling import SCALINGS, FitScaling
 
 __all__ = ["MakeNetwork", "conv_block", "forward", "neural"]
 
@@ -28,42 +28,43 @@ MakeNetwork = Callable[[tuple[int, int, int], AttackSettings], nn.Module]
 _BATCH = 128
 _STEPS = 16
 """Steps of an epoch at least: few leaked pairs make smaller batches, not an adversary that hardly trains."""
-_LEARNING_RATES = (3e-4, 3e-3)
+_LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 
 
 @dataclass(frozen=True)
 class _Fit:
     network: nn.Module
-    held_loss: float
-    """Infinite where it diverged."""
+    held_share: float
+    """Balanced accuracy on held-out pairs; -1 where it diverged."""
 
 
-def neural(name: str, make: MakeNetwork) -> Attack:
+def neural(name: str, make: MakeNetwork, scalings: Mapping[str, FitScaling] = SCALINGS) -> Attack:
     """Make an attack out of a network.
 
     Scaling and learning rate are chosen on held-out leaked pairs after a short training each; the best combination is
-    then trained until the held-out loss stops falling, and its best epoch answers. If every combination diverges, the
-    groups' frequencies answer, and the report will say that it did not train.
+    then trained to the end of its schedule, or until held-out pairs stop being recognised better, and its best epoch
+    answers. Not until their *loss* stops falling: it rises long before, and stopping there costs the attacker points.
+    If every combination diverges, the groups' frequencies answer, and the report will say that it did not train.
     """
 
     def attack(leaked: Payloads, target: Payloads, settings: AttackSettings) -> Guess:
         pairs, chooser = hold_out(leaked, settings.seed, settings.classes)
         some = pairs[np.arange(min(settings.search_pairs, len(pairs)))]
-        scalings = {name: fit(pairs) for name, fit in SCALINGS.items()}
-        losses: dict[tuple[str, float], float] = {}
+        fitted = {name: fit(pairs) for name, fit in scalings.items()}
+        shares: dict[tuple[str, float], float] = {}
         with Progress(transient=True) as progress:
-            total = len(scalings) * len(_LEARNING_RATES) * settings.search_epochs + settings.epochs
+            total = len(fitted) * len(_LEARNING_RATES) * settings.search_epochs + settings.epochs
             advance = partial(progress.advance, progress.add_task(name, total=total))
-            for scaling, scale in scalings.items():
+            for scaling, scale in fitted.items():
                 learned, judge = scale(some), scale(chooser)
                 for rate in _LEARNING_RATES:
                     fit = _fit(make, learned, judge, settings, rate, settings.search_epochs, advance)
-                    losses[scaling, rate] = fit.held_loss
-            scaling, rate = min(losses, key=lambda combination: losses[combination])
-            scale = scalings[scaling]
+                    shares[scaling, rate] = fit.held_share
+            scaling, rate = max(shares, key=lambda combination: shares[combination])
+            scale = fitted[scaling]
             learned = scale(pairs)
             best = _fit(make, learned, scale(chooser), settings, rate, settings.epochs, advance)
-        if math.isinf(best.held_loss):
+        if best.held_share < 0:
             return _prior(pairs, target, settings)
         return Guess(
             probabilities=forward(best.network, scale(target)).softmax(1).numpy(),
@@ -89,7 +90,7 @@ def _fit(
     batch_size = max(2, min(_BATCH, len(pairs) // _STEPS))
     steps = len(pairs) // batch_size
     plan = OptimConfig(epochs=epochs, batch_size=batch_size, learning_rate=rate)
-    best, waited = _Fit(network, math.inf), 0
+    best, waited = _Fit(network, -1.0), 0
     for epoch in range(epochs):
         network.train()
         shuffled = np.random.default_rng((settings.seed, epoch)).permutation(len(pairs))
@@ -107,9 +108,10 @@ def _fit(
             nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimizer.step()
         advance()
-        held_loss = _loss(network, chooser)
-        if held_loss < best.held_loss:  # False for NaN too
-            best, waited = _Fit(copy.deepcopy(network), held_loss), 0
+        logits = forward(network, chooser)
+        share = balanced_accuracy(logits.argmax(1).numpy(), chooser.labels).value
+        if bool(torch.isfinite(logits).all()) and share >= best.held_share:
+            best, waited = _Fit(copy.deepcopy(network), share), 0
         else:
             waited += 1
         if waited >= settings.patience:
