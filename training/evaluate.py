@@ -21,7 +21,7 @@ from dcp_sdk.tables import privacy_table
 
 from . import data as datasets
 from . import html_report, model_card
-from .attacks import ATTACKS, RECONSTRUCTIONS, AttackSettings
+from .attacks import ATTACKS, RECONSTRUCTIONS, AttackSettings, Knowledge, SearchSettings
 from .config import Recipe
 from .measure import (
     leaked_curve,
@@ -32,9 +32,10 @@ from .measure import (
 )
 from .metrics import hardware
 from .notebook import Notebook
+from .panels import as_panels, panel_payloads, panel_pictures
 from .payloads import collect
 
-__all__ = ["attack_settings", "evaluate"]
+__all__ = ["attack_settings", "evaluate", "search_settings"]
 
 SEEDS = 3
 _QUICK_PAIRS = 3000
@@ -98,10 +99,18 @@ def evaluate(
             f" ({results[-1].how}; {results[-1].minutes} min)"
         )
     seen, hidden = splits.train.pictures[: len(leaked)], splits.val.pictures
+    search = search_settings(quick=quick)
+    knowledge = Knowledge(bundle, manifest.contract, leaked, seen, settings, search)
+    shown, origin = panel_pictures(recipe.data, splits)
+    panels = as_panels(shown, origin)
+    sent = panel_payloads(bundle, manifest, shown)
+    notebook = Notebook(work, manifest.contract.digest, settings, search, panels, len(leaked), target.labels.tolist())
     reconstructions: list[Reconstruction] = []
     for name in (name for name in RECONSTRUCTIONS if name in chosen):
-        draw = partial(measure_reconstruction, name, leaked, seen, target, hidden, settings)
+        draw = partial(measure_reconstruction, name, knowledge, target, hidden, sent)
         reconstructions.append(notebook.once(name, Reconstruction, draw))
+        drawing = reconstructions[-1]
+        console.print(f"{manifest.name}: {name} draws the picture: SSIM {drawing.ssim:.2f}, {drawing.psnr_db:.1f} dB")
     side_channels = measure_side_channels(bundle, manifest, splits, leaked, target, settings)
     report = PrivacyReport(
         contract_digest=manifest.contract.digest,
@@ -115,6 +124,7 @@ def evaluate(
         side_channels=side_channels,
         leaked_curve=leaked_curve(results, leaked, target, settings, labels),
         reconstructions=tuple(reconstructions),
+        panels=panels if reconstructions else None,
         quick=quick,
         seed=seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -133,13 +143,20 @@ def attack_settings(recipe: Recipe, classes: int, seed: int, *, quick: bool) -> 
         network=recipe.network,
         classes=classes,
         seed=seed,
-        epochs=4 if quick else 24,
+        epochs=4 if quick else 12,
         decoder_epochs=1 if quick else 8,
         patience=2 if quick else 5,
         search_epochs=1 if quick else 3,
         search_pairs=1000 if quick else 2500,
         trees=40 if quick else 200,
     )
+
+
+def search_settings(*, quick: bool) -> SearchSettings:
+    """How long those search that look for one picture at a time."""
+    if quick:
+        return SearchSettings(targets=4, steps=200, restarts=2, prior_steps=150)
+    return SearchSettings(targets=8, steps=400, restarts=3, prior_steps=400)
 
 
 def _recipe(manifest: Manifest, bundle: Path) -> Recipe:

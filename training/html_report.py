@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+from collections.abc import Sequence
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -11,6 +12,8 @@ from matplotlib.figure import Figure
 
 from dcp_sdk.contract import Manifest
 from dcp_sdk.privacy_report import Confusion, Interval, PrivacyReport, percent, strongest_of
+
+from .trade_off import TradeOffPoint, trade_off
 
 __all__ = ["HTML_REPORT_FILE", "render"]
 
@@ -28,20 +31,30 @@ h1 { font-size: 1.6rem; margin-bottom: 0 } h2 { font-size: 1.2rem; margin-top: 2
 .facts b { display: block; font-size: 1.5rem } table { border-collapse: collapse; width: 100% }
 td, th { text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid #dadce0; vertical-align: top }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1.5rem } svg { width: 100%; height: auto }
+.panels img { width: 100%; max-width: 12rem; display: block; image-rendering: pixelated }
 code { background: #f1f3f4; padding: .1rem .3rem; overflow-wrap: anywhere } .note { color: #5f6368; font-size: .9rem }
 @media (max-width: 40rem) { .facts, .pair { grid-template-columns: 1fr } }
 """
 
 
-def render(manifest: Manifest, report: PrivacyReport) -> str:
+def render(manifest: Manifest, report: PrivacyReport, others: Sequence[TradeOffPoint] = ()) -> str:
     """Return the page.
 
     Args:
         manifest: Of the bundle.
         report: Measurements of that bundle.
+        others: Bundles to compare it with, in a plot that is left out where there are none.
     """
     title = f"What {manifest.name} hides"
-    sections = [_verdict(manifest, report), _adversaries(report), _groups(report), _beside(report), _limits(report)]
+    sections = [
+        _verdict(manifest, report),
+        _trade_off(manifest, report, others),
+        _adversaries(report),
+        _drawings(report),
+        _groups(report),
+        _beside(report),
+        _limits(report),
+    ]
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{_text(title)}</title>'
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body>'
@@ -63,6 +76,16 @@ def _verdict(manifest: Manifest, report: PrivacyReport) -> str:
 </div>
 <p>The device computes {contract.pruning.channels} channels and sends {contract.pruning.kept} of them
 (rule <em>{contract.pruning.rule}</em>). Everything below is about those bytes and nothing else.</p>"""
+
+
+def _trade_off(manifest: Manifest, report: PrivacyReport, others: Sequence[TradeOffPoint]) -> str:
+    this = TradeOffPoint.of(manifest.name, report)
+    if this is None or not others:
+        return ""
+    figure = trade_off(this, others, sensitive=report.sensitive, chance=report.chance)
+    return f"""<h2>What privacy costs</h2>
+<p>Each point is one bundle, trained and attacked in the same way; lines are 95 % intervals. Up and to the left is better.</p>
+{_svg(figure)}"""
 
 
 def _adversaries(report: PrivacyReport) -> str:
@@ -121,18 +144,45 @@ def _beside(report: PrivacyReport) -> str:
     return f"""<h2>What else could tell</h2>
 <table><tr><th>side channel<th>balanced accuracy<th></tr>{channels}
 <tr><td>payload length<td>one constant<td>fixed by the contract for every picture</table>
-{_drawings(report)}<h2>If less had leaked</h2><table><tr><th>attacker has<th>balanced accuracy<th></tr>{points}</table>"""
+<h2>If less had leaked</h2><table><tr><th>attacker has<th>balanced accuracy<th></tr>{points}</table>"""
 
 
 def _drawings(report: PrivacyReport) -> str:
     if not report.reconstructions:
         return "<h2>Can the picture be drawn again?</h2><p>Not measured.</p>"
     rows = "".join(
-        f"<tr><td>{_text(drawing.name)}<td>{drawing.ssim:.2f}<td>{drawing.psnr_db:.1f} dB<td>{drawing.mean_picture_ssim:.2f}"
+        f"<tr><td>{_text(drawing.name)}<td>{drawing.pictures:,}<td>{drawing.ssim:.2f}<td>{drawing.mean_picture_ssim:.2f}"
+        f"<td>{drawing.psnr_db:.1f} dB<td>{percent(drawing.attribute)}"
         for drawing in report.reconstructions
     )
+    perfect = next(
+        (drawing.pictures_attribute for drawing in report.reconstructions if drawing.pictures_attribute), None
+    )
     return f"""<h2>Can the picture be drawn again?</h2>
-<table><tr><th>attack<th>SSIM<th>PSNR<th>SSIM of always drawing the mean picture</tr>{rows}</table>"""
+{_panels(report)}<table><tr><th>attack<th>pictures<th>SSIM<th>SSIM of always drawing the mean picture<th>PSNR
+<th>{_text(report.sensitive)} read from the drawings</tr>{rows}</table>
+<p class="note">SSIM 1 is the picture itself; values within 0..1. From the pictures themselves {_text(report.sensitive)} is read
+with {percent(perfect)}. LPIPS: not measured, its backbone's weights were not at hand.</p>"""
+
+
+def _panels(report: PrivacyReport) -> str:
+    if report.panels is None:
+        return ""
+    columns = {"the camera saw": report.panels.pictures} | {
+        drawing.name: drawing.panels for drawing in report.reconstructions if drawing.panels
+    }
+    heads = "".join(f"<th>{_text(name)}" for name in columns)
+    rows = "".join(
+        "<tr>"
+        + "".join(f'<td><img alt="{_text(name)}" src="data:image/png;base64,{picture}">' for name, picture in row)
+        for row in (
+            [(name, pictures[index]) for name, pictures in columns.items()]
+            for index in range(len(report.panels.pictures))
+        )
+    )
+    return f"""<table class="panels"><tr>{heads}</tr>{rows}</table>
+<p class="note">What each attack recovers from the payload alone. Originals: {_text(report.panels.origin)}; no picture of a
+person in the data set is shown.</p>"""
 
 
 def _limits(report: PrivacyReport) -> str:

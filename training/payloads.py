@@ -43,6 +43,16 @@ class Payloads:
     def __getitem__(self, index: npt.NDArray[np.int64]) -> Payloads:
         return Payloads(self.channels[index], self.features[index], self.labels[index], self.total_channels, self.scale)
 
+    def __add__(self, other: Payloads) -> Payloads:
+        """Put other payloads of the same bundle behind these."""
+        return Payloads(
+            np.concatenate([self.channels, other.channels]),
+            np.concatenate([self.features, other.features]),
+            np.concatenate([self.labels, other.labels]),
+            self.total_channels,
+            self.scale,
+        )
+
     def batches(self, size: int) -> Iterator[Payloads]:
         """Cut into pieces of ``size``, in order."""
         for start in range(0, len(self), size):

@@ -17,6 +17,7 @@ __all__ = [
     "GroupResult",
     "Interval",
     "LeakedPoint",
+    "Panels",
     "PrivacyReport",
     "Reconstruction",
     "SideChannel",
@@ -124,6 +125,21 @@ class Reconstruction(_Frozen):
     psnr_db: float
     mean_picture_ssim: float
     """SSIM of always drawing the mean picture: what no payload is needed for."""
+    attribute: Interval | None = None
+    """Balanced accuracy of a fresh classifier of the sensitive attribute on the drawings; None where few were drawn."""
+    pictures_attribute: Interval | None = None
+    """The same on the pictures themselves: what perfect drawings would give away."""
+    panels: tuple[str, ...] = ()
+    """What it recovered of each of the report's :attr:`PrivacyReport.panels`, in their order: PNG in base64."""
+
+
+class Panels(_Frozen):
+    """Pictures that may be shown, public-domain or drawn: never those of a data set."""
+
+    origin: str
+    """Where they come from."""
+    pictures: tuple[str, ...]
+    """As the device graph takes them: PNG in base64."""
 
 
 class PrivacyReport(_Frozen):
@@ -147,6 +163,7 @@ class PrivacyReport(_Frozen):
     leaked_curve: tuple[LeakedPoint, ...] = ()
     """With fewer leaked pairs, ascending."""
     reconstructions: tuple[Reconstruction, ...] = ()
+    panels: Panels | None = None
     quick: bool = False
     """Whether the adversaries were weakened to give a first verdict."""
     seed: int

@@ -109,6 +109,8 @@ def privacy_table(report: PrivacyReport) -> Table:
         table.add_row(attack.name, percent(attack.balanced_accuracy), note)
     for drawing in report.reconstructions:
         note = f"draws the picture; the mean picture has {drawing.mean_picture_ssim:.2f}"
+        if drawing.attribute is not None:
+            note += f"; {report.sensitive} is read from {percent(drawing.attribute)} of the drawings"
         table.add_row(drawing.name, f"SSIM {drawing.ssim:.2f}, {drawing.psnr_db:.1f} dB", note)
     for channel in report.side_channels:
         note = "tells nothing" if channel.silent else "TELLS SOMETHING"

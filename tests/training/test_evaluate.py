@@ -15,7 +15,7 @@ from dcp_sdk.errors import BundleError, ConfigError
 from dcp_sdk.privacy_report import PrivacyReport, Reconstruction
 from tests.tiny import Tiny
 from tests.trained import Trained
-from training.attacks import ATTACKS, AttackSettings
+from training.attacks import ATTACKS, RECONSTRUCTIONS, AttackSettings, Knowledge, SearchSettings
 from training.attacks.scaling import SCALINGS, ranked
 from training.attacks.side_channels import latency, mask_only
 from training.config import NetworkConfig
@@ -37,6 +37,8 @@ SETTINGS = AttackSettings(
     search_pairs=200,
     trees=20,
 )
+
+BRIEF = SearchSettings(targets=2, steps=10, restarts=2, prior_steps=10)
 
 
 def payloads(count: int, seed: int, *, tell: bool) -> Payloads:
@@ -87,7 +89,10 @@ def test_balanced_accuracy_of_a_constant_answer_is_chance() -> None:
     assert balanced_accuracy(truth, truth).value == 1
 
 
-def test_a_bundle_is_measured_and_its_card_says_so(trained: Trained, tmp_path: Path) -> None:
+def test_a_bundle_is_measured_and_its_card_says_so(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("training.evaluate.search_settings", lambda quick: BRIEF)
     bundle = tmp_path / "bundle"
     shutil.copytree(trained.bundle, bundle)
     report = evaluate(bundle, trained.repository, None, quick=True)
@@ -99,6 +104,11 @@ def test_a_bundle_is_measured_and_its_card_says_so(trained: Trained, tmp_path: P
     with PrivateClient(bundle, f"memory://{trained.repository}") as client:
         assert client.privacy_report == report
     assert [attack.name for attack in report.attacks] == list(ATTACKS)
+    assert [drawing.name for drawing in report.reconstructions] == list(RECONSTRUCTIONS)
+    assert report.panels is not None
+    for drawing in report.reconstructions:
+        assert len(drawing.panels) == len(report.panels.pictures)
+    assert (bundle / "privacy_report.json").stat().st_size < 500_000
     assert report.utility.pictures == sum(group.pictures for group in report.utility.groups)
     card = (bundle / "MODEL_CARD.md").read_text()
     assert all(attack.name in card for attack in report.attacks)
@@ -165,21 +175,33 @@ def test_side_channels_speak_when_there_is_something_to_say() -> None:
     assert balanced_accuracy(slow.probabilities.argmax(1), target.labels).low > 0.9
 
 
-def test_the_decoder_draws_what_a_payload_holds_and_no_more() -> None:
-    """Payloads that are small copies of the pictures give them away; noise gives the mean picture at best."""
-    pictures, _, _ = draw_pictures(240, 32, seed=5)
+def test_the_decoder_draws_what_a_payload_holds_and_no_more(trained: Trained) -> None:
+    """Payloads that are small copies of the pictures give them away; noise gives the mean picture at best.
+
+    So do the drawings with the sensitive attribute, here the tint.
+    """
+    pictures, _, tints = draw_pictures(240, 32, seed=5)
     smooth = np.stack([cv2.GaussianBlur(picture, (0, 0), 3) for picture in pictures])
     small = smooth[:, 2::4, 2::4].transpose(0, 3, 1, 2)
     channels = np.tile(np.arange(3, dtype=np.uint8), (240, 1))
-    labels = np.zeros(240, np.int64)
+    labels = np.unique(tints, return_inverse=True)[1]
     noise = np.random.default_rng(0).integers(0, 256, small.shape).astype(np.uint8)
     leaked, target = np.arange(200), np.arange(200, 240)
 
     def drawn(features: np.ndarray) -> Reconstruction:
         known = Payloads(channels, features, labels, 3, 1 / 255)
-        return measure_reconstruction("decoder", known[leaked], smooth[leaked], known[target], smooth[target], SETTINGS)
+        settings = dataclasses.replace(SETTINGS, epochs=4)
+        knowledge = Knowledge(trained.bundle, trained.manifest.contract, known[leaked], smooth[leaked], settings, BRIEF)
+        return measure_reconstruction("decoder", knowledge, known[target], smooth[target], known[target[:2]])
 
     open_book, closed_book = drawn(np.ascontiguousarray(small)), drawn(noise)
     assert open_book.ssim > open_book.mean_picture_ssim + 0.1
     assert closed_book.ssim < closed_book.mean_picture_ssim + 0.05
     assert open_book.psnr_db > closed_book.psnr_db
+    assert open_book.attribute is not None
+    assert closed_book.attribute is not None
+    assert open_book.attribute.low > 0.5
+    assert closed_book.attribute.low < 1 / 3 + 0.05
+    assert closed_book.pictures_attribute is not None
+    assert closed_book.pictures_attribute.low > 0.5
+    assert len(open_book.panels) == 2

@@ -7,12 +7,15 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dcp_sdk.contract import Manifest
-from dcp_sdk.privacy_report import PrivacyReport
+from dcp_sdk.privacy_report import Interval, Panels, PrivacyReport, Reconstruction
 from tests.tiny import ROOT
 from training.html_report import render
+from training.panels import png
+from training.trade_off import TradeOffPoint
 
 SHIPPED = ROOT / "bundles" / "gender_112"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -25,11 +28,16 @@ class _Page(html.parser.HTMLParser):
         super().__init__()
         self.text = ""
         self.loaded: list[str] = []
+        self.pictures: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in {"script", "link", "iframe", "img"}:
+        if tag in {"script", "link", "iframe"}:
             self.loaded.append(tag)
-        self.loaded += [f"{key}={value}" for key, value in attrs if key in {"src", "href"} and "#" not in str(value)]
+        for key, value in attrs:
+            if tag == "img" and key == "src" and str(value).startswith("data:image/png;base64,"):
+                self.pictures.append(str(value))
+            elif key in {"src", "href"} and "#" not in str(value):
+                self.loaded.append(f"{key}={value}")
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -53,6 +61,34 @@ def test_the_verdict_comes_first_and_nothing_is_loaded(shipped: tuple[Manifest, 
     for word in [attack.name for attack in report.attacks] + [group.label for group in report.utility.groups]:
         assert word in page.text
     assert report.command in page.text
+
+
+def test_panels_stand_beside_what_was_recovered_of_them(shipped: tuple[Manifest, PrivacyReport]) -> None:
+    manifest, report = shipped
+    original, first, second = (png(np.full((8, 8, 3), level, np.uint8)) for level in (0, 100, 200))
+    drawing = Reconstruction(name="a", pictures=1, ssim=0.7, psnr_db=20, mean_picture_ssim=0.5, panels=(first,))
+    shown = report.model_copy(
+        update={
+            "panels": Panels(origin="drawn by hand", pictures=(original,)),
+            "reconstructions": (drawing, drawing.model_copy(update={"name": "b", "panels": (second,)})),
+        }
+    )
+    page = _Page()
+    page.feed(render(manifest, PrivacyReport.model_validate_json(shown.model_dump_json())))
+    assert page.loaded == []
+    assert [picture.partition(",")[2] for picture in page.pictures] == [original, first, second]
+    assert "drawn by hand" in page.text
+    assert "LPIPS: not measured" in page.text
+
+
+def test_other_bundles_stand_beside_this_one(shipped: tuple[Manifest, PrivacyReport]) -> None:
+    manifest, report = shipped
+    share = Interval(value=0.5, low=0.45, high=0.55)
+    page = _Page()
+    page.feed(render(manifest, report, [TradeOffPoint(name="no pruning at all", task=share, sensitive=share)]))
+    assert "no pruning at all" in page.text
+    assert "What privacy costs" in page.text
+    assert "What privacy costs" not in render(manifest, report)
 
 
 def test_names_are_escaped(shipped: tuple[Manifest, PrivacyReport]) -> None:

@@ -3,19 +3,29 @@
 Each gets leaked pairs, and answers for payloads that it has never seen.
 """
 
-from collections.abc import Callable
-
-from ..payloads import Payloads
 from .base import Attack, AttackSettings, Guess
 from .boosting import boosting
 from .channel_vit import channel_vit
 from .cnn import cnn
-from .decoder import Pictures, decoder
+from .decoder import decoder
+from .deep_image_prior import deep_image_prior
+from .inversion import inversion
 from .linear_probe import linear_probe
 from .mlp import mlp
+from .reconstruction import Knowledge, Reconstruct, SearchSettings
 from .remaining_layers import remaining_layers
 
-__all__ = ["ATTACKS", "RECONSTRUCTIONS", "Attack", "AttackSettings", "Guess"]
+__all__ = [
+    "ATTACKS",
+    "RECONSTRUCTIONS",
+    "SEARCHES",
+    "Attack",
+    "AttackSettings",
+    "Guess",
+    "Knowledge",
+    "Reconstruct",
+    "SearchSettings",
+]
 
 ATTACKS: dict[str, Attack] = {
     "linear probe": linear_probe,
@@ -27,5 +37,8 @@ ATTACKS: dict[str, Attack] = {
 }
 """Every family, under the name that reports use."""
 
-RECONSTRUCTIONS: dict[str, Callable[[Payloads, Pictures, Payloads, AttackSettings], Pictures]] = {"decoder": decoder}
-"""Attacks that draw the picture: ``(leaked, their pictures, target, settings)`` -> pictures."""
+SEARCHES: dict[str, Reconstruct] = {"inversion": inversion, "deep image prior": deep_image_prior}
+"""Attacks that search for one picture at a time, through the weights of the device graph: few are drawn."""
+
+RECONSTRUCTIONS: dict[str, Reconstruct] = {"decoder": decoder, **SEARCHES}
+"""Every attack that draws the picture."""

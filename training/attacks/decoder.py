@@ -6,7 +6,6 @@ import copy
 import math
 
 import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from rich.progress import track
@@ -16,13 +15,12 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 from ..config import OptimConfig
 from ..payloads import Payloads
 from ..schedule import learning_rate
-from .base import AttackSettings, hold_out_indices
+from .base import hold_out_indices
 from .neural import conv_block, forward
+from .reconstruction import Knowledge, Pictures, as_pictures, as_tensor
 from .scaling import standardised
 
-__all__ = ["Pictures", "decoder"]
-
-Pictures = npt.NDArray[np.uint8]
+__all__ = ["decoder"]
 
 _BATCH = 32
 _LEARNING_RATE = 2e-3
@@ -31,18 +29,17 @@ _SSIM_WEIGHT = 0.5
 _WIDTHS = (128, 96, 64, 32, 24)
 
 
-def decoder(leaked: Payloads, pictures: Pictures, target: Payloads, settings: AttackSettings) -> Pictures:
+def decoder(knowledge: Knowledge, target: Payloads) -> Pictures:
     """Reconstruct the pictures behind ``target``.
 
     Args:
-        leaked: Payloads to learn from.
-        pictures: What they came from, uint8 ``(N, S, S, 3)``.
+        knowledge: The leaked pairs, and ``decoder_epochs`` and ``seed`` of its settings, are used.
         target: M payloads never seen.
-        settings: ``decoder_epochs`` and ``seed`` are used.
 
     Returns:
         uint8 ``(M, S, S, 3)``.
     """
+    leaked, pictures, settings = knowledge.leaked, knowledge.pictures, knowledge.settings
     torch.manual_seed(settings.seed)
     scale = standardised(leaked)
     scaled = scale(leaked)
@@ -64,16 +61,15 @@ def decoder(leaked: Payloads, pictures: Pictures, target: Payloads, settings: At
                 group["lr"] = learning_rate(plan, epoch * steps + step, steps)
             with torch.autocast("cpu", torch.bfloat16):
                 drawn = network(scaled[index].dense().contiguous(memory_format=torch.channels_last))
-            loss = _loss(drawn.float(), _as_tensor(pictures[index]))
+            loss = _loss(drawn.float(), as_tensor(pictures[index]))
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
         with torch.no_grad():
-            held_loss = float(_loss(forward(network, scaled[chooser]), _as_tensor(pictures[chooser])))
+            held_loss = float(_loss(forward(network, scaled[chooser]), as_tensor(pictures[chooser])))
         if held_loss < best_loss:
             best, best_loss = copy.deepcopy(network), held_loss
-    drawn = forward(best, scale(target))
-    return (drawn * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return as_pictures(forward(best, scale(target)))
 
 
 def _network(shape: tuple[int, int, int], size_px: int) -> nn.Module:
@@ -98,7 +94,3 @@ def _loss(drawn: Tensor, truth: Tensor) -> Tensor:
     similarity = ssim(drawn, truth, data_range=1.0)
     assert isinstance(similarity, Tensor)
     return F.l1_loss(drawn, truth) + _SSIM_WEIGHT * (1 - similarity)
-
-
-def _as_tensor(pictures: Pictures) -> Tensor:
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255

@@ -13,9 +13,11 @@ import numpy.typing as npt
 
 from ..payloads import Payloads
 
-__all__ = ["SCALINGS", "Scaling"]
+__all__ = ["SCALINGS", "FitScaling", "Scaling", "standardised"]
 
 Scaling = Callable[[Payloads], Payloads]
+FitScaling = Callable[[Payloads], Scaling]
+"""From leaked payloads to the map."""
 Values = npt.NDArray[np.float32]
 
 _KNOTS = 257
@@ -69,7 +71,7 @@ def ranked(leaked: Payloads) -> Scaling:
     return scale
 
 
-SCALINGS: dict[str, Callable[[Payloads], Scaling]] = {
+SCALINGS: dict[str, FitScaling] = {
     "raw": raw,
     "standardised": standardised,
     "rank-transformed": ranked,

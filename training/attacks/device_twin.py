@@ -1,0 +1,100 @@
+"""``device.onnx`` as a torch module: who has the bundle can differentiate through the very graph that is deployed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx2torch
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnx.utils import Extractor
+from torch import Tensor, nn
+
+from dcp_sdk.contract import DEVICE_GRAPH_FILE, Contract
+
+__all__ = ["DeviceTwin"]
+
+_SCORES = "scores"
+_ACTIVATIONS = "activations"
+_RANDOM = {"RandomUniformLike", "RandomNormalLike", "RandomUniform", "RandomNormal", "Bernoulli", "Multinomial"}
+_STATIC_AXES = {"ReduceMean", "ReduceMax", "ReduceMin"}
+"""Since opset 18 their axes are an input; the converter only knows them as an attribute."""
+_OPSET = 17
+
+
+class DeviceTwin(nn.Module):
+    """The deterministic part of a bundle's device graph, up to what is packed. Weights are frozen, pictures are not.
+
+    Args:
+        bundle: Folder of the bundle. Noise that its graph adds is left out: an attacker matches what lies under it.
+        contract: The bundle's.
+
+    Raises:
+        NotImplementedError: The graph holds an operation that cannot be converted.
+    """
+
+    def __init__(self, bundle: Path, contract: Contract) -> None:
+        super().__init__()
+        graph = shape_inference.infer_shapes(onnx.load(bundle / DEVICE_GRAPH_FILE))
+        outputs = [_packed(graph.graph)]
+        if contract.pruning.rule == "dynamic":
+            outputs.append(_SCORES)
+        part = Extractor(graph).extract_model([contract.input.name], outputs)
+        _store_weights_as_float(part.graph)
+        _axes_as_attribute(part)
+        self.network = onnx2torch.convert(part).eval().requires_grad_(False)
+        self.scored = len(outputs) == 2
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Compute what the payload is made from.
+
+        Args:
+            pictures: float ``(N, 3, S, S)``, 0..1; need not be whole numbers of 1/255.
+
+        Returns:
+            float ``(N, C, h, w)``, what channels are gathered from; scores float ``(N, C)``, None unless they are a
+            function of the picture.
+        """
+        result = self.network(pictures.permute(0, 2, 3, 1) * 255)
+        return (result[0], result[1]) if self.scored else (result, None)
+
+
+def _packed(graph: onnx.GraphProto) -> str:
+    """Name the tensor whose channels are gathered, or the activations before noise was added to it."""
+    producers = {output: node for node in graph.node for output in node.output}
+    node = producers["features"]
+    while node.op_type != "GatherElements":
+        node = producers[node.input[0]]
+    packed: str = node.input[0]
+    waiting, seen = [packed], set[str]()
+    while waiting:
+        name = waiting.pop()
+        if name in producers and name not in seen:
+            if producers[name].op_type in _RANDOM:
+                return _ACTIVATIONS
+            waiting.extend(producers[name].input)
+        seen.add(name)
+    return packed
+
+
+def _store_weights_as_float(graph: onnx.GraphProto) -> None:
+    """Undo what saves space in the file: float16 weights and the casts behind them."""
+    halves = {weight.name: weight for weight in graph.initializer if weight.data_type == TensorProto.FLOAT16}
+    casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in halves]
+    for cast in casts:
+        weight = halves[cast.input[0]]
+        weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight).astype(np.float32), cast.output[0]))
+        graph.node.remove(cast)
+
+
+def _axes_as_attribute(model: onnx.ModelProto) -> None:
+    """Write reductions as opset 17 did. Nothing else in a device graph changed its meaning since."""
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in _STATIC_AXES and len(node.input) == 2:
+            axes = numpy_helper.to_array(constants[node.input.pop()]).tolist()
+            kept = [attribute for attribute in node.attribute if attribute.name == "keepdims"]
+            del node.attribute[:]
+            node.attribute.extend([*kept, helper.make_attribute("axes", axes)])
+    model.opset_import[0].version = _OPSET

@@ -1,0 +1,38 @@
+"""An adversary that looks at pictures, real or drawn: what a drawing gives away, beside how alike it is."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from torch import nn
+
+from ..networks import RemainingLayers
+from ..payloads import Payloads
+from .base import AttackSettings
+from .neural import neural
+from .reconstruction import Pictures
+from .scaling import standardised
+
+__all__ = ["as_payloads", "picture_classifier"]
+
+_SIZE_PX = 64
+"""Larger pictures are made smaller first: a face's attributes are still seen, in a third of the time."""
+
+
+def as_payloads(pictures: Pictures, labels: npt.NDArray[np.int64]) -> Payloads:
+    """Give pictures ``(N, S, S, 3)`` the form of payloads, three channels each, for what learns from payloads."""
+    if pictures.shape[1] > _SIZE_PX:
+        size = (_SIZE_PX, _SIZE_PX)
+        pictures = np.stack([cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pictures])
+    channels = np.tile(np.arange(3, dtype=np.uint8), (len(pictures), 1))
+    return Payloads(channels, np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)), labels, 3, 1 / 255)
+
+
+def _network(shape: tuple[int, int, int], settings: AttackSettings) -> nn.Module:
+    del shape
+    return RemainingLayers(settings.network.arch, 0, settings.classes)
+
+
+picture_classifier = neural("ResNet on pictures", _network, {"standardised": standardised})
+"""Nothing disguises the values of pictures: there is one scaling to try."""
