@@ -42,7 +42,7 @@ class DeviceTwin(nn.Module):
             outputs.append(_SCORES)
         part = Extractor(graph).extract_model([contract.input.name], outputs)
         _store_weights_as_float(part.graph)
-        _axes_as_attribute(part)
+        _write_as_opset_17(part)
         self.network = onnx2torch.convert(part).eval().requires_grad_(False)
         self.scored = len(outputs) == 2
 
@@ -88,8 +88,8 @@ def _store_weights_as_float(graph: onnx.GraphProto) -> None:
         graph.node.remove(cast)
 
 
-def _axes_as_attribute(model: onnx.ModelProto) -> None:
-    """Write reductions as opset 17 did. Nothing else in a device graph changed its meaning since."""
+def _write_as_opset_17(model: onnx.ModelProto) -> None:
+    """Write reductions and reshapes as the converter knows them. Nothing else in a device graph changed its meaning."""
     constants = {constant.name: constant for constant in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type in _STATIC_AXES and len(node.input) == 2:
@@ -97,4 +97,6 @@ def _axes_as_attribute(model: onnx.ModelProto) -> None:
             kept = [attribute for attribute in node.attribute if attribute.name == "keepdims"]
             del node.attribute[:]
             node.attribute.extend([*kept, helper.make_attribute("axes", axes)])
+        elif node.op_type == "Reshape":
+            del node.attribute[:]  # allowzero: no side of ours is 0
     model.opset_import[0].version = _OPSET

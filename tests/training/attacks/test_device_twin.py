@@ -8,13 +8,18 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from dcp_sdk.contract import Manifest
+from export.fused import DeviceGraph
+from export.graphs import write_graph
 from export.parity import open_graph
 from tests.tiny import ROOT
 from tests.trained import Trained
 from training.attacks.device_twin import DeviceTwin
 from training.attacks.reconstruction import as_tensor
+from training.defenses.noise import GaussianNoiseLayer
+from training.networks import ClientNetwork, RemainingLayers, SaliencyPruner
 
 
 def inside(bundle: Path, pictures: np.ndarray, names: list[str]) -> list[np.ndarray]:
@@ -68,3 +73,28 @@ def test_half_precision_is_near_enough(trained: Trained) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rough, _ = twin(pictures)
     assert float((exact - rough.float()).square().mean() / exact.square().mean()) < 1e-3
+
+
+class _Boost(nn.Module):
+    def forward(self, activations: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return activations * scores[:, :, None, None]
+
+
+@pytest.mark.parametrize("transform", ["noise", "boost"])
+def test_what_is_packed_is_found_under_noise_and_after_a_boost(
+    transform: str, trained: Trained, tmp_path: Path
+) -> None:
+    """Noise is left out; what multiplies the activations is not."""
+    client = ClientNetwork("resnet18", 3, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
+    pruner = RemainingLayers("resnet18", 3, 64) if transform == "noise" else SaliencyPruner(64)
+    layer = GaussianNoiseLayer(64, 1.0) if transform == "noise" else _Boost()
+    device = DeviceGraph(client, pruner, layer, channels=64, kept=16, scale=0.05).eval()
+    example = {"image": torch.zeros(2, 32, 32, 3, dtype=torch.uint8)}
+    write_graph(device, example, ["channels", "features"], ["activations", "scores"], tmp_path / "device.onnx")
+    pictures = pictures_for(trained.manifest)
+    activations, scores = inside(tmp_path, pictures, ["activations", "scores"])
+    expected = activations if transform == "noise" else activations * scores[:, :, None, None]
+    ours, our_scores = DeviceTwin(tmp_path, trained.manifest.contract)(as_tensor(pictures))
+    assert our_scores is not None
+    assert np.abs(ours.numpy() - expected).max() < 1e-3
+    assert np.abs(our_scores.numpy() - scores).max() < 1e-3
