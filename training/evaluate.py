@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -21,14 +22,25 @@ from dcp_sdk.tables import privacy_table
 
 from . import data as datasets
 from . import html_report, model_card
-from .attacks import ATTACKS, RECONSTRUCTIONS, AttackSettings, Knowledge, SearchSettings
+from .attacks import (
+    ATTACKS,
+    ENSEMBLE,
+    RECONSTRUCTIONS,
+    AttackSettings,
+    Guess,
+    Knowledge,
+    SearchSettings,
+    together,
+)
 from .config import Recipe
 from .measure import (
+    judge,
     leaked_curve,
-    measure_attack,
     measure_reconstruction,
     measure_side_channels,
     measure_utility,
+    prior_entropy,
+    run_attack,
 )
 from .metrics import hardware
 from .notebook import Notebook
@@ -91,13 +103,29 @@ def evaluate(
     all_seeds = range(seed, seed + (1 if quick else seeds))
     notebook = Notebook(work, manifest.contract.digest, settings, all_seeds, len(leaked), target.labels.tolist())
     results: list[AttackResult] = []
-    for name in (name for name in ATTACKS if name in chosen):
-        attack = partial(measure_attack, name, leaked, target, settings, labels, all_seeds)
-        results.append(notebook.once(name, AttackResult, attack))
+    guesses: list[Guess] = []
+
+    def add(name: str, by_seed: dict[int, Guess]) -> None:
+        result = judge(name, by_seed, leaked, target, labels)
+        results.append(result)
         console.print(
-            f"{manifest.name}: {name} reads {splits.sensitive.name}: {percent(results[-1].balanced_accuracy)}"
-            f" ({results[-1].how}; {results[-1].minutes} min)"
+            f"{manifest.name}: {name} reads {splits.sensitive.name}: {percent(result.balanced_accuracy)}"
+            f" ({result.how}; {result.minutes} min)"
         )
+
+    for name in (name for name in ATTACKS if name in chosen):
+        by_seed = {
+            number: notebook.once(
+                f"{name}, seed {number}",
+                Guess,
+                partial(run_attack, name, leaked, target, replace(settings, seed=number)),
+            )
+            for number in all_seeds
+        }
+        guesses += by_seed.values()
+        add(name, by_seed)
+    if (mean := together(guesses, prior_entropy(leaked, len(labels)))) is not None:
+        add(ENSEMBLE, {seed: mean})
     seen, hidden = splits.train.pictures[: len(leaked)], splits.val.pictures
     search = search_settings(quick=quick)
     knowledge = Knowledge(bundle, manifest.contract, leaked, seen, settings, search)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,21 +22,24 @@ from dcp_sdk.privacy_report import (
     strongest_of,
 )
 
-from .attacks import ATTACKS, RECONSTRUCTIONS, SEARCHES, AttackSettings, Knowledge
+from .attacks import ATTACKS, RECONSTRUCTIONS, SEARCHES, AttackSettings, Guess, Knowledge
 from .attacks.picture_classifier import as_payloads, picture_classifier
 from .attacks.reconstruction import Pictures
 from .attacks.side_channels import latency, mask_only
 from .data import Splits
-from .metrics import accuracy, balanced_accuracy, confusion, macro_auc, similarity
+from .metrics import accuracy, balanced_accuracy, balanced_answers, confusion, macro_auc, similarity
 from .panels import png
 from .payloads import Payloads, device_ms
 
 __all__ = [
+    "judge",
     "leaked_curve",
     "measure_attack",
     "measure_reconstruction",
     "measure_side_channels",
     "measure_utility",
+    "prior_entropy",
+    "run_attack",
 ]
 
 _TIMED = 2000
@@ -85,33 +88,59 @@ def measure_attack(
     labels: tuple[str, ...],
     seeds: Sequence[int] = (0,),
 ) -> AttackResult:
-    """Train one adversary on ``leaked`` with each seed, and judge it on ``target``; the strongest seed is reported."""
+    """Train one adversary on ``leaked`` with each seed, and :func:`judge` it on ``target``."""
+    guesses = {seed: run_attack(name, leaked, target, replace(settings, seed=seed)) for seed in seeds}
+    return judge(name, guesses, leaked, target, labels)
+
+
+def run_attack(name: str, leaked: Payloads, target: Payloads, settings: AttackSettings) -> Guess:
+    """Train one adversary and let it answer, on the clock."""
     started = time.monotonic()
-    guesses = {seed: ATTACKS[name](leaked, target, replace(settings, seed=seed)) for seed in seeds}
-    shares = {
-        seed: balanced_accuracy(guess.probabilities.argmax(1), target.labels).value for seed, guess in guesses.items()
-    }
-    guess = guesses[max(shares, key=lambda seed: shares[seed])]
-    answers = guess.probabilities.argmax(1)
-    frequencies = np.bincount(leaked.labels, minlength=settings.classes) / len(leaked)
-    present = frequencies[frequencies > 0]
+    answers = ATTACKS[name](leaked, target, settings)
+    return answers.model_copy(update={"minutes": (time.monotonic() - started) / 60})
+
+
+def judge(
+    name: str, guesses: Mapping[int, Guess], leaked: Payloads, target: Payloads, labels: tuple[str, ...]
+) -> AttackResult:
+    """Put an adversary's answers into figures; the strongest seed is reported.
+
+    Args:
+        name: Of the adversary.
+        guesses: By seed.
+        leaked: What it learnt from: groups of unequal size are allowed for.
+        target: What it answered for.
+        labels: Names of the groups.
+    """
+    frequencies = leaked.frequencies(len(labels))
+    answers = {seed: balanced_answers(each.probabilities, frequencies) for seed, each in guesses.items()}
+    shares = {seed: balanced_accuracy(answer, target.labels).value for seed, answer in answers.items()}
+    seed = max(shares, key=lambda seed: shares[seed])
+    best, answer = guesses[seed], answers[seed]
     return AttackResult(
         name=name,
-        balanced_accuracy=balanced_accuracy(answers, target.labels),
-        accuracy=accuracy(answers, target.labels),
+        balanced_accuracy=balanced_accuracy(answer, target.labels),
+        accuracy=accuracy(best.probabilities.argmax(1), target.labels),
         recalls={
-            label: float((answers[chosen] == number).mean())
+            label: float((answer[chosen] == number).mean())
             for number, label in enumerate(labels)
             if (chosen := target.labels == number).any()
         },
-        training_loss=guess.training_loss,
-        prior_entropy=float(-(present * np.log(present)).sum()),
-        minutes=round((time.monotonic() - started) / 60, 1),
-        auc=macro_auc(guess.probabilities, target.labels),
-        how=guess.how,
-        confusion=confusion(answers, target.labels, labels),
+        training_loss=best.training_loss,
+        prior_entropy=prior_entropy(leaked, len(labels)),
+        minutes=round(sum(each.minutes for each in guesses.values()), 1),
+        auc=macro_auc(best.probabilities, target.labels),
+        how=best.how,
+        confusion=confusion(answer, target.labels, labels),
         seeds={str(seed): round(share, 4) for seed, share in shares.items()},
     )
+
+
+def prior_entropy(leaked: Payloads, classes: int) -> float:
+    """Cross-entropy of always answering the groups' frequencies, in nats."""
+    present = leaked.frequencies(classes)
+    present = present[present > 0]
+    return float(-(present * np.log(present)).sum())
 
 
 def measure_reconstruction(
@@ -187,10 +216,11 @@ def measure_side_channels(
         "mask only": (mask_only(leaked, target, settings), target.labels),
         "latency of the device graph": (latency(times[0], times[1], settings), times[1][1]),
     }
+    frequencies = leaked.frequencies(settings.classes)
     return tuple(
         SideChannel(
             name=name,
-            balanced_accuracy=balanced_accuracy(guess.probabilities.argmax(1), truth),
+            balanced_accuracy=balanced_accuracy(balanced_answers(guess.probabilities, frequencies), truth),
             chance=1 / settings.classes,
         )
         for name, (guess, truth) in guesses.items()
@@ -204,8 +234,8 @@ def leaked_curve(
     settings: AttackSettings,
     labels: tuple[str, ...],
 ) -> tuple[LeakedPoint, ...]:
-    """Repeat the strongest adversary with 1 % and 10 % of the pairs."""
-    strongest = strongest_of(results)
+    """Repeat the strongest single adversary with 1 % and 10 % of the pairs."""
+    strongest = strongest_of([result for result in results if result.name in ATTACKS])
     if strongest is None:
         return ()
     points = []

@@ -17,7 +17,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure as
 
 from dcp_sdk.privacy_report import Confusion, Interval
 
-__all__ = ["accuracy", "balanced_accuracy", "confusion", "hardware", "macro_auc", "similarity"]
+__all__ = ["accuracy", "balanced_accuracy", "balanced_answers", "confusion", "hardware", "macro_auc", "similarity"]
 
 Labels = npt.NDArray[np.int64]
 _Z_95 = 1.96
@@ -37,6 +37,18 @@ def balanced_accuracy(predicted: Labels, truth: Labels) -> Interval:
         shares.append(right.mean())
         variances.append(shares[-1] * (1 - shares[-1]) / len(right))
     return _interval(float(np.mean(shares)), math.sqrt(sum(variances)) / len(shares))
+
+
+def balanced_answers(probabilities: npt.NDArray[np.float32], frequencies: npt.NDArray[np.float64]) -> Labels:
+    """Answer so that the *balanced* accuracy is highest: the group that is likeliest for its size (Bayes' rule).
+
+    Args:
+        probabilities: float32 ``(N, classes)``, of an adversary that learnt from groups of unequal size.
+        frequencies: ``(classes,)``, the groups' shares of what it learnt from. An absent group is never answered.
+    """
+    weights = np.divide(1.0, frequencies, out=np.zeros_like(frequencies), where=frequencies > 0)
+    answers: Labels = (probabilities * weights).argmax(1)
+    return answers
 
 
 def accuracy(predicted: Labels, truth: Labels) -> Interval:

@@ -53,6 +53,10 @@ class Payloads:
             self.scale,
         )
 
+    def frequencies(self, classes: int) -> npt.NDArray[np.float64]:
+        """Share of each sensitive class, ``(classes,)``."""
+        return np.bincount(self.labels, minlength=classes) / len(self)
+
     def batches(self, size: int) -> Iterator[Payloads]:
         """Cut into pieces of ``size``, in order."""
         for start in range(0, len(self), size):

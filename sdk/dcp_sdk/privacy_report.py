@@ -22,6 +22,7 @@ __all__ = [
     "Reconstruction",
     "SideChannel",
     "Utility",
+    "has_trained",
     "percent",
     "strongest_of",
 ]
@@ -91,7 +92,7 @@ class AttackResult(_Frozen):
     @property
     def trained(self) -> bool:
         """Whether it learned anything at all; if not, it proves nothing."""
-        return self.training_loss < 0.95 * self.prior_entropy
+        return has_trained(self.training_loss, self.prior_entropy)
 
 
 class SideChannel(_Frozen):
@@ -237,6 +238,11 @@ class PrivacyReport(_Frozen):
     def save(self, bundle: Path) -> None:
         """Write ``privacy_report.json`` into ``bundle``."""
         (bundle / PRIVACY_REPORT_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def has_trained(training_loss: float, prior_entropy: float) -> bool:
+    """Whether an adversary's loss left that of always answering the groups' frequencies."""
+    return training_loss < 0.95 * prior_entropy
 
 
 def strongest_of(attacks: Sequence[AttackResult]) -> AttackResult | None:

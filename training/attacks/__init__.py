@@ -9,6 +9,7 @@ from .channel_vit import channel_vit
 from .cnn import cnn
 from .decoder import decoder
 from .deep_image_prior import deep_image_prior
+from .ensemble import ENSEMBLE, together
 from .inversion import inversion
 from .linear_probe import linear_probe
 from .mlp import mlp
@@ -17,6 +18,7 @@ from .remaining_layers import remaining_layers
 
 __all__ = [
     "ATTACKS",
+    "ENSEMBLE",
     "RECONSTRUCTIONS",
     "SEARCHES",
     "Attack",
@@ -25,6 +27,7 @@ __all__ = [
     "Knowledge",
     "Reconstruct",
     "SearchSettings",
+    "together",
 ]
 
 ATTACKS: dict[str, Attack] = {

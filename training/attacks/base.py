@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Annotated
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, PlainSerializer, PlainValidator
 
 from ..config import NetworkConfig
 from ..payloads import Payloads
@@ -40,16 +43,24 @@ class AttackSettings:
     """Rounds of boosting at most."""
 
 
-@dataclass(frozen=True)
-class Guess:
-    """An adversary's answers."""
+Probabilities = Annotated[
+    npt.NDArray[np.float32], PlainValidator(partial(np.asarray, dtype=np.float32)), PlainSerializer(np.ndarray.tolist)
+]
 
-    probabilities: npt.NDArray[np.float32]
+
+class Guess(BaseModel):
+    """An adversary's answers. It can be written down as JSON."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    probabilities: Probabilities
     """For the target payloads, ``(N, classes)``."""
     training_loss: float
     """Its cross-entropy on the leaked pairs that it was trained on, in nats."""
     how: str
     """The scaling and settings that it chose on held-out leaked pairs."""
+    minutes: float = 0.0
+    """That its training took."""
 
 
 Attack = Callable[[Payloads, Payloads, AttackSettings], Guess]

@@ -31,7 +31,7 @@ def boosting(leaked: Payloads, target: Payloads, settings: AttackSettings) -> Gu
     for name in ("raw", "rank-transformed"):
         scale = SCALINGS[name](pairs)
         both, loss = boost(scale(pairs), scale(chooser), scale(target), _columns, settings)
-        guesses.append((loss, Guess(both.probabilities, both.training_loss, f"{name}, {both.how}")))
+        guesses.append((loss, both.model_copy(update={"how": f"{name}, {both.how}"})))
     return min(guesses, key=lambda guess: guess[0])[1]
 
 
@@ -61,7 +61,9 @@ def boost(
         return float(log_loss(labels, probabilities(values), labels=classes))
 
     guess = Guess(
-        probabilities(columns(target)).astype(np.float32), loss(known, pairs.labels), f"{model.n_iter_} rounds"
+        probabilities=probabilities(columns(target)).astype(np.float32),
+        training_loss=loss(known, pairs.labels),
+        how=f"{model.n_iter_} rounds",
     )
     return guess, loss(columns(chooser), chooser.labels)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -14,7 +15,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from ..config import OptimConfig
-from ..metrics import balanced_accuracy
+from ..metrics import balanced_accuracy, balanced_answers
 from ..payloads import Payloads
 from ..schedule import learning_rate as scheduled
 from .base import Attack, AttackSettings, Guess, hold_out
@@ -35,23 +36,26 @@ _LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 class _Fit:
     network: nn.Module
     held_share: float
-    """Balanced accuracy on held-out pairs; -1 where it diverged."""
+    """Balanced accuracy on held-out pairs, of the epoch where it was highest; -1 where it diverged."""
+    held_loss: float
+    """Cross-entropy on held-out pairs, of the epoch where it was lowest; infinite where it diverged."""
 
 
 def neural(name: str, make: MakeNetwork, scalings: Mapping[str, FitScaling] = SCALINGS) -> Attack:
     """Make an attack out of a network.
 
-    Scaling and learning rate are chosen on held-out leaked pairs after a short training each; the best combination is
-    then trained to the end of its schedule, or until held-out pairs stop being recognised better, and its best epoch
-    answers. Not until their *loss* stops falling: it rises long before, and stopping there costs the attacker points.
-    If every combination diverges, the groups' frequencies answer, and the report will say that it did not train.
+    Scaling and learning rate are chosen by the loss on held-out leaked pairs after a short training each. The best
+    combination is then trained to the end of its schedule, or until held-out pairs stop being recognised better, and
+    its best epoch answers. Not until their *loss* stops falling: it rises long before, and stopping there costs the
+    attacker points. If every combination diverges, the groups' frequencies answer, and the report will say that it did
+    not train.
     """
 
     def attack(leaked: Payloads, target: Payloads, settings: AttackSettings) -> Guess:
         pairs, chooser = hold_out(leaked, settings.seed, settings.classes)
         some = pairs[np.arange(min(settings.search_pairs, len(pairs)))]
         fitted = {name: fit(pairs) for name, fit in scalings.items()}
-        shares: dict[tuple[str, float], float] = {}
+        losses: dict[tuple[str, float], float] = {}
         with Progress(transient=True) as progress:
             total = len(fitted) * len(_LEARNING_RATES) * settings.search_epochs + settings.epochs
             advance = partial(progress.advance, progress.add_task(name, total=total))
@@ -59,8 +63,8 @@ def neural(name: str, make: MakeNetwork, scalings: Mapping[str, FitScaling] = SC
                 learned, judge = scale(some), scale(chooser)
                 for rate in _LEARNING_RATES:
                     fit = _fit(make, learned, judge, settings, rate, settings.search_epochs, advance)
-                    shares[scaling, rate] = fit.held_share
-            scaling, rate = max(shares, key=lambda combination: shares[combination])
+                    losses[scaling, rate] = fit.held_loss
+            scaling, rate = min(losses, key=lambda combination: losses[combination])
             scale = fitted[scaling]
             learned = scale(pairs)
             best = _fit(make, learned, scale(chooser), settings, rate, settings.epochs, advance)
@@ -90,7 +94,7 @@ def _fit(
     batch_size = max(2, min(_BATCH, len(pairs) // _STEPS))
     steps = len(pairs) // batch_size
     plan = OptimConfig(epochs=epochs, batch_size=batch_size, learning_rate=rate)
-    best, waited = _Fit(network, -1.0), 0
+    best, waited, least = _Fit(network, -1.0, math.inf), 0, math.inf
     for epoch in range(epochs):
         network.train()
         shuffled = np.random.default_rng((settings.seed, epoch)).permutation(len(pairs))
@@ -109,20 +113,28 @@ def _fit(
             optimizer.step()
         advance()
         logits = forward(network, chooser)
-        share = balanced_accuracy(logits.argmax(1).numpy(), chooser.labels).value
-        if bool(torch.isfinite(logits).all()) and share >= best.held_share:
-            best, waited = _Fit(copy.deepcopy(network), share), 0
+        answers = balanced_answers(logits.softmax(1).numpy(), pairs.frequencies(settings.classes))
+        share = balanced_accuracy(answers, chooser.labels).value
+        if not bool(torch.isfinite(logits).all()):
+            return best
+        least = min(least, float(F.cross_entropy(logits, torch.from_numpy(chooser.labels))))
+        if share >= best.held_share:
+            best, waited = _Fit(copy.deepcopy(network), share, least), 0
         else:
             waited += 1
         if waited >= settings.patience:
             break
-    return best
+    return replace(best, held_loss=least)
 
 
 def _prior(pairs: Payloads, target: Payloads, settings: AttackSettings) -> Guess:
     frequencies = (np.bincount(pairs.labels, minlength=settings.classes) + 1) / (len(pairs) + settings.classes)
     entropy = -float(np.log(frequencies[pairs.labels]).mean())
-    return Guess(np.tile(frequencies.astype(np.float32), (len(target), 1)), entropy, "diverged with every setting")
+    return Guess(
+        probabilities=np.tile(frequencies.astype(np.float32), (len(target), 1)),
+        training_loss=entropy,
+        how="diverged with every setting",
+    )
 
 
 def conv_block(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import numpy as np
+
+from training.attacks.base import Guess
+from training.attacks.ensemble import together
+from training.metrics import balanced_accuracy, balanced_answers
+
+PRIOR = float(np.log(3))
+
+
+def guess(truth: np.ndarray, seed: int, loss: float = 0.5) -> Guess:
+    """Right more often than not, each seed about other payloads."""
+    noise = np.random.default_rng(seed).normal(0, 1, (len(truth), 3))
+    scores = np.exp(noise + np.eye(3)[truth])
+    return Guess(probabilities=scores / scores.sum(1, keepdims=True), training_loss=loss, how="made up", minutes=1)
+
+
+def share(guess: Guess, truth: np.ndarray) -> float:
+    return balanced_accuracy(guess.probabilities.argmax(1), truth).value
+
+
+def test_together_they_read_more_than_each_alone() -> None:
+    truth = np.arange(900) % 3
+    guesses = [guess(truth, seed) for seed in range(6)]
+    mean = together(guesses, PRIOR)
+    assert mean is not None
+    assert share(mean, truth) > max(share(one, truth) for one in guesses) + 0.05
+    assert mean.minutes == 6
+
+
+def test_who_did_not_train_has_no_say() -> None:
+    truth = np.arange(90) % 3
+    one, idle = guess(truth, 0), guess((truth + 1) % 3, 1, loss=PRIOR)
+    assert together([one, idle], PRIOR) is None
+    mean = together([one, one, idle], PRIOR)
+    assert mean is not None
+    assert np.allclose(mean.probabilities, one.probabilities)
+
+
+def test_a_guess_survives_being_written_down() -> None:
+    written = guess(np.arange(9) % 3, 0)
+    read = Guess.model_validate_json(written.model_dump_json())
+    assert read.probabilities.dtype == np.float32
+    assert np.allclose(read.probabilities, written.probabilities)
+
+
+def test_answers_for_balance_do_not_neglect_the_small_group() -> None:
+    """Two groups, 9 to 1, whose members look alike half of the time."""
+    rng = np.random.default_rng(0)
+    truth = (rng.random(4000) < 0.1).astype(int)
+    evidence = truth + rng.normal(0, 1, 4000)
+    likelihood = np.exp(-0.5 * (evidence[:, None] - np.array([0, 1])) ** 2)
+    frequencies = np.array([0.9, 0.1])
+    posterior = (likelihood * frequencies / (likelihood * frequencies).sum(1, keepdims=True)).astype(np.float32)
+    plain, fair = posterior.argmax(1), balanced_answers(posterior, frequencies)
+    assert balanced_accuracy(fair, truth).value > balanced_accuracy(plain, truth).value + 0.1
+    assert (plain == truth).mean() > (fair == truth).mean()
+    assert (balanced_answers(posterior, np.array([1.0, 0.0])) == 0).all(), "a group that nobody ever saw"
