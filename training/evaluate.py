@@ -161,7 +161,7 @@ def evaluate(
     )
     report.save(bundle)
     (bundle / MODEL_CARD_FILE).write_text(model_card.render(manifest, report), encoding="utf-8")
-    (bundle / html_report.HTML_REPORT_FILE).write_text(html_report.render(manifest, report), encoding="utf-8")
+    html_report.write(bundle, manifest, report)
     return report
 
 

@@ -1,21 +1,29 @@
-"""``privacy_report.html``: the same report for an auditor who has ten minutes. One file, no scripts, no network."""
+"""``privacy_report.html``: the same report for an auditor who has ten minutes. One file, no scripts, no network.
+
+``python -m training.html_report BUNDLE`` writes it again from the JSON report.
+"""
 
 from __future__ import annotations
 
 import html
 import io
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
 
 import matplotlib as mpl
+import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dcp_sdk.contract import Manifest
+from dcp_sdk.errors import ConfigError, DCPError
 from dcp_sdk.privacy_report import Confusion, Interval, PrivacyReport, percent, strongest_of
 
+from .results import points_beside
 from .trade_off import TradeOffPoint, trade_off
 
-__all__ = ["HTML_REPORT_FILE", "render"]
+__all__ = ["HTML_REPORT_FILE", "render", "write"]
 
 HTML_REPORT_FILE = "privacy_report.html"
 
@@ -60,6 +68,12 @@ def render(manifest: Manifest, report: PrivacyReport, others: Sequence[TradeOffP
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>\n<body>'
         f"<h1>{_text(title)}</h1>" + "\n".join(sections) + "</body></html>\n"
     )
+
+
+def write(bundle: Path, manifest: Manifest, report: PrivacyReport) -> None:
+    """Write the page into ``bundle``, with the rows of ``docs/results`` that it can be compared with."""
+    page = render(manifest, report, points_beside(report, manifest.contract.task.name))
+    (bundle / HTML_REPORT_FILE).write_text(page, encoding="utf-8")
 
 
 def _verdict(manifest: Manifest, report: PrivacyReport) -> str:
@@ -220,3 +234,20 @@ def _svg(figure: Figure) -> str:
 
 def _text(value: str) -> str:
     return html.escape(value)
+
+
+def _main(bundle: Annotated[Path, typer.Argument(help="folder of a bundle with a privacy_report.json")]) -> None:
+    """Write the page again, when there are more rows to compare with."""
+    try:
+        manifest = Manifest.load(bundle)
+        report = PrivacyReport.load(bundle, manifest.contract)
+        if report is None:
+            raise ConfigError(f"{bundle} has no privacy_report.json. Make it with training.evaluate.")
+        write(bundle, manifest, report)
+    except DCPError as error:
+        typer.secho(f"{type(error).__name__}: {error}", err=True)
+        raise typer.Exit(2) from error
+
+
+if __name__ == "__main__":
+    typer.run(_main)

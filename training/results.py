@@ -12,7 +12,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from dcp_sdk.errors import ConfigError
 from dcp_sdk.privacy_report import PrivacyReport, percent
 
-__all__ = ["DOCUMENT", "RESULTS", "Row", "rows_of", "tables", "write_tables"]
+from .trade_off import TradeOffPoint
+
+__all__ = ["DOCUMENT", "RESULTS", "Row", "points_beside", "rows_of", "tables", "write_tables"]
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 DOCUMENT = RESULTS.with_suffix(".md")
@@ -64,6 +66,25 @@ def rows_of(folder: Path) -> list[Row]:
         except ValidationError as error:
             raise ConfigError(f"{path}: expected a row of training.experiments, got {error}") from error
     return rows
+
+
+def points_beside(report: PrivacyReport, task: str, folder: Path = RESULTS) -> list[TradeOffPoint]:
+    """Return what was measured of other bundles with the same task and hidden attribute, on the same test pictures.
+
+    Args:
+        report: Of the bundle that is compared.
+        task: Name of its task.
+        folder: Holds the rows.
+    """
+    points = []
+    for row in rows_of(folder):
+        other = row.report
+        same_pictures = (other.tested, other.majority) == (report.tested, report.majority)
+        same_question = (row.settings["data"]["task"]["name"], other.sensitive) == (task, report.sensitive)
+        if same_pictures and same_question and other.contract_digest != report.contract_digest:
+            label = f"{row.defense.replace('_', ' ')}{f' r={row.ratio:g}' if row.ratio else ''}"
+            points.append(TradeOffPoint.of(label, other))
+    return [point for point in points if point is not None]
 
 
 def tables(rows: Sequence[Row]) -> str:

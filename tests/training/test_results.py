@@ -1,0 +1,80 @@
+"""Rows are compared only where the comparison is fair, and the tables say what the rows say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dcp_sdk.contract import Manifest
+from dcp_sdk.errors import ConfigError
+from dcp_sdk.privacy_report import PrivacyReport, percent
+from tests.tiny import ROOT
+from training.results import Row, points_beside, rows_of, tables
+
+SHIPPED = ROOT / "bundles" / "gender_112"
+
+
+def row(name: str, **changes: object) -> Row:
+    """Make a row with the figures of the shipped bundle, of another one."""
+    manifest = Manifest.load(SHIPPED)
+    report = PrivacyReport.load(SHIPPED, manifest.contract)
+    assert report is not None
+    return Row(
+        name=name,
+        configuration="somewhere",
+        defense="gaussian_noise",
+        ratio=0.5,
+        seed=0,
+        settings=manifest.provenance.settings,
+        payload_bytes=100,
+        training_hours=0.1,
+        attack_hours=0.2,
+        commit="abc",
+        commands=("make it",),
+        report=report.model_copy(update={"contract_digest": "0" * 64, **changes}),
+    )
+
+
+def test_only_the_same_question_on_the_same_pictures_is_compared(tmp_path: Path) -> None:
+    manifest = Manifest.load(SHIPPED)
+    report = PrivacyReport.load(SHIPPED, manifest.contract)
+    assert report is not None
+    row("fair").save(tmp_path)
+    row("itself", contract_digest=report.contract_digest).save(tmp_path)
+    row("other pictures", tested=17).save(tmp_path)
+    row("other secret", sensitive="age").save(tmp_path)
+    row("nobody trained", attacks=()).save(tmp_path)
+    (point,) = points_beside(report, "gender", tmp_path)
+    assert point.name == "gaussian noise r=0.5"
+    assert point.sensitive == report.strongest
+    assert points_beside(report, "height", tmp_path) == []
+
+
+def test_a_table_says_what_the_row_says() -> None:
+    one = row("one")
+    text = tables([one])
+    assert "| gaussian noise | 0.5 | 0 | 100 |" in text
+    assert percent(one.report.strongest) in text
+    assert "**not protected**" in text
+
+
+def test_what_is_no_row_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"x\.json"):
+        rows_of(tmp_path)
+
+
+def test_the_page_can_be_written_again(tmp_path: Path) -> None:
+    for file in ("manifest.json", "device.onnx", "privacy_report.json"):
+        (tmp_path / file).write_bytes((SHIPPED / file).read_bytes())
+    command = [sys.executable, "-m", "training.html_report"]
+    done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "What gender_112 hides" in (tmp_path / "privacy_report.html").read_text()
+    (tmp_path / "privacy_report.json").unlink()
+    done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert "training.evaluate" in done.stderr
