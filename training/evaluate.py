@@ -101,7 +101,7 @@ def evaluate(
         leaked = leaked[np.arange(min(len(leaked), _QUICK_PAIRS))]
     labels = splits.sensitive.labels
     all_seeds = range(seed, seed + (1 if quick else seeds))
-    notebook = Notebook(work, manifest.contract.digest, settings, all_seeds, len(leaked), target.labels.tolist())
+    notebook = Notebook(work, manifest.contract.digest, settings, len(leaked), target.labels.tolist())
     results: list[AttackResult] = []
     guesses: list[Guess] = []
 
