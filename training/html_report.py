@@ -39,6 +39,7 @@ h1 { font-size: 1.6rem; margin-bottom: 0 } h2 { font-size: 1.2rem; margin-top: 2
 .facts b { display: block; font-size: 1.5rem } table { border-collapse: collapse; width: 100% }
 td, th { text-align: left; padding: .35rem .75rem .35rem 0; border-bottom: 1px solid #dadce0; vertical-align: top }
 .pair { display: grid; grid-template-columns: 1fr 1fr; gap: 1.5rem } svg { width: 100%; height: auto }
+.panels { table-layout: fixed }
 .panels img { width: 100%; max-width: 12rem; display: block; image-rendering: pixelated }
 code { background: #f1f3f4; padding: .1rem .3rem; overflow-wrap: anywhere } .note { color: #5f6368; font-size: .9rem }
 @media (max-width: 40rem) { .facts, .pair { grid-template-columns: 1fr } }
@@ -166,7 +167,7 @@ def _drawings(report: PrivacyReport) -> str:
         return "<h2>Can the picture be drawn again?</h2><p>Not measured.</p>"
     rows = "".join(
         f"<tr><td>{_text(drawing.name)}<td>{drawing.pictures:,}<td>{drawing.ssim:.2f}<td>{drawing.mean_picture_ssim:.2f}"
-        f"<td>{drawing.psnr_db:.1f} dB<td>{percent(drawing.attribute)}"
+        f"<td>{drawing.psnr_db:.1f}&nbsp;dB<td>{percent(drawing.attribute)}"
         for drawing in report.reconstructions
     )
     perfect = next(

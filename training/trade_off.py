@@ -57,6 +57,7 @@ def trade_off(this: TradeOffPoint, others: Sequence[TradeOffPoint], *, sensitive
             color=colour,
         )
         axes.annotate(point.name, (x.value, y.value), xytext=(6, 6), textcoords="offset points", color=colour, size=9)
+    axes.margins(x=0.2, y=0.1)  # names stand to the right of their points
     axes.axvline(chance, color=_INK, linestyle="--", linewidth=1)
     axes.annotate("guessing", (chance, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", size=9)
     axes.set_xlabel(f"{sensitive}, balanced accuracy of the strongest adversary (less is more private)")
