@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -32,6 +33,7 @@ from .attacks import (
     SearchSettings,
     together,
 )
+from .attacks.reconstruction import Pictures
 from .config import Recipe
 from .measure import (
     judge,
@@ -45,7 +47,7 @@ from .measure import (
 from .metrics import hardware
 from .notebook import Notebook
 from .panels import as_panels, panel_payloads, panel_pictures
-from .payloads import collect
+from .payloads import Payloads, collect
 
 __all__ = ["attack_settings", "evaluate", "search_settings"]
 
@@ -95,50 +97,30 @@ def evaluate(
     splits = datasets.load(recipe.data, folder)
     utility = measure_utility(bundle, repository, splits)
     console.print(f"{manifest.name}: {manifest.contract.task.name} {percent(utility.balanced_accuracy)}")
-    leaked, target = (collect(bundle, manifest, split) for split in (splits.train, splits.val))
-    settings = attack_settings(recipe, len(splits.sensitive.labels), seed, quick=quick)
+    payloads = Notebook(work, manifest.contract.digest, splits.train.sensitive.tolist(), splits.val.sensitive.tolist())
+    leaked, target = (
+        payloads.payloads(name, partial(collect, bundle, manifest, split))
+        for name, split in (("train", splits.train), ("val", splits.val))
+    )
     if quick:
         leaked = leaked[np.arange(min(len(leaked), _QUICK_PAIRS))]
+    settings = attack_settings(recipe, len(splits.sensitive.labels), seed, quick=quick)
     labels = splits.sensitive.labels
-    all_seeds = range(seed, seed + (1 if quick else seeds))
+    names = [name for name in ATTACKS if name in chosen]
     notebook = Notebook(work, manifest.contract.digest, settings, len(leaked), target.labels.tolist())
-    results: list[AttackResult] = []
-    guesses: list[Guess] = []
-
-    def add(name: str, by_seed: dict[int, Guess]) -> None:
-        result = judge(name, by_seed, leaked, target, labels)
-        results.append(result)
-        console.print(
-            f"{manifest.name}: {name} reads {splits.sensitive.name}: {percent(result.balanced_accuracy)}"
-            f" ({result.how}; {result.minutes} min)"
-        )
-
-    for name in (name for name in ATTACKS if name in chosen):
-        by_seed = {
-            number: notebook.once(
-                f"{name}, seed {number}",
-                Guess,
-                partial(run_attack, name, leaked, target, replace(settings, seed=number)),
-            )
-            for number in all_seeds
-        }
-        guesses += by_seed.values()
-        add(name, by_seed)
-    if (mean := together(guesses, prior_entropy(leaked, len(labels)))) is not None:
-        add(ENSEMBLE, {seed: mean})
-    seen, hidden = splits.train.pictures[: len(leaked)], splits.val.pictures
+    results = _read(names, leaked, target, settings, labels, 1 if quick else seeds, notebook)
     search = search_settings(quick=quick)
-    knowledge = Knowledge(bundle, manifest.contract, leaked, seen, settings, search)
     shown, origin = panel_pictures(recipe.data, splits)
     panels = as_panels(shown, origin)
-    sent = panel_payloads(bundle, manifest, shown)
     notebook = Notebook(work, manifest.contract.digest, settings, search, panels, len(leaked), target.labels.tolist())
-    reconstructions: list[Reconstruction] = []
-    for name in (name for name in RECONSTRUCTIONS if name in chosen):
-        draw = partial(measure_reconstruction, name, knowledge, target, hidden, sent)
-        reconstructions.append(notebook.once(name, Reconstruction, draw))
-        drawing = reconstructions[-1]
-        console.print(f"{manifest.name}: {name} draws the picture: SSIM {drawing.ssim:.2f}, {drawing.psnr_db:.1f} dB")
+    reconstructions = _draw(
+        [name for name in RECONSTRUCTIONS if name in chosen],
+        Knowledge(bundle, manifest.contract, leaked, splits.train.pictures[: len(leaked)], settings, search),
+        target,
+        splits.val.pictures,
+        panel_payloads(bundle, manifest, shown),
+        notebook,
+    )
     side_channels = measure_side_channels(bundle, manifest, splits, leaked, target, settings)
     report = PrivacyReport(
         contract_digest=manifest.contract.digest,
@@ -163,6 +145,56 @@ def evaluate(
     (bundle / MODEL_CARD_FILE).write_text(model_card.render(manifest, report), encoding="utf-8")
     html_report.write(bundle, manifest, report)
     return report
+
+
+def _read(
+    names: Sequence[str],
+    leaked: Payloads,
+    target: Payloads,
+    settings: AttackSettings,
+    labels: tuple[str, ...],
+    seeds: int,
+    notebook: Notebook,
+) -> list[AttackResult]:
+    """Let each adversary learn and answer with each seed, and then all of them together."""
+    guesses: list[Guess] = []
+    results: list[AttackResult] = []
+
+    def add(name: str, by_seed: dict[int, Guess]) -> None:
+        results.append(judge(name, by_seed, leaked, target, labels))
+        result = results[-1]
+        console.print(f"{name}: {percent(result.balanced_accuracy)} ({result.how}; {result.minutes} min)")
+
+    for name in names:
+        by_seed = {
+            seed: notebook.once(
+                f"{name}, seed {seed}", Guess, partial(run_attack, name, leaked, target, replace(settings, seed=seed))
+            )
+            for seed in range(settings.seed, settings.seed + seeds)
+        }
+        guesses += by_seed.values()
+        add(name, by_seed)
+    mean = together(guesses, prior_entropy(leaked, len(labels)))
+    if mean is not None:
+        add(ENSEMBLE, {settings.seed: mean})
+    return results
+
+
+def _draw(
+    names: Sequence[str],
+    knowledge: Knowledge,
+    target: Payloads,
+    hidden: Pictures,
+    panels: Payloads,
+    notebook: Notebook,
+) -> list[Reconstruction]:
+    """Let each reconstruction draw the pictures behind ``target``."""
+    drawings = []
+    for name in names:
+        draw = partial(measure_reconstruction, name, knowledge, target, hidden, panels)
+        drawings.append(notebook.once(name, Reconstruction, draw))
+        console.print(f"{name} draws the picture: SSIM {drawings[-1].ssim:.2f}, {drawings[-1].psnr_db:.1f} dB")
+    return drawings
 
 
 def attack_settings(recipe: Recipe, classes: int, seed: int, *, quick: bool) -> AttackSettings:

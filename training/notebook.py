@@ -1,4 +1,4 @@
-"""Results that were seen already, so that a long evaluation goes on where it was cut off."""
+"""Payloads and results that were seen already, so that a long evaluation goes on where it was cut off."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from pydantic import BaseModel, ValidationError
+
+from .payloads import Payloads
 
 __all__ = ["Notebook"]
 
@@ -15,7 +18,7 @@ Result = TypeVar("Result", bound=BaseModel)
 
 
 class Notebook:
-    """One JSON file per result, in a folder named after everything that decides them.
+    """One file per result, in a folder named after everything that decides them.
 
     Args:
         folder: Holds the notebooks of all evaluations; None keeps nothing.
@@ -25,6 +28,30 @@ class Notebook:
     def __init__(self, folder: Path | None, *key: object) -> None:
         digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
         self._folder = None if folder is None else folder / digest
+
+    def payloads(self, name: str, collect: Callable[[], Payloads]) -> Payloads:
+        """Return the payloads written down under ``name``, or collect them and write them down.
+
+        Where the device draws at random, a second collection would be a second look at the same pictures.
+        """
+        if self._folder is None:
+            return collect()
+        path = self._folder / f"{name}.npz"
+        if path.exists():
+            with np.load(path) as file:
+                return Payloads(
+                    file["channels"],
+                    file["features"],
+                    file["labels"],
+                    int(file["total_channels"]),
+                    float(file["scale"]),
+                )
+        payloads = collect()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{name}.partial.npz")  # a file that was cut off must not look whole
+        np.savez(partial, **vars(payloads))
+        partial.replace(path)
+        return payloads
 
     def once(self, name: str, kind: type[Result], measure: Callable[[], Result]) -> Result:
         """Return the result that was written down under ``name``, or measure it and write it down."""

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dcp_sdk.privacy_report import Interval
 from training.notebook import Notebook
+from training.payloads import Payloads
 
 
 def never() -> Interval:
@@ -31,3 +33,14 @@ def test_without_a_folder_nothing_is_kept() -> None:
     results = iter([Interval(value=0.1, low=0, high=1), Interval(value=0.2, low=0, high=1)])
     notebook = Notebook(None, "a")
     assert notebook.once("x", Interval, lambda: next(results)) != notebook.once("x", Interval, lambda: next(results))
+
+
+def test_payloads_are_collected_once(tmp_path: Path) -> None:
+    drawn = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 4)).astype(np.uint8)
+    seen = Payloads(np.array([[1, 2]] * 3, np.uint8), drawn, np.arange(3), 128, 0.25)
+    Notebook(tmp_path, "a").payloads("val", lambda: seen)
+    again = Notebook(tmp_path, "a").payloads("val", lambda: pytest.fail("a second look at the same pictures"))
+    assert all(
+        np.array_equal(ours, theirs) for ours, theirs in zip(vars(again).values(), vars(seen).values(), strict=True)
+    )
+    assert again.features.dtype == np.uint8
