@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 import yaml
@@ -36,6 +36,10 @@ ROOT = Path(__file__).parents[1]
 SUITES = Path(__file__).parent / "suites"
 console = Console(stderr=True, highlight=False)
 
+Effort = Literal["quick", "row", "full"]
+"""``row``: every adversary with one seed; ``full``: with three, and reconstructions; ``quick``: a first look, which never
+says that anything is protected."""
+
 
 class _Entry(BaseModel):
     """Lines of a suite file: a defence at some ratios with some seeds."""
@@ -48,7 +52,7 @@ class _Entry(BaseModel):
     ratios: tuple[float, ...] = (0.0,)
     seeds: tuple[int, ...] = (0,)
     set: tuple[str, ...] = ()
-    quick: bool = False
+    effort: Effort = "row"
 
 
 class Experiment(BaseModel):
@@ -63,8 +67,7 @@ class Experiment(BaseModel):
     overrides: tuple[str, ...]
     data: str
     """Which of the data sets given on the command line it reads."""
-    quick: bool = False
-    """Whether weak adversaries do, for a first look; no verdict of protection comes of it."""
+    effort: Effort = "row"
 
     @property
     def recipe(self) -> Recipe:
@@ -79,13 +82,13 @@ class Experiment(BaseModel):
         """
         run, bundle, repository = (str(home / part) for part in ("run", "bundle", "triton_models"))
         changes = [word for override in self.overrides for word in ("--set", override)]
-        attacks = [word for attack in ATTACKS for word in ("--attacks", attack)]
-        effort = ["--quick"] if self.quick else ["--seeds", "1"]
+        readers = [word for attack in ATTACKS for word in ("--attacks", attack)]
+        effort = {"quick": ["--quick", *readers], "row": ["--seeds", "1", *readers], "full": []}[self.effort]
         pair = ["--bundle", bundle, "--model-repository", repository, "--data", "DIR"]
         return [
             ["python", "-m", "training.train", "--recipe", self.base, *changes, "--out", run, "--data", "DIR"],
             ["python", "export/to_onnx.py", f"{run}/{CHECKPOINT_FILE}", *pair, "--name", self.name, "--force"],
-            ["python", "-m", "training.evaluate", *pair, *effort, *attacks],
+            ["python", "-m", "training.evaluate", *pair, *effort],
         ]
 
 
@@ -119,7 +122,7 @@ def _experiments(entry: _Entry) -> Iterator[Experiment]:
                 base=entry.recipe,
                 overrides=overrides,
                 data=entry.data,
-                quick=entry.quick,
+                effort=entry.effort,
             )
             recipe = experiment.recipe
             trained = recipe.defense.name if recipe.defense else recipe.pruning.rule
@@ -128,24 +131,25 @@ def _experiments(entry: _Entry) -> Iterator[Experiment]:
             yield experiment
 
 
-def run(experiment: Experiment, folder: Path, runs: Path, threads: int) -> Row:
+def run(experiment: Experiment, folder: Path, runs: Path, threads: int | None) -> Row:
     """Train, export and attack one row, each in a process of its own. What was cut off goes on where it was.
 
     Args:
         experiment: The row.
         folder: Root of its data set.
         runs: Holds checkpoints, bundles and heads, one folder per row.
-        threads: That each process uses.
+        threads: That each process uses; None leaves it to the environment.
 
     Raises:
         ConfigError: A step failed; what it printed stands above.
     """
     home = runs / experiment.name
+    environment = os.environ if threads is None else os.environ | {"OMP_NUM_THREADS": str(threads)}
     seconds = []
     for command in experiment.commands(home):
         words = [{"DIR": str(folder), "python": sys.executable}.get(word, word) for word in command]
         started = time.monotonic()
-        done = subprocess.run(words, cwd=ROOT, env=os.environ | {"OMP_NUM_THREADS": str(threads)}, check=False)
+        done = subprocess.run(words, cwd=ROOT, env=environment, check=False)
         if done.returncode != 0:
             raise ConfigError(f"{experiment.name}: {command[:3]} ended with {done.returncode}; see above")
         seconds.append(time.monotonic() - started)
@@ -183,7 +187,7 @@ def _main(
 
     def one(experiment: Experiment) -> None:
         try:
-            threads = max(1, (os.cpu_count() or 1) // jobs)
+            threads = None if jobs == 1 else max(1, (os.cpu_count() or 1) // jobs)
             run(experiment, Path(folders[experiment.data]).resolve(), runs.resolve(), threads).save(results)
             console.print(f"{experiment.name}: done")
         except DCPError as error:  # the others can still be measured

@@ -48,9 +48,12 @@ class Row(BaseModel):
     report: PrivacyReport
 
     def save(self, folder: Path) -> None:
-        """Write ``NAME.json``."""
+        """Write ``NAME.json``, without the report's pictures."""
+        report = self.report.without_pictures()
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{self.name}.json").write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (folder / f"{self.name}.json").write_text(
+            self.model_copy(update={"report": report}).model_dump_json(indent=1) + "\n", encoding="utf-8"
+        )
 
 
 def rows_of(folder: Path) -> list[Row]:

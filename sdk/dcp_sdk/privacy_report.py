@@ -210,6 +210,11 @@ class PrivacyReport(_Frozen):
             f"{answer}: {self.strongest_attack} reads {self.sensitive} with {share}, guessing gives {self.chance:.1%}."
         )
 
+    def without_pictures(self) -> Self:
+        """Return the same figures without what is shown of them."""
+        drawings = tuple(drawing.model_copy(update={"panels": ()}) for drawing in self.reconstructions)
+        return self.model_copy(update={"panels": None, "reconstructions": drawings})
+
     @classmethod
     def load(cls, bundle: Path, contract: Contract) -> Self | None:
         """Read the report of a bundle; None if it has none.

@@ -14,7 +14,7 @@ from training.defenses import DEFENSES
 from training.experiments import experiments_of
 from training.results import DOCUMENT, RESULTS, rows_of, tables, write_tables
 
-FEW = "set: [data.generated_pictures=96, optim.epochs=1, optim.batch_size=32, pruning.rule=none], quick: true"
+FEW = "set: [data.generated_pictures=96, optim.epochs=1, optim.batch_size=32, pruning.rule=none], effort: quick"
 MARKS = "before\n<!-- rows: written by training.experiments -->\nold\n<!-- end of rows -->\nafter\n"
 
 
