@@ -37,8 +37,8 @@ SUITES = Path(__file__).parent / "suites"
 console = Console(stderr=True, highlight=False)
 
 Effort = Literal["quick", "row", "full"]
-"""``row``: every adversary with one seed; ``full``: with three, and reconstructions; ``quick``: a first look, which never
-says that anything is protected."""
+"""``row``: every adversary with one seed; ``full``: with three seeds, and reconstructions; ``quick``: a first look that
+never says that anything is protected."""
 
 
 class _Entry(BaseModel):
