@@ -156,6 +156,7 @@ def run(experiment: Experiment, folder: Path, runs: Path, threads: int | None) -
     manifest = Manifest.load(home / "bundle")
     report = PrivacyReport.load(home / "bundle", manifest.contract)
     assert report is not None  # the last command wrote it
+    typed = [shlex.join(command) for command in experiment.commands(Path("runs") / experiment.name)]
     return Row(
         name=experiment.name,
         configuration=experiment.base,
@@ -167,8 +168,8 @@ def run(experiment: Experiment, folder: Path, runs: Path, threads: int | None) -
         training_hours=manifest.provenance.hours,
         attack_hours=round(seconds[-1] / 3600, 2),
         commit=manifest.provenance.commit,
-        commands=tuple(shlex.join(command) for command in experiment.commands(Path("runs") / experiment.name)),
-        report=report,
+        commands=tuple(typed),
+        report=report.model_copy(update={"command": typed[-1]}),  # without the folders of this machine
     )
 
 
