@@ -83,7 +83,7 @@ def test_ends_when_the_block_raises(tiny: Tiny, before: set[Path]) -> None:
         assert server.pid is not None
         pid = server.pid
         raise KeyboardInterrupt
-    assert group(pid) == set()
+    assert vanish(pid)
 
 
 @pytest.mark.triton
@@ -94,7 +94,7 @@ def test_cleans_up_after_the_server_died(tiny: Tiny, before: set[Path]) -> None:
         os.kill(pid, signal.SIGKILL)
         assert server.wait() == -signal.SIGKILL
         assert server.pid is None
-    assert group(pid) == set()
+    assert vanish(pid)
 
 
 @pytest.mark.triton
