@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from .. import config
 from ..networks import Float32, SaliencyPruner, SplitModel
-from ..pruning import hard_mask
-from .base import Batch, Defense, Losses, Sent
+from .base import Batch, Defense, Losses
 
 __all__ = ["FeatureBoosting"]
 
@@ -38,12 +37,9 @@ class FeatureBoosting(Defense):
         del progress
         settings = self.recipe.defense
         assert isinstance(settings, config.FeatureBoosting)
-        sent = self._winners(self.send(model, batch.pictures), self.kept(model))
+        sent = self.send(model, batch.pictures)
         assert sent.scores is not None
-        return Losses(self.task_loss(model, sent, batch), settings.sparsity * sent.scores.sum(1).mean())
-
-    def _winners(self, sent: Sent, kept: int) -> Sent:
-        """Gradient reaches the saliencies through the boost alone, as in the paper: no straight-through mask."""
-        assert sent.scores is not None
-        mask = hard_mask(sent.scores.detach(), kept)[:, :, None, None]
-        return sent._replace(mask=mask, payload=sent.transformed * mask)
+        assert sent.mask is not None
+        # Gradient reaches the saliencies through the boost alone, as in the paper, so the mask's own is cut.
+        winners = sent._replace(payload=sent.transformed * sent.mask.detach())
+        return Losses(self.task_loss(model, winners, batch), settings.sparsity * sent.scores.sum(1).mean())

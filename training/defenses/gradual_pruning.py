@@ -13,8 +13,7 @@ from torch import Tensor
 
 from .. import config
 from ..networks import Float32, SplitModel, StaticPruner
-from ..pruning import hard_mask
-from .base import Batch, Defense, Losses, inner
+from .base import Batch, Defense, Losses, inner, send
 
 __all__ = ["GradualPruning"]
 
@@ -35,21 +34,18 @@ class GradualPruning(Defense):
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
         settings = self.recipe.defense
         assert isinstance(settings, config.GradualPruning)
-        sent = self.send(model, batch.pictures)
-        assert sent.scores is not None
         channels = model.activations_shape[0]
         left = max(0.0, 1 - progress / settings.done)
         kept = self.kept(model) + round(left * (channels - self.kept(model)))
-        mask = hard_mask(sent.scores, kept)[:, :, None, None]
-        payload = sent.activations * mask
-        _observe(payload, inner(model.pruner, StaticPruner))
-        return Losses(self.task_loss(model, sent._replace(mask=mask, payload=payload), batch))
+        sent = send(model, batch.pictures, kept)
+        _observe(sent.payload, inner(model.pruner, StaticPruner))
+        return Losses(self.task_loss(model, sent, batch))
 
 
 def _observe(payload: Tensor, pruner: StaticPruner) -> None:
     """Update the relevance when the gradient comes.
 
-    What is pruned has no gradient, so its relevance sinks and it stays pruned.
+    What is pruned is 0, so its relevance sinks and it stays pruned.
     """
 
     def update(gradient: Tensor) -> None:
