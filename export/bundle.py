@@ -23,7 +23,7 @@ from dcp_sdk.contract import (
 )
 from dcp_sdk.errors import ConfigError
 from training.checkpoint import Checkpoint
-from training.model_card import render
+from training.reports.model_card import render
 
 from . import triton_config
 from .fused import DeviceGraph, HeadGraph

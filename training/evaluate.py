@@ -22,7 +22,6 @@ from dcp_sdk.privacy_report import AttackResult, PrivacyReport, Reconstruction, 
 from dcp_sdk.tables import privacy_table
 
 from . import data as datasets
-from . import html_report, model_card
 from .attacks import (
     ATTACKS,
     ENSEMBLE,
@@ -46,8 +45,9 @@ from .measure import (
 )
 from .metrics import hardware
 from .notebook import Notebook
-from .panels import as_panels, panel_payloads, panel_pictures
 from .payloads import Payloads, collect
+from .reports import html_page, model_card
+from .reports.panels import as_panels, panel_payloads, panel_pictures
 
 __all__ = ["attack_settings", "evaluate", "search_settings"]
 
@@ -143,7 +143,7 @@ def evaluate(
     )
     report.save(bundle)
     (bundle / MODEL_CARD_FILE).write_text(model_card.render(manifest, report), encoding="utf-8")
-    html_report.write(bundle, manifest, report)
+    html_page.write(bundle, manifest, report)
     return report
 
 

@@ -27,7 +27,7 @@ from dcp_sdk.privacy_report import PrivacyReport
 
 from .attacks import ATTACKS
 from .config import Recipe
-from .results import DOCUMENT, RESULTS, Row, rows_of, write_tables
+from .reports.results import DOCUMENT, RESULTS, Row, rows_of, write_tables
 from .train import CHECKPOINT_FILE
 
 __all__ = ["Experiment", "experiments_of", "run"]

@@ -27,9 +27,17 @@ from .attacks.picture_classifier import as_payloads, picture_classifier
 from .attacks.reconstruction import Pictures
 from .attacks.side_channels import latency, mask_only
 from .data import Splits
-from .metrics import accuracy, balanced_accuracy, balanced_answers, confusion, macro_auc, similarity
-from .panels import png
+from .metrics import (
+    accuracy,
+    balanced_accuracy,
+    balanced_answers,
+    confusion,
+    macro_auc,
+    perceptual_distance,
+    similarity,
+)
 from .payloads import Payloads, device_ms
+from .reports.panels import png
 
 __all__ = [
     "judge",
@@ -174,6 +182,7 @@ def measure_reconstruction(
         ssim=likeness,
         psnr_db=decibels,
         mean_picture_ssim=similarity(np.ascontiguousarray(mean), hidden)[0],
+        lpips=perceptual_distance(drawn, hidden),
         attribute=from_drawings,
         pictures_attribute=from_pictures,
         panels=tuple(map(png, shown)),
@@ -193,8 +202,9 @@ def _read_attribute(
     both = as_payloads(np.concatenate([hidden, drawn]), np.concatenate([truth, truth]))
     from_pictures = picture_classifier(as_payloads(knowledge.pictures[: len(learnt)], labels), both, settings)
     from_drawings = picture_classifier(as_payloads(learnt, labels), as_payloads(drawn, truth), settings)
-    seen, transferred = np.split(from_pictures.probabilities.argmax(1), 2)
-    answers = (transferred, from_drawings.probabilities.argmax(1))
+    frequencies = knowledge.leaked[np.arange(len(learnt))].frequencies(settings.classes)
+    seen, transferred = np.split(balanced_answers(from_pictures.probabilities, frequencies), 2)
+    answers = (transferred, balanced_answers(from_drawings.probabilities, frequencies))
     read = max((balanced_accuracy(answer, truth) for answer in answers), key=lambda share: share.value)
     return read, balanced_accuracy(seen, truth)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.metrics import confusion_matrix, roc_auc_score
+from torchmetrics.functional.image import learned_perceptual_image_patch_similarity as lpips
 from torchmetrics.functional.image import peak_signal_noise_ratio as psnr
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
+from torchvision.models import AlexNet_Weights
 
 from dcp_sdk.privacy_report import Confusion, Interval
 
-__all__ = ["accuracy", "balanced_accuracy", "balanced_answers", "confusion", "hardware", "macro_auc", "similarity"]
+__all__ = [
+    "accuracy",
+    "balanced_accuracy",
+    "balanced_answers",
+    "confusion",
+    "hardware",
+    "macro_auc",
+    "perceptual_distance",
+    "similarity",
+]
 
 Labels = npt.NDArray[np.int64]
 _Z_95 = 1.96
@@ -91,14 +103,38 @@ def similarity(drawn: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> tu
     """
     shares: list[Any] = []
     decibels: list[Any] = []
+    for ours, theirs in _pairs(drawn, truth):
+        shares.append(ssim(ours, theirs, data_range=1.0, reduction="none"))
+        decibels.append(psnr(ours, theirs, data_range=1.0, reduction="none", dim=(1, 2, 3)))
+    return float(torch.cat(shares).mean()), float(torch.cat(decibels).mean())
+
+
+def perceptual_distance(drawn: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> float | None:
+    """LPIPS with AlexNet (Zhang et al. 2018), mean over all; 0 is identity.
+
+    Args:
+        drawn: uint8 ``(N, S, S, 3)``, S >= 32.
+        truth: uint8 ``(N, S, S, 3)``.
+
+    Returns:
+        None unless torchvision's weights of AlexNet lie in ``torch.hub.get_dir()``: an audit downloads nothing.
+    """
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / Path(AlexNet_Weights.DEFAULT.url).name).exists():
+        return None
+    distances: list[Any] = [
+        lpips(ours, theirs, net_type="alex", reduction="none", normalize=True) for ours, theirs in _pairs(drawn, truth)
+    ]
+    return float(torch.cat(distances).mean())
+
+
+def _pairs(drawn: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Both as float32 ``(N, 3, S, S)`` in 0..1, some at a time."""
     for start in range(0, len(truth), _PICTURES):
         ours, theirs = (
             torch.from_numpy(pictures[start : start + _PICTURES]).permute(0, 3, 1, 2).float() / 255
             for pictures in (drawn, truth)
         )
-        shares.append(ssim(ours, theirs, data_range=1.0, reduction="none"))
-        decibels.append(psnr(ours, theirs, data_range=1.0, reduction="none", dim=(1, 2, 3)))
-    return float(torch.cat(shares).mean()), float(torch.cat(decibels).mean())
+        yield ours, theirs
 
 
 def hardware() -> str:

@@ -126,6 +126,8 @@ class Reconstruction(_Frozen):
     psnr_db: float
     mean_picture_ssim: float
     """SSIM of always drawing the mean picture: what no payload is needed for."""
+    lpips: float | None = None
+    """Learned perceptual distance, 0 is identity; None where its backbone's weights were not at hand."""
     attribute: Interval | None = None
     """Balanced accuracy of a fresh classifier of the sensitive attribute on the drawings; None where few were drawn."""
     pictures_attribute: Interval | None = None

@@ -12,7 +12,7 @@ from dcp_sdk.errors import ConfigError
 from tests.tiny import ROOT
 from training.defenses import DEFENSES
 from training.experiments import experiments_of
-from training.results import DOCUMENT, RESULTS, rows_of, tables, write_tables
+from training.reports.results import DOCUMENT, RESULTS, rows_of, tables, write_tables
 
 FEW = "set: [data.generated_pictures=96, optim.epochs=1, optim.batch_size=32, pruning.rule=none], effort: quick"
 MARKS = "before\n<!-- rows: written by training.experiments -->\nold\n<!-- end of rows -->\nafter\n"

@@ -16,8 +16,8 @@ from training.attacks import AttackSettings, Knowledge, SearchSettings
 from training.attacks.reconstruction import Pictures
 from training.config import NetworkConfig
 from training.generated import draw_pictures
-from training.panels import panel_payloads
 from training.payloads import Payloads
+from training.reports.panels import panel_payloads
 
 Send = Callable[[Pictures], Payloads]
 

@@ -9,7 +9,7 @@ from tests.trained import Trained
 from training.attacks.device_twin import DeviceTwin
 from training.attacks.matching import PayloadMatch, straight_through_steps, total_variation
 from training.attacks.reconstruction import as_tensor
-from training.panels import panel_payloads
+from training.reports.panels import panel_payloads
 
 
 def test_the_quantiser_rounds_and_passes_the_gradient() -> None:

@@ -13,14 +13,14 @@ from dcp_sdk.frames import load_image
 from dcp_sdk.preprocess import Image, preprocess
 from dcp_sdk.privacy_report import Panels
 
-from .attacks.reconstruction import Pictures
-from .config import DataConfig
-from .data import LabelledPictures, Splits
-from .payloads import Payloads, collect
+from ..attacks.reconstruction import Pictures
+from ..config import DataConfig
+from ..data import LabelledPictures, Splits
+from ..payloads import Payloads, collect
 
 __all__ = ["as_panels", "panel_payloads", "panel_pictures", "png"]
 
-_PORTRAIT = Path(__file__).resolve().parents[1] / "examples" / "data" / "astronaut.jpg"
+_PORTRAIT = Path(__file__).resolve().parents[2] / "examples" / "data" / "astronaut.jpg"
 _PORTRAIT_ORIGIN = "Eileen Collins, portrait by NASA, public domain"
 _CROPS = (slice(None), slice(22, 202))
 """Rows and columns of the portrait: all of it, and the face as tight as data sets of faces cut it."""

@@ -11,7 +11,7 @@ from dcp_sdk.contract import Attribute
 from training import data as datasets
 from training.config import Recipe
 from training.data import LabelledPictures, Splits
-from training.panels import panel_pictures, png
+from training.reports.panels import panel_pictures, png
 
 
 def test_a_picture_survives_its_encoding() -> None:

@@ -1,6 +1,6 @@
 """``privacy_report.html``: the same report for an auditor who has ten minutes. One file, no scripts, no network.
 
-``python -m training.html_report BUNDLE`` writes it again from the JSON report.
+``python -m training.reports.html_page BUNDLE`` writes it again from the JSON report.
 """
 
 from __future__ import annotations
@@ -167,7 +167,8 @@ def _drawings(report: PrivacyReport) -> str:
         return "<h2>Can the picture be drawn again?</h2><p>Not measured.</p>"
     rows = "".join(
         f"<tr><td>{_text(drawing.name)}<td>{drawing.pictures:,}<td>{drawing.ssim:.2f}<td>{drawing.mean_picture_ssim:.2f}"
-        f"<td>{drawing.psnr_db:.1f}&nbsp;dB<td>{percent(drawing.attribute)}"
+        f"<td>{drawing.psnr_db:.1f}&nbsp;dB"
+        f"<td>{'not measured' if drawing.lpips is None else f'{drawing.lpips:.2f}'}<td>{percent(drawing.attribute)}"
         for drawing in report.reconstructions
     )
     perfect = next(
@@ -175,9 +176,9 @@ def _drawings(report: PrivacyReport) -> str:
     )
     return f"""<h2>Can the picture be drawn again?</h2>
 {_panels(report)}<table><tr><th>attack<th>pictures<th>SSIM<th>SSIM of always drawing the mean picture<th>PSNR
-<th>{_text(report.sensitive)} read from the drawings</tr>{rows}</table>
-<p class="note">SSIM 1 is the picture itself; values within 0..1. From the pictures themselves {_text(report.sensitive)} is read
-with {percent(perfect)}. LPIPS: not measured, its backbone's weights were not at hand.</p>"""
+<th>LPIPS<th>{_text(report.sensitive)} read from the drawings</tr>{rows}</table>
+<p class="note">SSIM 1 and LPIPS 0 are the picture itself; pixels within 0..1. From the pictures themselves
+{_text(report.sensitive)} is read with {percent(perfect)}. LPIPS is measured where AlexNet's weights lie in torch's hub folder.</p>"""
 
 
 def _panels(report: PrivacyReport) -> str:

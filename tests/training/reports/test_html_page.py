@@ -13,9 +13,9 @@ import pytest
 from dcp_sdk.contract import Manifest
 from dcp_sdk.privacy_report import Interval, Panels, PrivacyReport, Reconstruction
 from tests.tiny import ROOT
-from training.html_report import render
-from training.panels import png
-from training.trade_off import TradeOffPoint
+from training.reports.html_page import render
+from training.reports.panels import png
+from training.reports.trade_off import TradeOffPoint
 
 SHIPPED = ROOT / "bundles" / "gender_112"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -70,7 +70,7 @@ def test_panels_stand_beside_what_was_recovered_of_them(shipped: tuple[Manifest,
     shown = report.model_copy(
         update={
             "panels": Panels(origin="drawn by hand", pictures=(original,)),
-            "reconstructions": (drawing, drawing.model_copy(update={"name": "b", "panels": (second,)})),
+            "reconstructions": (drawing, drawing.model_copy(update={"name": "b", "panels": (second,), "lpips": 0.125})),
         }
     )
     page = _Page()
@@ -78,7 +78,8 @@ def test_panels_stand_beside_what_was_recovered_of_them(shipped: tuple[Manifest,
     assert page.loaded == []
     assert [picture.partition(",")[2] for picture in page.pictures] == [original, first, second]
     assert "drawn by hand" in page.text
-    assert "LPIPS: not measured" in page.text
+    assert "not measured" in page.text
+    assert "0.12" in page.text
 
 
 def test_other_bundles_stand_beside_this_one(shipped: tuple[Manifest, PrivacyReport]) -> None:

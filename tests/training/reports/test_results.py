@@ -12,7 +12,7 @@ from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import ConfigError
 from dcp_sdk.privacy_report import PrivacyReport, percent
 from tests.tiny import ROOT
-from training.results import Row, points_beside, rows_of, tables
+from training.reports.results import Row, points_beside, rows_of, tables
 
 SHIPPED = ROOT / "bundles" / "gender_112"
 
@@ -48,7 +48,7 @@ def test_only_the_same_question_on_the_same_pictures_is_compared(tmp_path: Path)
     row("other secret", sensitive="age").save(tmp_path)
     row("nobody trained", attacks=()).save(tmp_path)
     (point,) = points_beside(report, "gender", tmp_path)
-    assert point.name == "gaussian noise r=0.5"
+    assert (point.name, point.ratio) == ("gaussian noise", 0.5)
     assert point.sensitive == report.strongest
     assert points_beside(report, "height", tmp_path) == []
 
@@ -70,7 +70,7 @@ def test_what_is_no_row_is_named(tmp_path: Path) -> None:
 def test_the_page_can_be_written_again(tmp_path: Path) -> None:
     for file in ("manifest.json", "device.onnx", "privacy_report.json"):
         (tmp_path / file).write_bytes((SHIPPED / file).read_bytes())
-    command = [sys.executable, "-m", "training.html_report"]
+    command = [sys.executable, "-m", "training.reports.html_page"]
     done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "What gender_112 hides" in (tmp_path / "privacy_report.html").read_text()

@@ -16,7 +16,7 @@ from .trade_off import TradeOffPoint
 
 __all__ = ["DOCUMENT", "RESULTS", "Row", "points_beside", "rows_of", "tables", "write_tables"]
 
-RESULTS = Path(__file__).parents[1] / "docs" / "results"
+RESULTS = Path(__file__).parents[2] / "docs" / "results"
 DOCUMENT = RESULTS.with_suffix(".md")
 _BEGIN, _END = "<!-- rows: written by training.experiments -->", "<!-- end of rows -->"
 
@@ -85,8 +85,7 @@ def points_beside(report: PrivacyReport, task: str, folder: Path = RESULTS) -> l
         same_pictures = (other.tested, other.majority) == (report.tested, report.majority)
         same_question = (row.settings["data"]["task"]["name"], other.sensitive) == (task, report.sensitive)
         if same_pictures and same_question and other.contract_digest != report.contract_digest:
-            label = f"{row.defense.replace('_', ' ')}{f' r={row.ratio:g}' if row.ratio else ''}"
-            points.append(TradeOffPoint.of(label, other))
+            points.append(TradeOffPoint.of(row.defense.replace("_", " "), other, row.ratio))
     return [point for point in points if point is not None]
 
 

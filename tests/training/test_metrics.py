@@ -1,0 +1,60 @@
+"""Shares, intervals and likeness, where the right value is known beforehand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.models import AlexNet_Weights, alexnet
+
+from training.generated import draw_pictures
+from training.metrics import balanced_accuracy, balanced_answers, perceptual_distance, similarity
+
+
+def test_balanced_accuracy_is_the_mean_recall_and_its_interval_covers() -> None:
+    generator = np.random.default_rng(0)
+    truth = np.repeat([0, 1], [900, 100])
+    covered = 0
+    for _ in range(400):
+        right = generator.random(1000) < np.where(truth == 0, 0.9, 0.6)
+        interval = balanced_accuracy(np.where(right, truth, 1 - truth), truth)
+        covered += interval.low <= 0.75 <= interval.high
+    assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_balanced_answers_undo_the_groups_sizes() -> None:
+    frequencies = np.array([0.9, 0.1, 0.0])
+    prior = np.tile(frequencies, (2, 1)).astype(np.float32)
+    evidence = np.array([[0.4, 0.6, 1.0], [0.6, 0.4, 1.0]], np.float32)
+    assert balanced_answers(prior * evidence, frequencies).tolist() == [1, 0]
+
+
+def test_likeness_falls_with_noise() -> None:
+    pictures = draw_pictures(8, size_px=64, seed=0)[0]
+    noise = np.random.default_rng(0).normal(0, 1, pictures.shape)
+    alike = [similarity(np.clip(pictures + sigma * noise, 0, 255).astype(np.uint8), pictures) for sigma in (0, 10, 60)]
+    assert alike[0][0] == pytest.approx(1, abs=1e-4)
+    assert alike[0] > alike[1] > alike[2]
+
+
+def test_perceptual_distance_needs_weights_and_never_fetches_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Random weights stand in for ImageNet's: that a picture is at distance 0 from itself does not depend on them."""
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    pictures = draw_pictures(4, size_px=64, seed=0)[0]
+    assert perceptual_distance(pictures, pictures) is None
+    (tmp_path / "checkpoints").mkdir()
+    with torch.device("meta"):
+        network = alexnet()
+    network.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(0)
+    for values in network.features.parameters():
+        values.data.uniform_(-0.05, 0.05, generator=generator)
+    torch.save(network.state_dict(), tmp_path / "checkpoints" / Path(AlexNet_Weights.DEFAULT.url).name)
+    assert perceptual_distance(pictures, pictures) == pytest.approx(0, abs=1e-6)
+    other = perceptual_distance(pictures[::-1].copy(), pictures)
+    assert other is not None
+    assert other > 1e-6

@@ -1,0 +1,87 @@
+"""The paper's figure 2: what the task keeps against what an adversary reads, one point for each bundle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Self
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict
+
+from dcp_sdk.privacy_report import Interval, PrivacyReport
+
+__all__ = ["TradeOffPoint", "trade_off"]
+
+_RED, _INK = "#b3261e", "#202124"
+_MARKERS = "osD^vPX<>hp"
+
+
+class TradeOffPoint(BaseModel):
+    """One bundle in the plot."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: str
+    """Of the defence: bundles of one name are one curve."""
+    ratio: float = 0.0
+    """r, share of channels that is removed: the order along the curve."""
+    task: Interval
+    """Balanced accuracy of the task."""
+    sensitive: Interval
+    """Balanced accuracy of the strongest adversary."""
+
+    @classmethod
+    def of(cls, name: str, report: PrivacyReport, ratio: float = 0.0) -> Self | None:
+        """Take the point out of a report; None where no adversary trained."""
+        if report.strongest is None:
+            return None
+        return cls(name=name, ratio=ratio, task=report.utility.balanced_accuracy, sensitive=report.strongest)
+
+
+def trade_off(this: TradeOffPoint, others: Sequence[TradeOffPoint], *, sensitive: str, chance: float) -> Figure:
+    """Draw one bundle among others, both axes with 95 % intervals. Up and to the left is better.
+
+    Args:
+        this: Highlighted.
+        others: One colour and curve for each name.
+        sensitive: Name of the sensitive attribute.
+        chance: Balanced accuracy of guessing it.
+    """
+    figure = Figure(figsize=(9, 4.5))
+    axes = figure.subplots()
+    colours = mpl.color_sequences["tab20"]
+    for number, name in enumerate(sorted({point.name for point in others})):
+        curve = sorted((point for point in others if point.name == name), key=lambda point: point.ratio)
+        ratios = sorted({point.ratio for point in curve if point.ratio})
+        axes.errorbar(
+            [point.sensitive.value for point in curve],
+            [point.task.value for point in curve],
+            xerr=_reach([point.sensitive for point in curve]),
+            yerr=_reach([point.task for point in curve]),
+            fmt=_MARKERS[number % len(_MARKERS)] + ("-" if len(ratios) > 1 else ""),
+            color=colours[number % len(colours)],
+            linewidth=1,
+            label=f"{name}, r = {', '.join(f'{ratio:g}' for ratio in ratios)}" if ratios else name,
+        )
+    axes.errorbar(
+        this.sensitive.value,
+        this.task.value,
+        xerr=_reach([this.sensitive]),
+        yerr=_reach([this.task]),
+        fmt="*",
+        markersize=14,
+        color=_RED,
+        label=f"{this.name} (this bundle)",
+    )
+    axes.axvline(chance, color=_INK, linestyle="--", linewidth=1)
+    axes.annotate("guessing", (chance, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", size=9)
+    axes.set_xlabel(f"{sensitive}, balanced accuracy of the strongest adversary (less is more private)")
+    axes.set_ylabel("task, balanced accuracy")
+    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
+    return figure
+
+
+def _reach(intervals: Sequence[Interval]) -> list[list[float]]:
+    """Distances from the values down and up to the ends of their intervals."""
+    return [[each.value - each.low for each in intervals], [each.high - each.value for each in intervals]]
