@@ -49,19 +49,23 @@ def write_graphs(device: DeviceGraph, head: HeadGraph, size_px: int, folder: Pat
         folder: Receives both files.
     """
     pictures = torch.zeros(2, size_px, size_px, 3, dtype=torch.uint8)
+    example = {"image": pictures}
+    if device.uniforms:
+        example["noise"] = torch.full((2, device.uniforms), 0.5)
     with torch.no_grad():
-        channels, features, *internal = device(pictures)
+        channels, features, *internal = device(**example)
     names = ("activations", "scores")[: len(internal)]
-    write_graph(device, {"image": pictures}, ("channels", "features"), names, folder / DEVICE_GRAPH_FILE)
+    write_graph(device, example, ("channels", "features"), names, folder / DEVICE_GRAPH_FILE)
     payload = {"channels": channels, "features": features}
     write_graph(head, payload, ("probabilities",), (), folder / HEAD_GRAPH_FILE)
 
 
-def state_contract(checkpoint: Checkpoint, folder: Path, model: str) -> Contract:
+def state_contract(checkpoint: Checkpoint, uniforms: int, folder: Path, model: str) -> Contract:
     """Return the contract of the graphs in ``folder``.
 
     Args:
         checkpoint: What they were exported from.
+        uniforms: Random numbers that the device graph takes for a picture.
         folder: Holds ``device.onnx`` and ``model.onnx``.
         model: Triton's name for the head.
     """
@@ -83,6 +87,9 @@ def state_contract(checkpoint: Checkpoint, folder: Path, model: str) -> Contract
         ),
         device_sha256=sha256_file(folder / DEVICE_GRAPH_FILE),
         input=TensorSpec(name="image", dtype="uint8", shape=(size_px, size_px, 3), layout="HWC", low=0, high=255),
+        noise=TensorSpec(name="noise", dtype="float32", shape=(uniforms,), layout="U", low=0, high=1)
+        if uniforms
+        else None,
         payload=(
             TensorSpec(
                 name="channels",

@@ -8,6 +8,7 @@ weights are rounded to float16 (the precision in which they are stored), *before
 from __future__ import annotations
 
 import copy
+import math
 from typing import cast
 
 import torch
@@ -15,8 +16,7 @@ from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
 from training.checkpoint import Checkpoint
-from training.defenses.noise import Noise
-from training.networks import Float32
+from training.networks import Float32, Randomised
 from training.pruning import kept_indices
 
 __all__ = ["DeviceGraph", "HeadGraph", "halves"]
@@ -44,11 +44,17 @@ class DeviceGraph(nn.Module):
         self.kept = kept
         self.scale = scale
 
-    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+    @property
+    def uniforms(self) -> int:
+        """Random numbers that one picture takes."""
+        return sum(math.prod(part.uniforms) for part in self._randomised())
+
+    def forward(self, image: Tensor, noise: Tensor | None = None) -> tuple[Tensor, ...]:
         """Compute payload and, for parity and drawings only, what the payload was made from.
 
         Args:
             image: uint8 ``(N, S, S, 3)``, RGB.
+            noise: float32 ``(N, uniforms)``, uniform in [0, 1), where something is random.
 
         Returns:
             channels: uint8 ``(N, k)``, ascending (uint16 where C > 256);
@@ -57,21 +63,30 @@ class DeviceGraph(nn.Module):
             scores: float32 ``(N, C)``, where there is a pruner; never an output of the exported graph.
         """
         activations = self.client(image.permute(0, 3, 1, 2))
+        numbers = self._numbers(noise)
         if self.pruner is None:
             channels, scores = self._all_channels(activations), None
         else:
-            scores = self.pruner(activations)
+            scores = self.pruner(activations, *numbers.get(self.pruner, ()))
             channels = kept_indices(scores, self.kept)
-        sent = activations if self.transform is None else self.transform(activations, scores)
+        sent = activations
+        if self.transform is not None:
+            sent = self.transform(activations, scores, *numbers.get(self.transform, ()))
         features = quantise(gather_channels(sent, channels), self.scale)
         ids = channels.to(torch.uint8 if self.channels <= 256 else torch.uint16)
         extras = (activations,) if scores is None else (activations, scores)
         return ids, features, *extras
 
-    @property
-    def noisy(self) -> bool:
-        """Whether two payloads of one picture differ."""
-        return isinstance(self.transform, Noise)
+    def _randomised(self) -> list[Randomised]:
+        return [part for part in (self.pruner, self.transform) if isinstance(part, Randomised)]
+
+    def _numbers(self, noise: Tensor | None) -> dict[nn.Module, tuple[Tensor]]:
+        """Give each part that is random its share of the numbers."""
+        parts = self._randomised()
+        if noise is None or not parts:
+            return {}
+        shares = torch.split(noise, [math.prod(part.uniforms) for part in parts], dim=1)
+        return {part: (share.reshape(-1, *part.uniforms),) for part, share in zip(parts, shares, strict=True)}
 
     def _all_channels(self, activations: Tensor) -> Tensor:
         return torch.arange(self.kept, device=activations.device).expand(activations.shape[0], self.kept)

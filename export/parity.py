@@ -13,16 +13,14 @@ import onnx
 import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper
-from torch import Tensor
 
 from dcp_sdk.errors import BundleError
 
-from .fused import DeviceGraph, HeadGraph, gather_channels, quantise
+from .fused import DeviceGraph, HeadGraph
 
 __all__ = ["GARBAGE", "Parity", "compare", "open_graph", "with_garbage"]
 
 BATCH = 64
-_NOISE_TOLERANCE = 0.05
 GARBAGE = "garbage"
 """Extra input of :func:`with_garbage`: float32 ``(N, C, h, w)``."""
 
@@ -35,7 +33,7 @@ class Parity:
 
     pictures: int = 0
     mask_bits: int = 0
-    """Bits compared in each of the three ways below: pictures x channels; 0 for rule ``random``."""
+    """Bits compared in each of the three ways below: pictures x channels."""
     flips_torch_alone: int = 0
     """Mask bits that differ when torch sees each picture alone."""
     flips_onnx_alone: int = 0
@@ -48,25 +46,18 @@ class Parity:
     """Quantised values that differ by more. Must be 0."""
     probability_difference: float = 0.0
     """Largest difference of an answer to the same payload."""
-    activation_steps: float = 0.0
-    """Where noise is added: largest difference of the values before it, in steps of the quantiser."""
-    noise_ratio: float = 1.0
-    """Where noise is added: its standard deviation in ONNX Runtime over that in torch, after quantisation."""
 
     def check(self) -> None:
         """Raise BundleError if the graphs are not what torch computes."""
         flips = self.flips_torch_alone + self.flips_onnx_alone + self.flips_onnx_batch
-        noise_differs = self.activation_steps > 1 or abs(self.noise_ratio - 1) > _NOISE_TOLERANCE
-        if flips or self.features_off_by_more or self.probability_difference > 1e-4 or noise_differs:
+        if flips or self.features_off_by_more or self.probability_difference > 1e-4:
             found = ", ".join(f"{field.name} {getattr(self, field.name)}" for field in fields(self))
             raise BundleError(f"expected the exported graphs to compute what torch computes, got {found}")
 
 
 @torch.no_grad()
-def compare(
-    device: DeviceGraph, head: HeadGraph, device_file: Path, head_file: Path, pictures: Pictures, *, random: bool
-) -> Parity:
-    """Compare torch with ONNX Runtime on the CPU, picture by picture.
+def compare(device: DeviceGraph, head: HeadGraph, device_file: Path, head_file: Path, pictures: Pictures) -> Parity:
+    """Compare torch with ONNX Runtime on the CPU, picture by picture, with the same random numbers where there are any.
 
     Args:
         device: The device half, as it was exported.
@@ -74,56 +65,32 @@ def compare(
         device_file: The exported device graph.
         head_file: The exported head graph.
         pictures: uint8 ``(N, S, S, 3)``.
-        random: The mask is drawn anew in each run: masks are not compared, everything else is.
     """
     device_session, head_session = open_graph(device_file), open_graph(head_file)
+    generator = np.random.default_rng(0)
     result = Parity()
-    if device.noisy:
-        result.activation_steps, result.noise_ratio = _compare_noise(device, device_file, pictures)
     for batch in _batches(pictures):
-        channels, features = device_session.run(["channels", "features"], {"image": batch})
-        reference, _, activations, *extras = device(torch.from_numpy(batch))
+        inputs: dict[str, npt.NDArray[Any]] = {"image": batch}
+        if device.uniforms:
+            inputs["noise"] = generator.random((len(batch), device.uniforms), np.float32)
+        one_by_one = [{name: value[row : row + 1] for name, value in inputs.items()} for row in range(len(batch))]
+        channels, features = device_session.run(["channels", "features"], inputs)
+        torch_channels, torch_features = _in_torch(device, inputs)
+        expected = _bits(torch_channels, device.channels)
+        torch_alone = np.concatenate([_in_torch(device, one)[0] for one in one_by_one])
+        onnx_alone = np.concatenate([device_session.run(["channels"], one)[0] for one in one_by_one])
         result.pictures += len(batch)
-        if not random:
-            count = device.channels
-            expected = _bits(reference.numpy(), count)
-            torch_alone = np.concatenate([device(torch.from_numpy(one[None]))[0].numpy() for one in batch])
-            onnx_alone = np.concatenate([device_session.run(["channels"], {"image": one[None]})[0] for one in batch])
-            result.mask_bits += expected.size
-            result.flips_torch_alone += int((_bits(torch_alone, count) != expected).sum())
-            result.flips_onnx_alone += int((_bits(onnx_alone, count) != expected).sum())
-            result.flips_onnx_batch += int((_bits(channels, count) != expected).sum())
-        if not device.noisy:
-            scores = extras[0] if extras else None
-            sent = activations if device.transform is None else device.transform(activations, scores)
-            chosen = gather_channels(sent, torch.from_numpy(channels.astype(np.int64)))
-            steps = np.abs(quantise(chosen, device.scale).numpy().astype(int) - features)
-            result.features_off_by_one += int((steps == 1).sum())
-            result.features_off_by_more += int((steps > 1).sum())
+        result.mask_bits += expected.size
+        result.flips_torch_alone += int((_bits(torch_alone, device.channels) != expected).sum())
+        result.flips_onnx_alone += int((_bits(onnx_alone, device.channels) != expected).sum())
+        result.flips_onnx_batch += int((_bits(channels, device.channels) != expected).sum())
+        steps = np.abs(torch_features.astype(int) - features)
+        result.features_off_by_one += int((steps == 1).sum())
+        result.features_off_by_more += int((steps > 1).sum())
         (answer,) = head_session.run(None, {"channels": channels, "features": features})
         torch_answer = head(torch.from_numpy(channels.astype(np.int64)), torch.from_numpy(features)).numpy()
         result.probability_difference = max(result.probability_difference, float(np.abs(answer - torch_answer).max()))
     return result
-
-
-def _compare_noise(device: DeviceGraph, device_file: Path, pictures: Pictures) -> tuple[float, float]:
-    """Largest difference before the noise, in quantiser steps, and the ratio of the noise's deviations."""
-    model = onnx.load(device_file)
-    model.graph.output.append(helper.make_tensor_value_info("activations", TensorProto.FLOAT, None))
-    session = open_graph(model)
-    largest = 0.0
-    noises: tuple[list[Tensor], list[Tensor]] = ([], [])
-    for batch in _batches(pictures):
-        channels, features, theirs = session.run(["channels", "features", "activations"], {"image": batch})
-        our_channels, our_features, ours, *_ = device(torch.from_numpy(batch))
-        largest = max(largest, float(np.abs(theirs - ours.numpy()).max()) / device.scale)
-        for noise, index, sent in (
-            (noises[0], torch.from_numpy(channels.astype(np.int64)), torch.from_numpy(features)),
-            (noises[1], our_channels, our_features),
-        ):
-            noise.append(sent.float() - quantise(gather_channels(ours, index), device.scale).float())
-    ratio = torch.cat(noises[0]).std() / torch.cat(noises[1]).std()
-    return largest, float(ratio)
 
 
 def with_garbage(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -181,6 +148,11 @@ def open_graph(graph: Path | onnx.ModelProto) -> ort.InferenceSession:
 def _batches(pictures: Pictures) -> Iterator[Pictures]:
     for start in range(0, len(pictures), BATCH):
         yield pictures[start : start + BATCH]
+
+
+def _in_torch(device: DeviceGraph, inputs: dict[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    channels, features, *_ = device(**{name: torch.from_numpy(value) for name, value in inputs.items()})
+    return channels.numpy(), features.numpy()
 
 
 def _bits(channels: npt.NDArray[Any], count: int) -> npt.NDArray[np.bool_]:

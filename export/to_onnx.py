@@ -74,10 +74,9 @@ def export(
             built / DEVICE_GRAPH_FILE,
             built / files.HEAD_GRAPH_FILE,
             pictures_for_parity(checkpoint, folder, pictures),
-            random=checkpoint.recipe.pruning.rule == "random",
         )
         parity.check()
-        contract = files.state_contract(checkpoint, built, model)
+        contract = files.state_contract(checkpoint, device.uniforms, built, model)
         files.write_manifest(
             checkpoint, checkpoint_file, contract, built, name=name or bundle.resolve().name, data=data_note
         )

@@ -14,6 +14,7 @@ __all__ = [
     "Float32",
     "LightPruner",
     "RandomPruner",
+    "Randomised",
     "RemainingLayers",
     "SaliencyPruner",
     "SplitModel",
@@ -115,12 +116,33 @@ class StaticPruner(nn.Module):
         return self.relevance.expand(activations.shape[0], -1)
 
 
-class RandomPruner(nn.Module):
+class Randomised(nn.Module):
+    """What needs random numbers. It draws them while it trains; on the device they come from outside the graph.
+
+    Args:
+        uniforms: Shape of the numbers that one picture takes.
+    """
+
+    def __init__(self, uniforms: tuple[int, ...]) -> None:
+        super().__init__()
+        self.uniforms = uniforms
+
+    def uniform(self, given: Tensor | None, like: Tensor) -> Tensor:
+        """Uniform numbers in [0, 1), float32 ``(N, *uniforms)``: those given, or fresh ones for ``like (N, …)``."""
+        if given is not None:
+            return given
+        return torch.rand(like.shape[0], *self.uniforms, device=like.device)
+
+
+class RandomPruner(Randomised):
     """Uniform scores, drawn anew for every picture: the paper's random baseline."""
 
-    def forward(self, activations: Tensor) -> Tensor:
+    def __init__(self, channels: int) -> None:
+        super().__init__((channels,))
+
+    def forward(self, activations: Tensor, uniform: Tensor | None = None) -> Tensor:
         """``(N, C, h, w) -> (N, C)`` scores."""
-        return torch.rand_like(activations.mean(dim=(2, 3)))
+        return self.uniform(uniform, activations)
 
 
 class Float32(nn.Module):
@@ -149,7 +171,8 @@ class SplitModel:
     pruner: nn.Module | None = None
     """:class:`Float32` around the network that gives scores ``(N, C)``."""
     transform: nn.Module | None = None
-    """``(activations (N, C, h, w), scores (N, C) or None)`` -> what is sent of them, the same shape: noise, a boost."""
+    """``(activations (N, C, h, w), scores (N, C) or None)`` -> what is sent of them, the same shape: noise, a boost.
+    One that is :class:`Randomised` takes its numbers as a third argument."""
     adversary: nn.Module | None = None
     """:class:`RemainingLayers` with one logit per sensitive class."""
     reconstructor: nn.Module | None = None

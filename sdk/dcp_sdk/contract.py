@@ -177,6 +177,9 @@ class Contract(_Frozen):
     """Hash of ``device.onnx``."""
     input: TensorSpec
     """What goes into the device graph."""
+    noise: TensorSpec | None = None
+    """Uniform random numbers that the device graph takes beside the input, drawn anew by the device for every picture
+    and never sent; None where nothing is random."""
     payload: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     """All that leaves the device: outputs of the device graph, inputs of the task head, in this order."""
     answer: TensorSpec
@@ -189,15 +192,20 @@ class Contract(_Frozen):
             raise ValueError(
                 f"answer has shape {self.answer.shape}, but task {self.task.name!r} has {len(self.task.labels)} labels"
             )
-        names = [t.name for t in (self.input, *self.payload, self.answer)]
+        names = [t.name for t in (*self.device_inputs, *self.payload, self.answer)]
         if len(set(names)) != len(names):
             raise ValueError(f"a tensor name appears twice: {names}")
         return self
 
     @property
+    def device_inputs(self) -> tuple[TensorSpec, ...]:
+        """All that goes into the device graph."""
+        return (self.input,) if self.noise is None else (self.input, self.noise)
+
+    @property
     def digest(self) -> str:
-        """SHA-256 of the canonical JSON of this contract (sorted keys, no spaces): 64 hexadecimal digits."""
-        canonical = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        """SHA-256 of the canonical JSON of this contract (sorted keys, no spaces, no nulls): 64 hexadecimal digits."""
+        canonical = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property

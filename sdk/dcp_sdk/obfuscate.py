@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +39,11 @@ class Obfuscator:
         self, bundle: Path, contract: Contract, *, device: Device = "auto", threads: int | None = None
     ) -> None:
         self._input = contract.input.name
+        self._noise = contract.noise
         self._graph = Graph(
             bundle / DEVICE_GRAPH_FILE,
             contract.device_sha256,
-            inputs=(contract.input,),
+            inputs=contract.device_inputs,
             outputs=contract.payload,
             device=device,
             threads=threads,
@@ -60,4 +63,17 @@ class Obfuscator:
         Raises:
             BundleError: The graph failed.
         """
-        return self._graph.run({self._input: pixels})
+        inputs: dict[str, npt.NDArray[Any]] = {self._input: pixels}
+        if self._noise is not None:
+            inputs[self._noise.name] = draw_uniform((len(pixels), *self._noise.shape))
+        return self._graph.run(inputs)
+
+
+def draw_uniform(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    """Draw from the operating system's generator, whose numbers nobody who sees earlier ones can predict.
+
+    Returns:
+        float32 of this shape, multiples of 2^-24, uniform in [0, 1).
+    """
+    words = np.frombuffer(os.urandom(4 * math.prod(shape)), np.uint32).reshape(shape)
+    return (words >> 8).astype(np.float32) * np.float32(2**-24)

@@ -57,9 +57,7 @@ def main() -> None:
     images = pictures_for_parity(checkpoint, options.data, options.pictures)
     figures: dict[str, Any] = {"hard_means_absent": absent(options.bundle, contract, images)}
     head = options.model_repository / contract.head.model / str(contract.head.version) / "model.onnx"
-    figures["batch_invariance"] = asdict(
-        compare(*halves(checkpoint), options.bundle / DEVICE_GRAPH_FILE, head, images, random=False)
-    )
+    figures["batch_invariance"] = asdict(compare(*halves(checkpoint), options.bundle / DEVICE_GRAPH_FILE, head, images))
     record("hard_mask", "python -m tests.benchmarks.hard_mask --checkpoint FILE --data DIR", figures)
 
 

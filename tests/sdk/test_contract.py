@@ -39,7 +39,10 @@ def changed(value: Any, path: tuple[Any, ...]) -> Any:
     return copy
 
 
-AS_JSON = CONTRACT.model_dump(mode="json")
+NOISY = CONTRACT.model_copy(
+    update={"noise": TensorSpec(name="noise", dtype="float32", shape=(5,), layout="U", low=0, high=1)}
+)
+AS_JSON = NOISY.model_dump(mode="json")
 
 
 @pytest.mark.parametrize("path", leaves(AS_JSON), ids=lambda path: ".".join(map(str, path)))
@@ -48,12 +51,13 @@ def test_every_field_either_changes_the_digest_or_cannot_be_changed(path: tuple[
         other = Contract.model_validate_json(json.dumps(changed(AS_JSON, path)))
     except ValidationError:
         return
-    assert other.digest != CONTRACT.digest
+    assert other.digest != NOISY.digest
 
 
 def test_digest_survives_the_file() -> None:
     assert Contract.model_validate_json(CONTRACT.model_dump_json()).digest == CONTRACT.digest
     assert len(CONTRACT.digest) == 64
+    assert CONTRACT.digest != NOISY.digest
 
 
 def test_payload_is_smaller_than_the_activations() -> None:

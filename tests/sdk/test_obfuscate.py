@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
 from dcp_sdk import BundleError
-from dcp_sdk.obfuscate import Obfuscator
+from dcp_sdk.obfuscate import Obfuscator, draw_uniform
 from tests import tiny as graph
 from tests.tiny import Tiny
 
@@ -38,3 +40,14 @@ def test_edited_graph(broken: Tiny, other: Tiny) -> None:
     (broken.bundle / "device.onnx").write_bytes((other.bundle / "device.onnx").read_bytes())
     with pytest.raises(BundleError, match=r"device\.onnx: expected SHA-256"):
         Obfuscator(broken.bundle, broken.manifest.contract)
+
+
+def test_noise_comes_from_the_operating_system_and_fills_the_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = draw_uniform((4, 50_000))
+    assert drawn.dtype == np.float32
+    assert 0 <= drawn.min() < 1e-4 < 1 - 1e-4 < drawn.max() < 1
+    counts, _ = np.histogram(drawn, bins=20, range=(0, 1))
+    assert abs(counts / counts.mean() - 1).max() < 0.06
+    assert not np.array_equal(drawn, draw_uniform((4, 50_000)))
+    monkeypatch.setattr(os, "urandom", lambda count: b"\xff" * count)
+    assert draw_uniform((1, 3)).tolist() == [[1 - 2**-24] * 3]

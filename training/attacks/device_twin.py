@@ -17,7 +17,6 @@ __all__ = ["DeviceTwin"]
 
 _SCORES = "scores"
 _ACTIVATIONS = "activations"
-_RANDOM = {"RandomUniformLike", "RandomNormalLike", "RandomUniform", "RandomNormal", "Bernoulli", "Multinomial"}
 _STATIC_AXES = {"ReduceMean", "ReduceMax", "ReduceMin"}
 """Since opset 18 their axes are an input; the converter only knows them as an attribute."""
 _OPSET = 17
@@ -37,7 +36,7 @@ class DeviceTwin(nn.Module):
     def __init__(self, bundle: Path, contract: Contract) -> None:
         super().__init__()
         graph = shape_inference.infer_shapes(onnx.load(bundle / DEVICE_GRAPH_FILE))
-        outputs = [_packed(graph.graph)]
+        outputs = [_packed(graph.graph, contract.input.name)]
         if contract.pruning.rule == "dynamic":
             outputs.append(_SCORES)
         part = Extractor(graph).extract_model([contract.input.name], outputs)
@@ -60,9 +59,10 @@ class DeviceTwin(nn.Module):
         return (result[0], result[1]) if self.scored else (result, None)
 
 
-def _packed(graph: onnx.GraphProto) -> str:
-    """Name the tensor whose channels are gathered, or the activations before noise was added to it."""
+def _packed(graph: onnx.GraphProto, picture: str) -> str:
+    """Name the tensor whose channels are gathered, or the activations where random numbers were added to it."""
     producers = {output: node for node in graph.node for output in node.output}
+    random = {value.name for value in graph.input} - {picture}
     node = producers["features"]
     while node.op_type != "GatherElements":
         node = producers[node.input[0]]
@@ -70,9 +70,9 @@ def _packed(graph: onnx.GraphProto) -> str:
     waiting, seen = [packed], set[str]()
     while waiting:
         name = waiting.pop()
+        if name in random:
+            return _ACTIVATIONS
         if name in producers and name not in seen:
-            if producers[name].op_type in _RANDOM:
-                return _ACTIVATIONS
             waiting.extend(producers[name].input)
         seen.add(name)
     return packed

@@ -80,11 +80,12 @@ class Defense:
         """Freshly initialised networks."""
         arch, split = self.recipe.network.arch, self.recipe.network.split
         client = ClientNetwork(arch, split, self.recipe.data.mean, self.recipe.data.std)
+        shape = client.output_shape(self.recipe.data.size_px)
         return SplitModel(
             client=client,
             head=RemainingLayers(arch, split, self.task_classes),
-            activations_shape=client.output_shape(self.recipe.data.size_px),
-            pruner=Float32(RandomPruner()) if self.recipe.pruning.rule == "random" else None,
+            activations_shape=shape,
+            pruner=Float32(RandomPruner(shape[0])) if self.recipe.pruning.rule == "random" else None,
         )
 
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:

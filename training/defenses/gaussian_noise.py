@@ -19,4 +19,4 @@ class GaussianNoise(Defense):
         settings = self.recipe.defense
         assert isinstance(settings, config.GaussianNoise)
         model = super().build()
-        return replace(model, transform=GaussianNoiseLayer(model.activations_shape[0], settings.deviation))
+        return replace(model, transform=GaussianNoiseLayer(model.activations_shape, settings.deviation))

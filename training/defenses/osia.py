@@ -34,15 +34,16 @@ class Osia(Defense):
 
     def build(self) -> SplitModel:
         model = super().build()
-        (channels, *sides), dimensions = model.activations_shape, self._settings.dimensions
+        (channels, height, width), dimensions = model.activations_shape, self._settings.dimensions
+        shape = (dimensions, height, width)
         project = nn.Sequential(nn.Conv2d(channels, dimensions, 1, bias=False), nn.BatchNorm2d(dimensions), nn.ReLU())
         expand = nn.Sequential(nn.Conv2d(dimensions, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU())
         return replace(
             model,
             client=nn.Sequential(model.client, *project),
             head=nn.Sequential(*expand, model.head),
-            transform=GaussianNoiseLayer(dimensions, self._settings.noise),
-            activations_shape=(dimensions, sides[0], sides[1]),
+            transform=GaussianNoiseLayer(shape, self._settings.noise),
+            activations_shape=shape,
         )
 
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:

@@ -8,6 +8,7 @@ distribution, puts it in that order and adds it (section 2.5), so that no two pi
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
@@ -38,9 +39,9 @@ class LearntNoise(Noise):
     ranks: Tensor
 
     def __init__(self, shape: tuple[int, int, int], tensors: int, spread: float) -> None:
-        super().__init__(shape[0])
+        size = math.prod(shape)
+        super().__init__(shape[0], (1 + size,))
         self.shape = shape
-        size = shape[0] * shape[1] * shape[2]
         start = torch.distributions.Laplace(0.0, spread).sample((tensors, size))
         self.slow_noise = nn.Parameter(start / _STEP)
         self.register_buffer("location", torch.zeros(tensors))
@@ -60,22 +61,22 @@ class LearntNoise(Noise):
         self.scale.copy_((self.noise - self.location[:, None]).abs().mean(1))
         self.ranks.copy_(self.noise.argsort(1, descending=True).argsort(1))
 
-    def forward(self, activations: Tensor, scores: Tensor | None = None) -> Tensor:
+    def forward(self, activations: Tensor, scores: Tensor | None = None, uniform: Tensor | None = None) -> Tensor:
         """``(N, C, h, w)`` -> the same with noise, not negative. In training each picture takes the next tensor."""
         del scores
         count = activations.shape[0]
         if self.training:
             drawn = self.noise[torch.arange(count, device=activations.device) % len(self.noise)]
         else:
-            drawn = self._sample(activations.flatten(1))
+            drawn = self._sample(self.uniform(uniform, activations))
         noise = drawn.reshape(-1, *self.shape) * self.deviation
         return torch.relu(activations + noise)
 
-    def _sample(self, like: Tensor) -> Tensor:
-        tensors = len(self.location)
-        chosen = (torch.rand_like(like[:, :1]) * tensors).long().clamp(max=tensors - 1)[:, 0]
-        uniform = torch.rand_like(like).clamp(1e-6, 1 - 1e-6) - 0.5
-        laplace = -torch.sign(uniform) * torch.log(1 - 2 * uniform.abs())
+    def _sample(self, uniform: Tensor) -> Tensor:
+        """One number chooses the tensor, the others are mapped to its distribution (the inverse of Laplace's)."""
+        chosen = (uniform[:, 0] * len(self.location)).long()
+        centred = uniform[:, 1:].clamp(1e-6, 1 - 1e-6) - 0.5
+        laplace = -torch.sign(centred) * torch.log(1 - 2 * centred.abs())
         ordered = torch.topk(laplace, self.ranks.shape[1], dim=1).values.gather(1, self.ranks[chosen])
         return self.location[chosen][:, None] + self.scale[chosen][:, None] * ordered
 

@@ -25,7 +25,11 @@ from training.networks import ClientNetwork, RemainingLayers, SaliencyPruner
 def inside(bundle: Path, pictures: np.ndarray, names: list[str]) -> list[np.ndarray]:
     graph = onnx.load(bundle / "device.onnx")
     graph.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    values: list[np.ndarray] = open_graph(graph).run(names, {"image": pictures})
+    session = open_graph(graph)
+    inputs = {"image": pictures}
+    for spec in session.get_inputs()[1:]:
+        inputs[spec.name] = np.random.default_rng(0).random((len(pictures), spec.shape[1]), np.float32)
+    values: list[np.ndarray] = session.run(names, inputs)
     return values
 
 
@@ -87,9 +91,11 @@ def test_what_is_packed_is_found_under_noise_and_after_a_boost(
     """Noise is left out; what multiplies the activations is not."""
     client = ClientNetwork("resnet18", 3, (0.5, 0.5, 0.5), (0.2, 0.2, 0.2))
     pruner = RemainingLayers("resnet18", 3, 64) if transform == "noise" else SaliencyPruner(64)
-    layer = GaussianNoiseLayer(64, 1.0) if transform == "noise" else _Boost()
+    layer = GaussianNoiseLayer((64, 16, 16), 1.0) if transform == "noise" else _Boost()
     device = DeviceGraph(client, pruner, layer, channels=64, kept=16, scale=0.05).eval()
     example = {"image": torch.zeros(2, 32, 32, 3, dtype=torch.uint8)}
+    if device.uniforms:
+        example["noise"] = torch.zeros(2, device.uniforms)
     write_graph(device, example, ["channels", "features"], ["activations", "scores"], tmp_path / "device.onnx")
     pictures = pictures_for(trained.manifest)
     activations, scores = inside(tmp_path, pictures, ["activations", "scores"])

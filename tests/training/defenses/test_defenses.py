@@ -138,7 +138,7 @@ def test_the_contrastive_loss_wants_classes_together_and_apart() -> None:
 
 def test_gaussian_noise_is_as_large_as_it_says() -> None:
     torch.manual_seed(0)
-    layer = GaussianNoiseLayer(2, level=0.5)
+    layer = GaussianNoiseLayer((2, 1, 1), level=0.5)
     values = 100 + torch.randn(4096, 2, 1, 1) * torch.tensor([1.0, 8.0]).view(1, 2, 1, 1)
     for _ in range(200):
         layer(values)
