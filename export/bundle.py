@@ -15,6 +15,7 @@ from dcp_sdk.contract import (
     MODEL_CARD_FILE,
     Contract,
     Manifest,
+    Packing,
     Provenance,
     Pruning,
     TaskHead,
@@ -73,6 +74,8 @@ def state_contract(checkpoint: Checkpoint, uniforms: int, folder: Path, model: s
     channels, height, width = checkpoint.model().activations_shape
     kept = recipe.pruning.kept(channels)
     size_px = recipe.data.size_px
+    bits = recipe.network.bits
+    packing = None if bits == 8 else Packing(bits=bits, shape=(kept, height, width))  # type: ignore[arg-type]
     return Contract(
         task=checkpoint.task,
         sensitive=checkpoint.sensitive,
@@ -100,8 +103,11 @@ def state_contract(checkpoint: Checkpoint, uniforms: int, folder: Path, model: s
                 high=channels - 1,
                 order="strictly_ascending",
             ),
-            TensorSpec(name="features", dtype="uint8", shape=(kept, height, width), layout="KHW", low=0, high=255),
+            TensorSpec(name="features", dtype="uint8", shape=(kept, height, width), layout="KHW", low=0, high=255)
+            if packing is None
+            else TensorSpec(name="features", dtype="uint8", shape=(packing.nbytes,), layout="B", low=0, high=255),
         ),
+        packing=packing,
         answer=TensorSpec(
             name="probabilities", dtype="float32", shape=(len(checkpoint.task.labels),), layout="K", low=0, high=1
         ),

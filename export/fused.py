@@ -21,8 +21,6 @@ from training.pruning import kept_indices
 
 __all__ = ["DeviceGraph", "HeadGraph", "halves"]
 
-_LEVELS = 255
-
 
 class DeviceGraph(nn.Module):
     """Normalise, client network, pruner, noise or boost, hard mask, pack, quantise: a picture's way on the device."""
@@ -35,6 +33,7 @@ class DeviceGraph(nn.Module):
         channels: int,
         kept: int,
         scale: float,
+        bits: int = 8,
     ) -> None:
         super().__init__()
         self.client = client
@@ -43,6 +42,7 @@ class DeviceGraph(nn.Module):
         self.channels = channels
         self.kept = kept
         self.scale = scale
+        self.bits = bits
 
     @property
     def uniforms(self) -> int:
@@ -58,7 +58,7 @@ class DeviceGraph(nn.Module):
 
         Returns:
             channels: uint8 ``(N, k)``, ascending (uint16 where C > 256);
-            features: uint8 ``(N, k, h, w)``, the kept channels in that order;
+            features: uint8 ``(N, k, h, w)``, the kept channels in that order; ``(N, B)`` with fewer than 8 bits;
             activations: float32 ``(N, C, h, w)``; never an output of the exported graph;
             scores: float32 ``(N, C)``, where there is a pruner; never an output of the exported graph.
         """
@@ -72,7 +72,7 @@ class DeviceGraph(nn.Module):
         sent = activations
         if self.transform is not None:
             sent = self.transform(activations, scores, *numbers.get(self.transform, ()))
-        features = quantise(gather_channels(sent, channels), self.scale)
+        features = pack(quantise(gather_channels(sent, channels), self.scale, self.bits), self.bits)
         ids = channels.to(torch.uint8 if self.channels <= 256 else torch.uint16)
         extras = (activations,) if scores is None else (activations, scores)
         return ids, features, *extras
@@ -95,15 +95,17 @@ class DeviceGraph(nn.Module):
 class HeadGraph(nn.Module):
     """Unpack, dequantise, scatter to all channels, the remaining layers, softmax: all that happens on the server."""
 
-    def __init__(self, head: nn.Module, shape: tuple[int, int, int], scale: float) -> None:
+    def __init__(self, head: nn.Module, shape: tuple[int, int, int], kept: int, scale: float, bits: int = 8) -> None:
         super().__init__()
         self.head = head
         self.shape = shape
+        self.kept = kept
         self.scale = scale
+        self.bits = bits
 
     def forward(self, channels: Tensor, features: Tensor) -> Tensor:
-        """``channels (N, k)``, ``features uint8 (N, k, h, w)`` -> probabilities float32 ``(N, classes)``."""
-        values = features.float() * self.scale
+        """``channels (N, k)`` and ``features`` as the device sends them -> probabilities float32 ``(N, classes)``."""
+        values = unpack(features, self.bits, (self.kept, *self.shape[1:])) * self.scale
         index = channels.long()[:, :, None, None].expand_as(values)
         dense = torch.zeros(values.shape[0], *self.shape, device=values.device).scatter(1, index, values)
         return torch.softmax(self.head(dense), dim=1)
@@ -115,25 +117,60 @@ def gather_channels(activations: Tensor, channels: Tensor) -> Tensor:
     return activations.gather(1, index)
 
 
-def quantise(activations: Tensor, scale: float) -> Tensor:
-    """Round to uint8 steps of ``scale``, saturating at 255. Post-ReLU values use the whole range."""
-    return torch.clamp(torch.round(activations / scale), 0, _LEVELS).to(torch.uint8)
+def quantise(activations: Tensor, scale: float, bits: int = 8) -> Tensor:
+    """Round to whole steps of ``scale``, saturating at the highest of ``2^bits``: float32, the same shape."""
+    return torch.clamp(torch.round(activations / scale), 0, 2**bits - 1)
+
+
+def pack(steps: Tensor, bits: int) -> Tensor:
+    """Put whole numbers below ``2^bits`` into bytes, the first one in the lowest bits.
+
+    Arithmetic in float32, exact below 2^24: shifts of bytes are not known to every runtime.
+
+    Args:
+        steps: float32 ``(N, …)``.
+        bits: 1, 2, 4 or 8.
+
+    Returns:
+        uint8: of the same shape for 8 bits, else ``(N, B)``.
+    """
+    if bits == 8:
+        return steps.to(torch.uint8)
+    flat, slots = steps.flatten(1), 8 // bits
+    padded = nn.functional.pad(flat, (0, -flat.shape[1] % slots))
+    return (padded.reshape(-1, padded.shape[1] // slots, slots) * _weights(bits)).sum(2).to(torch.uint8)
+
+
+def unpack(features: Tensor, bits: int, shape: tuple[int, ...]) -> Tensor:
+    """Undo :func:`pack`: float32 ``(N, *shape)``."""
+    if bits == 8:
+        return features.float()
+    shifted = torch.floor(features.float()[:, :, None] / _weights(bits))
+    values: Tensor = shifted - 2**bits * torch.floor(shifted / 2**bits)
+    return values.flatten(1)[:, : math.prod(shape)].reshape(-1, *shape)
+
+
+def _weights(bits: int) -> Tensor:
+    return torch.tensor([2.0 ** (bits * slot) for slot in range(8 // bits)])
 
 
 def halves(checkpoint: Checkpoint) -> tuple[DeviceGraph, HeadGraph]:
     """Device and head module of a checkpoint, on the CPU, in evaluation mode, weights as they will be stored."""
     model = checkpoint.model()
     scale = checkpoint.quantisation_scale
+    kept = checkpoint.recipe.pruning.kept(model.activations_shape[0])
+    bits = checkpoint.recipe.network.bits
     pruner = cast(Float32, model.pruner).network if model.pruner is not None else None
     device = DeviceGraph(
         _as_stored(model.client),
         pruner if pruner is None else _as_stored(pruner),
         model.transform,
         model.activations_shape[0],
-        checkpoint.recipe.pruning.kept(model.activations_shape[0]),
+        kept,
         scale,
+        bits,
     )
-    head = HeadGraph(_as_stored(model.head), model.activations_shape, scale)
+    head = HeadGraph(_as_stored(model.head), model.activations_shape, kept, scale, bits)
     return device.eval(), head.eval()
 
 

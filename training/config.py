@@ -70,6 +70,23 @@ class DataConfig(_Frozen):
         return ImagePreprocessing(size_px=self.size_px, mean=self.mean, std=self.std)
 
 
+class BottleneckConfig(_Frozen):
+    """A narrow neck behind the split, part of the client network: few values, each within 0..1, few bits, noise."""
+
+    channels: Annotated[int, Field(ge=1)]
+    """C of what channels are then chosen from."""
+    side: Annotated[int, Field(ge=1)] = 1
+    """Maps are averaged to ``side x side`` values; must divide their own."""
+    convolutions: Annotated[int, Field(ge=0, le=4)] = 0
+    """3x3 convolutions of stride 2 before that, so that what is averaged has been understood."""
+    reach: Annotated[float, Field(gt=0)] = 2.0
+    """Standard deviations of a value, both ways from its mean, that 0..1 stands for; what lies beyond saturates."""
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of the Gaussian noise on each value, in the value's own, in training and on the wire."""
+    bits: Literal[1, 2, 4, 8] = 8
+    """Bits of a value on the wire."""
+
+
 class NetworkConfig(_Frozen):
     """Architecture and the place where it is cut."""
 
@@ -78,13 +95,20 @@ class NetworkConfig(_Frozen):
     """The client network is the first ``split`` children of torchvision's ResNet: 3 after the first ReLU, 4 after
     max-pooling, 5 to 8 after layer1 to layer4. Below 3 the output is not post-ReLU, which the unsigned quantiser
     needs."""
+    bottleneck: BottleneckConfig | None = None
+    """None: all channels of the split, at its resolution, calibrated to 8 bits."""
+
+    @property
+    def bits(self) -> int:
+        """Of a value on the wire."""
+        return 8 if self.bottleneck is None else self.bottleneck.bits
 
 
 class PruningConfig(_Frozen):
     """What is removed and who decides."""
 
     rule: Literal["dynamic", "random", "none", "static"] = "dynamic"
-    """``static``: the same channels for every picture."""
+    """``static``: the same channels for every picture, learnt with the rest."""
     ratio: Fraction = 0.9
     """r, share of channels that is removed. ``none`` needs 0."""
     pruner: Literal["light", "paper", "saliency"] = "light"
@@ -182,8 +206,30 @@ class MaximumEntropy(_Frozen):
     weight: Annotated[float, Field(gt=0)] = 1.0
 
 
+class LatentPruning(_Frozen):
+    """Few values on the wire, and a client network that unlearns what several adversaries at once read from them."""
+
+    name: Literal["latent_pruning"]
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Of the adversaries' divergence from what the task alone would tell them."""
+    adversaries: Annotated[int, Field(ge=1, le=16)] = 4
+    """Of different width and depth; after each epoch one of them starts anew."""
+    memory: Annotated[int, Field(ge=1)] = 4096
+    """Last values that adversaries learn from, beside those of the batch: they must not forget."""
+    dependence: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the distance correlation of values and attribute within each task class."""
+
+
 DefenseConfig = Annotated[
-    NoPeek | Shredder | DeepObfuscator | Osia | FeatureBoosting | GradualPruning | GaussianNoise | MaximumEntropy,
+    NoPeek
+    | Shredder
+    | DeepObfuscator
+    | Osia
+    | FeatureBoosting
+    | GradualPruning
+    | GaussianNoise
+    | MaximumEntropy
+    | LatentPruning,
     Field(discriminator="name"),
 ]
 
@@ -222,6 +268,13 @@ class Recipe(_Frozen):
     def _defense_fits_rule(self) -> Self:
         saliency = isinstance(self.defense, FeatureBoosting)
         needed = "dynamic" if saliency else "static" if isinstance(self.defense, GradualPruning) else "none"
+        neck = self.network.bottleneck
+        if isinstance(self.defense, Shredder | Osia | FeatureBoosting | GaussianNoise) and neck is not None:
+            raise ValueError(f"network.bottleneck and defense {self.defense.name!r} both decide what values are sent")
+        if isinstance(self.defense, LatentPruning):
+            if neck is None:
+                raise ValueError("defense 'latent_pruning' needs network.bottleneck, which says what the wire carries")
+            return self
         if self.defense is not None and self.pruning.rule != needed:
             raise ValueError(
                 f"defense {self.defense.name!r} goes with pruning.rule {needed!r}, not {self.pruning.rule!r}"

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 from torchvision import models
 
+from dcp_sdk.errors import ConfigError
+
+from .config import BottleneckConfig, NetworkConfig
+
 __all__ = [
     "ClientNetwork",
     "Float32",
+    "LearntPruner",
     "LightPruner",
+    "Neck",
     "RandomPruner",
     "Randomised",
     "RemainingLayers",
     "SaliencyPruner",
     "SplitModel",
     "StaticPruner",
+    "output_shape",
 ]
 
 Arch = Literal["resnet18", "resnet34", "resnet50"]
@@ -27,6 +34,16 @@ Arch = Literal["resnet18", "resnet34", "resnet50"]
 def _children(arch: Arch) -> list[nn.Module]:
     """conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4, avgpool, fc; freshly initialised."""
     return list(getattr(models, arch)(weights=None).children())
+
+
+def _width(layers: list[nn.Module]) -> int:
+    """Channels that come out of the first layers of a ResNet."""
+    return next(
+        layer.num_features
+        for block in reversed(layers)
+        for layer in reversed(list(block.modules()))
+        if isinstance(layer, nn.BatchNorm2d)
+    )
 
 
 class ClientNetwork(nn.Sequential):
@@ -50,26 +67,72 @@ class ClientNetwork(nn.Sequential):
         activations: Tensor = super().forward(normalised)  # type: ignore[no-untyped-call, unused-ignore]
         return activations
 
-    @torch.no_grad()
-    def output_shape(self, size_px: int) -> tuple[int, int, int]:
-        """``(C, h, w)`` for pictures of ``size_px``."""
-        was_training = self.training
-        probe = torch.zeros(1, 3, size_px, size_px, dtype=torch.uint8, device=self.mean.device)
-        channels, height, width = self.eval()(probe).shape[1:]
-        self.train(was_training)
-        return channels, height, width
+
+@torch.no_grad()
+def output_shape(client: nn.Module, size_px: int) -> tuple[int, int, int]:
+    """``(C, h, w)`` that a client network makes of pictures of ``size_px``."""
+    was_training = client.training
+    channels, height, width = client.eval()(torch.zeros(1, 3, size_px, size_px, dtype=torch.uint8)).shape[1:]
+    client.train(was_training)
+    return channels, height, width
+
+
+class Neck(nn.Sequential):
+    """Few values out of many maps: stride-2 convolutions, averages, one linear map, standardised and cut to 0..1.
+
+    Input: float ``(N, *shape)``. Output: float ``(N, bottleneck.channels, side, side)`` in 0..1; a value's mean
+    lies at 0.5, and ``reach`` of its standard deviations at 0 and 1.
+
+    Raises:
+        ConfigError: The maps cannot be cut into ``side x side`` equal parts.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], bottleneck: BottleneckConfig) -> None:
+        channels, height, width = shape
+        layers: list[nn.Module] = []
+        for _ in range(bottleneck.convolutions):
+            layers += [nn.Conv2d(channels, channels, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(channels)]
+            layers += [nn.ReLU()]
+            height, width = -(-height // 2), -(-width // 2)
+        if height % bottleneck.side or width % bottleneck.side:
+            raise ConfigError(
+                f"network.bottleneck: maps of {height} x {width} cannot be averaged to {bottleneck.side} values a side"
+            )
+        super().__init__(
+            *layers,
+            nn.AvgPool2d((height // bottleneck.side, width // bottleneck.side)),
+            nn.Conv2d(channels, bottleneck.channels, 1, bias=False),
+            nn.BatchNorm2d(bottleneck.channels, affine=False),
+        )
+        self.reach = bottleneck.reach
+
+    def forward(self, activations: Tensor) -> Tensor:
+        standardised: Tensor = super().forward(activations)  # type: ignore[no-untyped-call, unused-ignore]
+        return torch.clamp(standardised / (2 * self.reach) + 0.5, 0, 1)
 
 
 class RemainingLayers(nn.Sequential):
     """All that follows the split, with ``outputs`` logits: the task head, the adversary and the paper's pruner.
 
-    Input: float ``(N, C, h, w)``. Output: float ``(N, outputs)``.
+    Input: float ``(N, C, h, w)``; behind a neck its ``narrowed`` channels, which are spread over all C first. Output:
+    float ``(N, outputs)``.
     """
 
-    def __init__(self, arch: Arch, split: int, outputs: int) -> None:
-        *body, old_classifier = _children(arch)[split:]
+    def __init__(self, arch: Arch, split: int, outputs: int, narrowed: int | None = None) -> None:
+        before, after = _children(arch)[:split], _children(arch)[split:]
+        *body, old_classifier = after
         assert isinstance(old_classifier, nn.Linear)
-        super().__init__(*body, nn.Flatten(), nn.Linear(old_classifier.in_features, outputs))
+        spread: list[nn.Module] = []
+        if narrowed is not None:
+            channels = _width(before)
+            spread = [nn.Conv2d(narrowed, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+        super().__init__(*spread, *body, nn.Flatten(), nn.Linear(old_classifier.in_features, outputs))
+
+    @classmethod
+    def of(cls, network: NetworkConfig, outputs: int) -> Self:
+        """All that follows what this network's device sends."""
+        narrowed = None if network.bottleneck is None else network.bottleneck.channels
+        return cls(network.arch, network.split, outputs, narrowed)
 
 
 class LightPruner(nn.Module):
@@ -100,6 +163,18 @@ class SaliencyPruner(nn.Module):
     def forward(self, activations: Tensor) -> Tensor:
         """``(N, C, h, w) -> (N, C)`` scores, not negative."""
         return torch.relu(self.layer(activations.abs().mean(dim=(2, 3))))
+
+
+class LearntPruner(nn.Module):
+    """The same scores for every picture, learnt like any weight through the soft mask."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(0.1 * torch.randn(channels))
+
+    def forward(self, activations: Tensor) -> Tensor:
+        """``(N, C, h, w) -> (N, C)`` scores."""
+        return self.scores.expand(activations.shape[0], -1)
 
 
 class StaticPruner(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,13 +14,13 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from dcp_sdk.contract import Manifest
+from dcp_sdk.contract import Manifest, Packing
 from dcp_sdk.guard import check_payload
 from dcp_sdk.obfuscate import Obfuscator
 
 from .data import LabelledPictures
 
-__all__ = ["Payloads", "collect", "device_ms"]
+__all__ = ["Payloads", "collect", "device_ms", "unpack"]
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,16 @@ def collect(bundle: Path, manifest: Manifest, pictures: LabelledPictures, batch_
         for start in track(range(0, len(pictures), batch_size), f"{manifest.name}: payloads", transient=True)
     ]
     channels, features = (np.concatenate(tensors) for tensors in zip(*batches, strict=True))
+    if contract.packing is not None:
+        features = unpack(features, contract.packing)
     return Payloads(channels, features, pictures.sensitive, contract.pruning.channels, contract.pruning.scale)
+
+
+def unpack(features: npt.NDArray[np.uint8], packing: Packing) -> npt.NDArray[np.uint8]:
+    """Values of fewer than 8 bits out of their bytes: ``(N, B)`` -> ``(N, k, h, w)``, as the head's graph does it."""
+    shifts = np.arange(0, 8, packing.bits, dtype=np.uint8)
+    values = (features[:, :, None] >> shifts) & np.uint8(2**packing.bits - 1)
+    return values.reshape(len(features), -1)[:, : math.prod(packing.shape)].reshape(-1, *packing.shape)
 
 
 def device_ms(bundle: Path, manifest: Manifest, pictures: npt.NDArray[np.uint8]) -> list[float]:

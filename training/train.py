@@ -168,10 +168,12 @@ def validate(model: SplitModel, batches: Batches, defense: Defense, splits: data
 
 
 def calibrate_scale(model: SplitModel, batches: Batches, defense: Defense) -> float:
-    """One step of the uint8 quantiser: the 99.9th percentile of positive kept activations over 255.
+    """One step of the quantiser: the 99.9th percentile of positive kept activations over 255.
 
     Larger values saturate. The number is static: a scale per picture would tell something about the picture.
     """
+    if (neck := defense.recipe.network.bottleneck) is not None:
+        return 1 / (2**neck.bits - 1)  # values end at 1
     values: list[np.ndarray] = []
     seen = 0
     for sent, *_ in _sent(model, batches, defense):

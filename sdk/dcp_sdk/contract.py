@@ -138,6 +138,20 @@ class Pruning(_Frozen):
         return self
 
 
+class Packing(_Frozen):
+    """How values of fewer than 8 bits lie in the bytes of the last payload tensor: the first one in the lowest bits."""
+
+    bits: Literal[1, 2, 4]
+    """Of one value."""
+    shape: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Field(min_length=1)]
+    """Of the values of one picture, ``(k, h, w)``, in C order."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one picture's values; bits that are left over are 0."""
+        return -(-math.prod(self.shape) * self.bits // 8)
+
+
 class Attribute(_Frozen):
     """Something that a picture shows and that a classifier can name."""
 
@@ -182,6 +196,8 @@ class Contract(_Frozen):
     and never sent; None where nothing is random."""
     payload: Annotated[tuple[TensorSpec, ...], Field(min_length=1)]
     """All that leaves the device: outputs of the device graph, inputs of the task head, in this order."""
+    packing: Packing | None = None
+    """None: each value of the last payload tensor has its own byte."""
     answer: TensorSpec
     """What the task head returns: probabilities."""
     head: TaskHead
@@ -191,6 +207,11 @@ class Contract(_Frozen):
         if self.answer.shape != (len(self.task.labels),):
             raise ValueError(
                 f"answer has shape {self.answer.shape}, but task {self.task.name!r} has {len(self.task.labels)} labels"
+            )
+        if self.packing is not None and self.payload[-1].shape != (self.packing.nbytes,):
+            raise ValueError(
+                f"{self.payload[-1].name}: {self.packing.bits} bits for each of {self.packing.shape} values are "
+                f"{self.packing.nbytes} bytes, not {self.payload[-1].shape}"
             )
         names = [t.name for t in (*self.device_inputs, *self.payload, self.answer)]
         if len(set(names)) != len(names):
@@ -209,6 +230,11 @@ class Contract(_Frozen):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     @property
+    def values_shape(self) -> tuple[int, ...]:
+        """``(k, h, w)``, the values of the kept channels of one picture."""
+        return self.payload[-1].shape if self.packing is None else self.packing.shape
+
+    @property
     def payload_bytes(self) -> int:
         """Bytes that leave the device for one picture, without the protocol's framing. Constant by design."""
         return sum(t.nbytes for t in self.payload)
@@ -216,8 +242,7 @@ class Contract(_Frozen):
     @property
     def dense_bytes(self) -> int:
         """Bytes of the unpruned float32 activations of one picture, for comparison."""
-        features = self.payload[-1]
-        return 4 * self.pruning.channels * math.prod(features.shape[1:])
+        return 4 * self.pruning.channels * math.prod(self.values_shape[1:])
 
 
 class Provenance(_Frozen):

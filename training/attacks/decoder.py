@@ -24,6 +24,7 @@ __all__ = ["decoder"]
 
 _BATCH = 32
 _LEARNING_RATE = 2e-3
+_SMALLEST = 4
 _SSIM_WEIGHT = 0.5
 """The attacker optimises what is measured, beside the absolute error."""
 _WIDTHS = (128, 96, 64, 32, 24)
@@ -81,6 +82,10 @@ def _network(shape: tuple[int, int, int], size_px: int) -> nn.Module:
         *conv_block(*_WIDTHS[:1] * 2, 3),
     ]
     width, side = _WIDTHS[0], height
+    if side < _SMALLEST:  # every place of the first map gets weights of its own: convolutions alone know no place
+        layers += [nn.ConvTranspose2d(width, width, _SMALLEST - side + 1)]
+        layers += [nn.BatchNorm2d(width), nn.ReLU()]
+        side = _SMALLEST
     for following in _WIDTHS[1:]:
         if side >= size_px:
             break

@@ -60,7 +60,10 @@ class DeviceTwin(nn.Module):
 
 
 def _packed(graph: onnx.GraphProto, picture: str) -> str:
-    """Name the tensor whose channels are gathered, or the activations where random numbers were added to it."""
+    """Name the tensor whose channels are gathered, or the activations where noise or rounding lies between them.
+
+    Neither lets a useful gradient through: an attacker matches what lies under it.
+    """
     producers = {output: node for node in graph.node for output in node.output}
     random = {value.name for value in graph.input} - {picture}
     node = producers["features"]
@@ -70,7 +73,7 @@ def _packed(graph: onnx.GraphProto, picture: str) -> str:
     waiting, seen = [packed], set[str]()
     while waiting:
         name = waiting.pop()
-        if name in random:
+        if name in random or (name in producers and producers[name].op_type == "Round"):
             return _ACTIVATIONS
         if name in producers and name not in seen:
             waiting.extend(producers[name].input)

@@ -14,7 +14,6 @@ from .device_twin import DeviceTwin
 
 __all__ = ["PayloadMatch", "straight_through_steps", "total_variation"]
 
-_LARGEST = 255.0
 _TEMPERATURE = 0.3
 """Of the soft mask that carries the gradient: the trainings' default."""
 _MASK_WEIGHT = 1.0
@@ -32,6 +31,7 @@ class PayloadMatch:
     def __init__(self, twin: DeviceTwin, contract: Contract, target: Payloads) -> None:
         self._twin = twin
         self._pruning = contract.pruning
+        self._top = 255.0 if contract.packing is None else 2.0**contract.packing.bits - 1
         self._channels = torch.from_numpy(target.channels.astype(np.int64))
         self._steps = torch.from_numpy(target.features.astype(np.float32))
         self._mask = torch.from_numpy(target.mask())
@@ -52,7 +52,8 @@ class PayloadMatch:
             activations, scores = self._twin(pictures)
         index = self._channels[which][:, :, None, None].expand(-1, -1, *activations.shape[2:])
         seen = self._steps[which]
-        error = straight_through_steps(activations.float().gather(1, index) / self._pruning.scale, seen) - seen
+        steps = activations.float().gather(1, index) / self._pruning.scale
+        error = straight_through_steps(steps, seen, self._top) - seen
         distance = error.square().mean((1, 2, 3)) / self._energy[which]
         if scores is not None:
             mask = straight_through_mask(scores.float(), self._pruning.kept, _TEMPERATURE)
@@ -60,16 +61,17 @@ class PayloadMatch:
         return distance
 
 
-def straight_through_steps(values: Tensor, seen: Tensor) -> Tensor:
+def straight_through_steps(values: Tensor, seen: Tensor, top: float = 255.0) -> Tensor:
     """Quantise as the device does, with the gradient of the identity.
 
     Args:
         values: Activations in steps of the quantiser, any shape.
         seen: The steps that were received, same shape. A saturated one says *at least the top*: values above it count
             as the top, without gradient. Elsewhere values above the top keep theirs, to come down.
+        top: The highest step.
     """
     rounded = values + (values.round() - values).detach()
-    return torch.where(seen >= _LARGEST, rounded.clamp(max=_LARGEST), rounded)
+    return torch.where(seen >= top, rounded.clamp(max=top), rounded)
 
 
 def total_variation(pictures: Tensor) -> Tensor:

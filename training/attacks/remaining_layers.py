@@ -13,7 +13,7 @@ __all__ = ["remaining_layers"]
 
 def _network(shape: tuple[int, int, int], settings: AttackSettings) -> nn.Module:
     del shape
-    return RemainingLayers(settings.network.arch, settings.network.split, settings.classes)
+    return RemainingLayers.of(settings.network, settings.classes)
 
 
 remaining_layers = neural("remaining ResNet layers", _network)

@@ -9,6 +9,7 @@ from .dynamic_pruning import DynamicPruning
 from .feature_boosting import FeatureBoosting
 from .gaussian_noise import GaussianNoise
 from .gradual_pruning import GradualPruning
+from .latent_pruning import LatentPruning
 from .maximum_entropy import MaximumEntropy
 from .nopeek import NoPeek
 from .osia import Osia
@@ -28,6 +29,7 @@ DEFENSES: dict[str, type[Defense]] = {
     "gradual_pruning": GradualPruning,
     "gaussian_noise": GaussianNoise,
     "maximum_entropy": MaximumEntropy,
+    "latent_pruning": LatentPruning,
 }
 """By ``defense.name`` of a recipe, or by ``pruning.rule`` where it names no defence."""
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from dcp_sdk.errors import ConfigError
 
 from ..config import Recipe
-from ..networks import ClientNetwork, Float32, RandomPruner, RemainingLayers, SplitModel
+from ..networks import ClientNetwork, Float32, Neck, RandomPruner, RemainingLayers, SplitModel, output_shape
 from ..pruning import straight_through_mask
+from .noise import NoisyRounding, Rounding
 
 __all__ = ["Batch", "Defense", "Losses", "Sent", "frozen", "inner", "need", "reverse_gradient", "send"]
 
@@ -78,14 +79,21 @@ class Defense:
 
     def build(self) -> SplitModel:
         """Freshly initialised networks."""
-        arch, split = self.recipe.network.arch, self.recipe.network.split
-        client = ClientNetwork(arch, split, self.recipe.data.mean, self.recipe.data.std)
-        shape = client.output_shape(self.recipe.data.size_px)
+        network = self.recipe.network
+        client: nn.Module = ClientNetwork(network.arch, network.split, self.recipe.data.mean, self.recipe.data.std)
+        shape = output_shape(client, self.recipe.data.size_px)
+        transform = None
+        if (neck := network.bottleneck) is not None:
+            client = nn.Sequential(client, Neck(shape, neck))
+            shape = (neck.channels, neck.side, neck.side)
+            deviation = neck.noise / (2 * neck.reach)
+            transform = NoisyRounding(shape, deviation, neck.bits) if neck.noise else Rounding(neck.bits)
         return SplitModel(
             client=client,
-            head=RemainingLayers(arch, split, self.task_classes),
+            head=self.remaining_layers(self.task_classes),
             activations_shape=shape,
             pruner=Float32(RandomPruner(shape[0])) if self.recipe.pruning.rule == "random" else None,
+            transform=transform,
         )
 
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
@@ -114,9 +122,13 @@ class Defense:
         """Cross-entropy of the head's answer to the payload."""
         return F.cross_entropy(model.head(sent.payload), batch.task)
 
+    def remaining_layers(self, outputs: int) -> RemainingLayers:
+        """All that follows what is sent, with this many logits."""
+        return RemainingLayers.of(self.recipe.network, outputs)
+
     def new_adversary(self) -> RemainingLayers:
-        """Return the paper's: all that follows the split, with one logit per sensitive class."""
-        return RemainingLayers(self.recipe.network.arch, self.recipe.network.split, self.sensitive_classes)
+        """Return the paper's: all that follows what is sent, with one logit per sensitive class."""
+        return self.remaining_layers(self.sensitive_classes)
 
 
 def send(model: SplitModel, pictures: Tensor, kept: int, temperature: float = 1.0) -> Sent:

@@ -20,7 +20,7 @@ from dataclasses import replace
 import torch.nn.functional as F
 from torch import nn
 
-from ..networks import Float32, LightPruner, RemainingLayers, SplitModel
+from ..networks import Float32, LightPruner, SplitModel
 from .base import Batch, Defense, Losses, need, reverse_gradient
 
 __all__ = ["DynamicPruning"]
@@ -32,9 +32,8 @@ class DynamicPruning(Defense):
     def build(self) -> SplitModel:
         model = super().build()
         channels = model.activations_shape[0]
-        arch, split = self.recipe.network.arch, self.recipe.network.split
         light = self.recipe.pruning.pruner == "light"
-        pruner: nn.Module = LightPruner(channels) if light else RemainingLayers(arch, split, outputs=channels)
+        pruner: nn.Module = LightPruner(channels) if light else self.remaining_layers(channels)
         return replace(model, pruner=Float32(pruner), adversary=self.new_adversary())
 
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:

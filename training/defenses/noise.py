@@ -1,21 +1,21 @@
-"""Noise on activations, measured in standard deviations of each channel so that no network can outgrow it."""
+"""What is added to activations before they leave, and how they are rounded."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..networks import Randomised
 
-__all__ = ["GaussianNoiseLayer", "Noise", "gaussian"]
+__all__ = ["GaussianNoiseLayer", "Noise", "NoisyRounding", "Rounding", "gaussian"]
 
 _MOMENTUM = 0.05
 
 
 class Noise(Randomised):
-    """What every noise needs: the running standard deviation of each channel, over pictures and positions.
+    """Noise in standard deviations of each channel, running over pictures and positions: no network can outgrow it.
 
     Args:
         channels: C.
@@ -53,6 +53,46 @@ class GaussianNoiseLayer(Noise):
         if self.training:
             self.observe(activations)
         return torch.relu(activations + self.level * self.deviation * gaussian(self.uniform(uniform, activations)))
+
+
+class Rounding(nn.Module):
+    """Values in 0..1 to the nearest of ``2^bits`` levels, with the gradient of the identity.
+
+    Args:
+        bits: Of a value on the wire.
+    """
+
+    def __init__(self, bits: int) -> None:
+        super().__init__()
+        self.steps = 2**bits - 1
+
+    def forward(self, activations: Tensor, scores: Tensor | None = None) -> Tensor:
+        """``(N, C, h, w)`` -> the same, in whole steps."""
+        del scores
+        kept = torch.clamp(activations, 0, 1)
+        rounded: Tensor = kept + (torch.round(kept * self.steps) / self.steps - kept).detach()
+        return rounded
+
+
+class NoisyRounding(Randomised):
+    """Gaussian noise of one fixed size on values in 0..1, then :class:`Rounding`.
+
+    Args:
+        shape: ``(C, h, w)`` of the activations.
+        deviation: Of the noise, on the scale of 0..1.
+        bits: Of a value on the wire.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], deviation: float, bits: int) -> None:
+        super().__init__((2, *shape))
+        self.deviation = deviation
+        self.rounding = Rounding(bits)
+
+    def forward(self, activations: Tensor, scores: Tensor | None = None, uniform: Tensor | None = None) -> Tensor:
+        """``(N, C, h, w)`` -> the same, drawn anew in each call."""
+        noisy = activations + self.deviation * gaussian(self.uniform(uniform, activations))
+        rounded: Tensor = self.rounding(noisy, scores)
+        return rounded
 
 
 def gaussian(uniform: Tensor) -> Tensor:

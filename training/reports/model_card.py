@@ -28,7 +28,7 @@ Until then nothing is known about what this bundle hides."""
 
 def _head(manifest: Manifest) -> str:
     contract, pruning = manifest.contract, manifest.contract.pruning
-    height, width = contract.payload[-1].shape[-2:]
+    height, width = contract.values_shape[-2:]
     rule = {
         "dynamic": "the pruner's choice for this very picture",
         "random": "drawn at random for every picture",

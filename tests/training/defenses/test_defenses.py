@@ -28,8 +28,15 @@ OVERRIDES = {
     "dynamic": [],
     "feature_boosting": ["pruning.pruner=saliency", "defense.name=feature_boosting"],
     "gradual_pruning": ["pruning.rule=static", "defense.name=gradual_pruning"],
+    "latent_pruning": [
+        "defense.name=latent_pruning",
+        "network.bottleneck.channels=6",
+        "network.bottleneck.noise=0.5",
+        "network.bottleneck.bits=4",
+        "pruning.ratio=0.5",
+    ],
 }
-NOISY = {"shredder", "osia", "gaussian_noise"}
+NOISY = {"shredder", "osia", "gaussian_noise", "latent_pruning"}
 
 
 def overrides(name: str) -> list[str]:
@@ -82,6 +89,8 @@ def test_it_trains_exports_and_runs(name: str, tmp_path: Path) -> None:
         ["pruning.pruner=saliency"],
         [*PLAIN, "defense.name=feature_boosting"],
         ["defense.name=magic"],
+        [*PLAIN, "defense.name=latent_pruning"],
+        [*PLAIN, "defense.name=gaussian_noise", "network.bottleneck.channels=4"],
     ],
 )
 def test_contradictions_are_refused(wrong: list[str]) -> None:
