@@ -114,25 +114,28 @@ class Neck(nn.Sequential):
 class RemainingLayers(nn.Sequential):
     """All that follows the split, with ``outputs`` logits: the task head, the adversary and the paper's pruner.
 
-    Input: float ``(N, C, h, w)``; behind a neck its ``narrowed`` channels, which are spread over all C first. Output:
-    float ``(N, outputs)``.
+    Input: float ``(N, C, h, w)``; what comes out of a neck is spread over all C channels first, and over as many places
+    as the remaining strides need. Output: float ``(N, outputs)``.
     """
 
-    def __init__(self, arch: Arch, split: int, outputs: int, narrowed: int | None = None) -> None:
+    def __init__(self, arch: Arch, split: int, outputs: int, neck: BottleneckConfig | None = None) -> None:
         before, after = _children(arch)[:split], _children(arch)[split:]
         *body, old_classifier = after
         assert isinstance(old_classifier, nn.Linear)
         spread: list[nn.Module] = []
-        if narrowed is not None:
+        if neck is not None:
             channels = _width(before)
-            spread = [nn.Conv2d(narrowed, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+            spread = [nn.Conv2d(neck.channels, channels, 1, bias=False), nn.BatchNorm2d(channels), nn.ReLU()]
+            # In bfloat16 on the CPU, the gradient of a 3x3 convolution of stride 2 on ONE value reads memory that
+            # nobody wrote (torch 2.14, oneDNN): no stride may meet a map of 1 x 1.
+            if neck.side < (places := 2 ** max(0, 8 - max(split, 5) + max(0, 4 - split))):
+                spread.append(nn.Upsample(size=(places, places)))
         super().__init__(*spread, *body, nn.Flatten(), nn.Linear(old_classifier.in_features, outputs))
 
     @classmethod
     def of(cls, network: NetworkConfig, outputs: int) -> Self:
         """All that follows what this network's device sends."""
-        narrowed = None if network.bottleneck is None else network.bottleneck.channels
-        return cls(network.arch, network.split, outputs, narrowed)
+        return cls(network.arch, network.split, outputs, network.bottleneck)
 
 
 class LightPruner(nn.Module):

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from training.config import NetworkConfig, PruningConfig, Recipe
+from training.config import BottleneckConfig, NetworkConfig, PruningConfig, Recipe
 from training.defenses import defense_of
+from training.networks import RemainingLayers
 
 
 def recipe(arch: str, split: int, pruner: str = "light") -> Recipe:
@@ -46,3 +47,17 @@ def test_the_light_pruner_costs_little() -> None:
     with FlopCounterMode(display=False) as pruner:
         model.pruner(activations)
     assert pruner.get_total_flops() < 0.05 * client.get_total_flops()
+
+
+@pytest.mark.parametrize("split", range(3, 9))
+def test_what_follows_a_neck_has_finite_gradients_in_half_precision(split: int) -> None:
+    """A strided convolution on a single value has none on the CPU: see RemainingLayers."""
+    torch.manual_seed(0)
+    network = RemainingLayers("resnet18", split, 2, BottleneckConfig(channels=3))
+    network.to(memory_format=torch.channels_last)
+    for _ in range(10):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(torch.rand(32, 3, 1, 1))
+        network.zero_grad()
+        torch.nn.functional.cross_entropy(logits.float(), torch.arange(32) % 2).backward()
+        assert all(p.grad.isfinite().all() and p.grad.abs().max() < 100 for p in network.parameters())
