@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from rich.console import Console
 
 from dcp_sdk.contract import MODEL_CARD_FILE, Manifest
 from dcp_sdk.errors import ConfigError, DCPError
-from dcp_sdk.privacy_report import AttackResult, PrivacyReport, Reconstruction, percent
+from dcp_sdk.privacy_report import AttackResult, FramesPoint, PrivacyReport, Reconstruction, percent, strongest_of
 from dcp_sdk.tables import privacy_table
 
 from . import data as datasets
@@ -34,9 +35,11 @@ from .attacks import (
 )
 from .attacks.reconstruction import Pictures
 from .config import Recipe
+from .many_frames import averages
 from .measure import (
     judge,
     leaked_curve,
+    measure_many_frames,
     measure_reconstruction,
     measure_side_channels,
     measure_utility,
@@ -53,6 +56,10 @@ __all__ = ["attack_settings", "evaluate", "search_settings"]
 
 SEEDS = 3
 _QUICK_PAIRS = 3000
+_FRAMES = (10, 100)
+"""Over how many frames of one picture a server averages."""
+_SMALL = 256
+"""Values of a payload up to which every adversary tries the averages, too."""
 
 console = Console(stderr=True, highlight=False)
 
@@ -121,6 +128,7 @@ def evaluate(
         panel_payloads(bundle, manifest, shown),
         notebook,
     )
+    frames = _average(bundle, manifest, splits, len(leaked), settings, results, payloads, notebook)
     side_channels = measure_side_channels(bundle, manifest, splits, leaked, target, settings)
     report = PrivacyReport(
         contract_digest=manifest.contract.digest,
@@ -133,6 +141,7 @@ def evaluate(
         attacks=tuple(results),
         side_channels=side_channels,
         leaked_curve=leaked_curve(results, leaked, target, settings, labels),
+        many_frames=tuple(frames),
         reconstructions=tuple(reconstructions),
         panels=panels if reconstructions else None,
         quick=quick,
@@ -178,6 +187,37 @@ def _read(
     if mean is not None:
         add(ENSEMBLE, {settings.seed: mean})
     return results
+
+
+def _average(
+    bundle: Path,
+    manifest: Manifest,
+    splits: datasets.Splits,
+    leaked: int,
+    settings: AttackSettings,
+    results: Sequence[AttackResult],
+    payloads: Notebook,
+    notebook: Notebook,
+) -> list[FramesPoint]:
+    """Let adversaries read averages over many frames: all of them where payloads are small, else the strongest."""
+    strongest = strongest_of([result for result in results if result.name in ATTACKS])
+    if manifest.contract.noise is None or strongest is None:
+        return []
+    small = math.prod(manifest.contract.values_shape) <= _SMALL
+    names = list(ATTACKS) if small else [strongest.name]
+    known, unknown = (
+        payloads.many(
+            [f"{name}, {count} frames" for count in _FRAMES], partial(averages, bundle, manifest, split, _FRAMES)
+        )
+        for name, split in (("train", splits.train), ("val", splits.val))
+    )
+    points = []
+    for count, learned, target in zip(_FRAMES, known, unknown, strict=True):
+        some = learned[np.arange(leaked)]
+        measure = partial(measure_many_frames, count, some, target, settings, splits.sensitive.labels, names)
+        points.append(notebook.once(f"{count} frames", FramesPoint, measure))
+        console.print(f"{count} frames: {percent(points[-1].balanced_accuracy)} ({points[-1].attack})")
+    return points
 
 
 def _draw(

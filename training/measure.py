@@ -13,6 +13,7 @@ from dcp_sdk import PrivateClient
 from dcp_sdk.contract import Manifest
 from dcp_sdk.privacy_report import (
     AttackResult,
+    FramesPoint,
     GroupResult,
     Interval,
     LeakedPoint,
@@ -22,7 +23,7 @@ from dcp_sdk.privacy_report import (
     strongest_of,
 )
 
-from .attacks import ATTACKS, RECONSTRUCTIONS, SEARCHES, AttackSettings, Guess, Knowledge
+from .attacks import ATTACKS, ENSEMBLE, RECONSTRUCTIONS, SEARCHES, AttackSettings, Guess, Knowledge, together
 from .attacks.picture_classifier import as_payloads, picture_classifier
 from .attacks.reconstruction import Pictures
 from .attacks.side_channels import latency, mask_only
@@ -43,6 +44,7 @@ __all__ = [
     "judge",
     "leaked_curve",
     "measure_attack",
+    "measure_many_frames",
     "measure_reconstruction",
     "measure_side_channels",
     "measure_utility",
@@ -235,6 +237,33 @@ def measure_side_channels(
         )
         for name, (guess, truth) in guesses.items()
     )
+
+
+def measure_many_frames(
+    frames: int,
+    leaked: Payloads,
+    target: Payloads,
+    settings: AttackSettings,
+    labels: tuple[str, ...],
+    names: Sequence[str],
+) -> FramesPoint:
+    """Let adversaries learn from averages over many frames, and answer for such averages.
+
+    Args:
+        frames: In each average.
+        leaked: What leaked, averaged.
+        target: What they answer for, averaged.
+        settings: How hard they try.
+        labels: Names of the groups.
+        names: Of the adversaries.
+    """
+    guesses = [run_attack(name, leaked, target, settings) for name in names]
+    named = dict(zip(names, guesses, strict=True))
+    if (mean := together(guesses, prior_entropy(leaked, len(labels)))) is not None:
+        named[ENSEMBLE] = mean
+    results = [judge(name, {settings.seed: guess}, leaked, target, labels) for name, guess in named.items()]
+    best = strongest_of(results) or max(results, key=lambda result: result.balanced_accuracy.value)
+    return FramesPoint(frames=frames, attack=best.name, balanced_accuracy=best.balanced_accuracy)
 
 
 def leaked_curve(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,24 +34,20 @@ class Notebook:
 
         Where the device draws at random, a second collection would be a second look at the same pictures.
         """
+        return self.many([name], lambda: [collect()])[0]
+
+    def many(self, names: Sequence[str], collect: Callable[[], list[Payloads]]) -> list[Payloads]:
+        """As :meth:`payloads`, for several that are collected in one go."""
         if self._folder is None:
             return collect()
-        path = self._folder / f"{name}.npz"
-        if path.exists():
-            with np.load(path) as file:
-                return Payloads(
-                    file["channels"],
-                    file["features"],
-                    file["labels"],
-                    int(file["total_channels"]),
-                    float(file["scale"]),
-                )
-        payloads = collect()
-        self._folder.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{name}.partial.npz")  # a file that was cut off must not look whole
-        np.savez(partial, **vars(payloads))
-        partial.replace(path)
-        return payloads
+        paths = [self._folder / f"{name}.npz" for name in names]
+        if not all(path.exists() for path in paths):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            for path, payloads in zip(paths, collect(), strict=True):
+                partial = path.with_name(f"{path.stem}.partial.npz")  # a file that was cut off must not look whole
+                np.savez(partial, **vars(payloads))
+                partial.replace(path)
+        return [_read(path) for path in paths]
 
     def once(self, name: str, kind: type[Result], measure: Callable[[], Result]) -> Result:
         """Return the result that was written down under ``name``, or measure it and write it down."""
@@ -65,3 +61,14 @@ class Notebook:
             self._folder.mkdir(parents=True, exist_ok=True)
             path.write_text(result.model_dump_json(indent=2), encoding="utf-8")
             return result
+
+
+def _read(path: Path) -> Payloads:
+    with np.load(path) as file:
+        return Payloads(
+            file["channels"],
+            file["features"],
+            file["labels"],
+            int(file["total_channels"]),
+            float(file["scale"]),
+        )

@@ -14,6 +14,7 @@ from .errors import BundleError
 __all__ = [
     "AttackResult",
     "Confusion",
+    "FramesPoint",
     "GroupResult",
     "Interval",
     "LeakedPoint",
@@ -116,6 +117,14 @@ class LeakedPoint(_Frozen):
     balanced_accuracy: Interval
 
 
+class FramesPoint(_Frozen):
+    """What the strongest adversary reads when the server averages many frames of one picture."""
+
+    frames: int
+    attack: str
+    balanced_accuracy: Interval
+
+
 class Reconstruction(_Frozen):
     """How near an attack came to the pictures themselves. Data range 1."""
 
@@ -165,6 +174,8 @@ class PrivacyReport(_Frozen):
     side_channels: tuple[SideChannel, ...] = ()
     leaked_curve: tuple[LeakedPoint, ...] = ()
     """With fewer leaked pairs, ascending."""
+    many_frames: tuple[FramesPoint, ...] = ()
+    """With more frames, ascending; empty where nothing is random, so that one picture always gives one payload."""
     reconstructions: tuple[Reconstruction, ...] = ()
     panels: Panels | None = None
     quick: bool = False

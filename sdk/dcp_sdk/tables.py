@@ -117,6 +117,8 @@ def privacy_table(report: PrivacyReport) -> Table:
         table.add_row(channel.name, percent(channel.balanced_accuracy), note)
     for point in report.leaked_curve[:-1]:
         table.add_row(point.attack, percent(point.balanced_accuracy), f"from {point.pairs} leaked pairs only")
+    for seen in report.many_frames:
+        table.add_row(seen.attack, percent(seen.balanced_accuracy), f"from the average of {seen.frames} frames")
     return table
 
 

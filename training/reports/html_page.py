@@ -61,7 +61,7 @@ def render(manifest: Manifest, report: PrivacyReport, others: Sequence[TradeOffP
         _adversaries(report),
         _drawings(report),
         _groups(report),
-        _beside(report),
+        _beside(manifest, report),
         _limits(report),
     ]
     return (
@@ -146,7 +146,7 @@ def _groups(report: PrivacyReport) -> str:
 <div class="pair">{figures}</div>"""
 
 
-def _beside(report: PrivacyReport) -> str:
+def _beside(manifest: Manifest, report: PrivacyReport) -> str:
     channels = "".join(
         f"<tr><td>{_text(channel.name)}<td>{percent(channel.balanced_accuracy)}"
         f"<td>{'nothing more than guessing' if channel.silent else '<b>tells something</b>'}"
@@ -156,10 +156,17 @@ def _beside(report: PrivacyReport) -> str:
         f"<tr><td>{point.pairs:,} leaked pairs<td>{percent(point.balanced_accuracy)}<td>{_text(point.attack)}"
         for point in report.leaked_curve
     )
+    frames = "".join(
+        f"<tr><td>{seen.frames} frames of one picture, averaged<td>{percent(seen.balanced_accuracy)}<td>{_text(seen.attack)}"
+        for seen in report.many_frames
+    )
+    if manifest.contract.noise is None:
+        frames = "<tr><td>many frames of one picture<td><td>nothing is random: each gives the same bytes"
     return f"""<h2>What else could tell</h2>
 <table><tr><th>side channel<th>balanced accuracy<th></tr>{channels}
 <tr><td>payload length<td>one constant<td>fixed by the contract for every picture</table>
-<h2>If less had leaked</h2><table><tr><th>attacker has<th>balanced accuracy<th></tr>{points}</table>"""
+<h2>If less had leaked, or more were seen</h2>
+<table><tr><th>attacker has<th>balanced accuracy<th></tr>{points}{frames}</table>"""
 
 
 def _drawings(report: PrivacyReport) -> str:

@@ -132,5 +132,9 @@ def _beside(report: PrivacyReport) -> str:
             f"* {point.attack} with {point.pairs:,} leaked pairs: {percent(point.balanced_accuracy)}."
             for point in report.leaked_curve
         ]
+        + [
+            f"* {seen.attack} with the average of {seen.frames} frames of one picture: {percent(seen.balanced_accuracy)}."
+            for seen in report.many_frames
+        ]
     )
     return "\n".join([*lines, "", ""]) if lines else ""
