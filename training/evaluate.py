@@ -34,6 +34,7 @@ from .attacks import (
     together,
 )
 from .attacks.reconstruction import Pictures
+from .certificate import certify
 from .config import Recipe
 from .many_frames import averages
 from .measure import (
@@ -143,6 +144,7 @@ def evaluate(
         leaked_curve=leaked_curve(results, leaked, target, settings, labels),
         many_frames=tuple(frames),
         reconstructions=tuple(reconstructions),
+        certificate=certify(bundle, manifest, recipe.network.bottleneck, splits, target),
         panels=panels if reconstructions else None,
         quick=quick,
         seed=seed,

@@ -1,4 +1,4 @@
-"""What holds against *any* attacker, under assumptions that are named: capacity, differential privacy, information.
+"""What holds against *any* attacker, under assumptions that are named: privacy, information, reconstruction.
 
 Attacks show what can be read; these show how much there is to read. All of it is about one payload of one picture, and
 about noise of one known size on values in 0..1 (``network.bottleneck``); without noise only the capacity is stated.
@@ -13,9 +13,17 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, logsumexp
 
-__all__ = ["attribute_information", "best_accuracy", "gaussian_epsilon", "log_likelihoods"]
+__all__ = [
+    "attribute_information",
+    "best_accuracy",
+    "gaussian_epsilon",
+    "log_likelihoods",
+    "reconstruction_bound",
+]
 
 Floats = npt.NDArray[np.float64]
+_NULL = 1e-4
+"""Share of the largest eigenvalue below which a direction counts as one that the encoder does not react to."""
 
 
 def gaussian_epsilon(sensitivity: float, deviation: float, delta: float) -> float:
@@ -108,3 +116,38 @@ def attribute_information(
     overall = logsumexp(by_group[:, known] + np.log(shares[known]), axis=1)
     gains = (by_group[np.arange(len(drawn)), drawn] - overall) / math.log(2)
     return float(gains.mean()), float(gains.std(ddof=1) / math.sqrt(len(gains)))
+
+
+def reconstruction_bound(jacobians: npt.NDArray[np.float32], pictures: npt.NDArray[np.float32]) -> float:
+    """Bound the mean squared error of *any* attacker's pictures from below, for an encoder without noise.
+
+    Bayesian Cramér-Rao (van Trees): what an encoder never reacts to can only come from the prior. With U spanning the
+    null space of the expected Fisher information ``E[J' J]`` and prior information S, the error is at least
+    ``Tr((U' S U)^-1) / d`` (Maeng et al. 2023; Hwang, Li and Maeng). For a Gaussian prior, ``S = Cov^-1``, that is what
+    is left of the pictures' variance once everything outside the null space is known *exactly*, which no payload of a
+    few values tells; so it is far from tight.
+
+    Args:
+        jacobians: Derivatives of values by pixels, at many pictures: ``(P, d)``, all rows together.
+        pictures: Samples of the prior, pixels in 0..1, ``(N, d)``, N > 1.
+
+    Returns:
+        Mean squared error of a pixel, data range 1.
+    """
+    known = _row_space(jacobians)
+    centred = (pictures - pictures.mean(0)).astype(np.float64) / math.sqrt(len(pictures) - 1)
+    total = float(np.square(centred).sum())
+    seen = centred @ known  # (N, r): Cov = centred' centred
+    inside = seen.T @ seen
+    across = centred.T @ seen
+    explained = np.linalg.lstsq(inside, across.T @ across, rcond=None)[0]
+    return float(max(0.0, total - np.trace(explained)) / pictures.shape[1])
+
+
+def _row_space(jacobians: npt.NDArray[np.float32]) -> Floats:
+    """Orthonormal directions ``(d, r)`` in which the expected Fisher information is not next to nothing."""
+    information = (jacobians.astype(np.float64) @ jacobians.T.astype(np.float64)) / len(jacobians)
+    strengths, mixtures = np.linalg.eigh(information)
+    chosen = strengths > _NULL * strengths[-1]
+    directions = jacobians.T.astype(np.float64) @ mixtures[:, chosen]
+    return np.asarray(directions / np.linalg.norm(directions, axis=0))

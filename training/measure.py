@@ -183,6 +183,7 @@ def measure_reconstruction(
         pictures=len(target),
         ssim=likeness,
         psnr_db=decibels,
+        mse=float(np.square(drawn.astype(np.float32) / 255 - hidden.astype(np.float32) / 255).mean()),
         mean_picture_ssim=similarity(np.ascontiguousarray(mean), hidden)[0],
         lpips=perceptual_distance(drawn, hidden),
         attribute=from_drawings,

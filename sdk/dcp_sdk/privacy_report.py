@@ -13,6 +13,7 @@ from .errors import BundleError
 
 __all__ = [
     "AttackResult",
+    "Certificate",
     "Confusion",
     "FramesPoint",
     "GroupResult",
@@ -133,6 +134,8 @@ class Reconstruction(_Frozen):
     ssim: float
     """Structural similarity, mean over the pictures; 1 is identity."""
     psnr_db: float
+    mse: float | None = None
+    """Mean squared error of a pixel, mean over the pictures."""
     mean_picture_ssim: float
     """SSIM of always drawing the mean picture: what no payload is needed for."""
     lpips: float | None = None
@@ -143,6 +146,27 @@ class Reconstruction(_Frozen):
     """The same on the pictures themselves: what perfect drawings would give away."""
     panels: tuple[str, ...] = ()
     """What it recovered of each of the report's :attr:`PrivacyReport.panels`, in their order: PNG in base64."""
+
+
+class Certificate(_Frozen):
+    """What holds against any attacker, not only those that were tried; None where nothing does."""
+
+    capacity_bits: int
+    """Bits that one payload can carry at all."""
+    reconstruction_mse: float | None = None
+    """Least mean squared error of a pixel (data range 1) of any reconstruction, if pictures vary like a Gaussian with
+    the data set's covariance."""
+    delta: float | None = None
+    """δ of :attr:`epsilons`."""
+    epsilons: dict[int, float] = {}
+    """ε of (ε, δ)-differential privacy for any two pictures, by how many frames of one picture the server sees."""
+    best_accuracy: float | None = None
+    """Balanced accuracy of the best possible attacker for one payload, if the pictures measured are the population and
+    he knows all of them: above what is true for pictures that are only like them."""
+    information_bits: float | None = None
+    """Bits that one payload tells about the sensitive attribute, under the same assumption."""
+    information_error: float | None = None
+    """Standard error of :attr:`information_bits`."""
 
 
 class Panels(_Frozen):
@@ -177,6 +201,7 @@ class PrivacyReport(_Frozen):
     many_frames: tuple[FramesPoint, ...] = ()
     """With more frames, ascending; empty where nothing is random, so that one picture always gives one payload."""
     reconstructions: tuple[Reconstruction, ...] = ()
+    certificate: Certificate | None = None
     panels: Panels | None = None
     quick: bool = False
     """Whether the adversaries were weakened to give a first verdict."""

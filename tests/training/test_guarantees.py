@@ -10,7 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from training.guarantees import attribute_information, best_accuracy, gaussian_epsilon, log_likelihoods
+from training.guarantees import (
+    attribute_information,
+    best_accuracy,
+    gaussian_epsilon,
+    log_likelihoods,
+    reconstruction_bound,
+)
 
 
 @given(st.floats(0.05, 20), st.floats(1e-9, 0.1))
@@ -80,3 +86,24 @@ def test_where_groups_are_alike_there_is_next_to_nothing_to_read() -> None:
 
 def _entropy(share: float) -> float:
     return -share * math.log2(share) - (1 - share) * math.log2(1 - share)
+
+
+def test_no_linear_attacker_beats_the_reconstruction_bound_and_the_best_one_reaches_it() -> None:
+    """Gaussian pictures and a linear encoder: the least error is known, and it is what the bound says."""
+    rng = np.random.default_rng(3)
+    mixing = rng.normal(size=(40, 40)) * np.linspace(1, 0.05, 40)
+    pictures = (rng.normal(size=(20_000, 40)) @ mixing.T).astype(np.float32)
+    encoder = rng.normal(size=(6, 40)).astype(np.float32)
+    bound = reconstruction_bound(encoder, pictures)
+    codes = pictures @ encoder.T
+    decoder, *_ = np.linalg.lstsq(codes, pictures, rcond=None)
+    assert np.square(codes @ decoder - pictures).mean() == pytest.approx(bound, rel=0.01)
+    assert 0 < bound < pictures.var()
+
+
+def test_an_encoder_that_sees_everything_guarantees_nothing() -> None:
+    rng = np.random.default_rng(4)
+    pictures = rng.normal(size=(500, 10)).astype(np.float32)
+    assert reconstruction_bound(np.eye(10, dtype=np.float32), pictures) == pytest.approx(0, abs=1e-9)
+    halves = np.eye(10, dtype=np.float32)[:5]
+    assert reconstruction_bound(halves, pictures) == pytest.approx(pictures[:, 5:].var(0).sum() / 10, rel=0.05)

@@ -21,6 +21,7 @@ from dcp_sdk.errors import ConfigError, DCPError
 from dcp_sdk.privacy_report import Confusion, Interval, PrivacyReport, percent, strongest_of
 
 from .results import points_beside
+from .statements import statements
 from .trade_off import TradeOffPoint, trade_off
 
 __all__ = ["HTML_REPORT_FILE", "render", "write"]
@@ -62,6 +63,7 @@ def render(manifest: Manifest, report: PrivacyReport, others: Sequence[TradeOffP
         _drawings(report),
         _groups(report),
         _beside(manifest, report),
+        _certificate(report),
         _limits(report),
     ]
     return (
@@ -167,6 +169,17 @@ def _beside(manifest: Manifest, report: PrivacyReport) -> str:
 <tr><td>payload length<td>one constant<td>fixed by the contract for every picture</table>
 <h2>If less had leaked, or more were seen</h2>
 <table><tr><th>attacker has<th>balanced accuracy<th></tr>{points}{frames}</table>"""
+
+
+def _certificate(report: PrivacyReport) -> str:
+    if report.certificate is None:
+        return ""
+    rows = "".join(
+        f"<tr><td>{_text(what)}<td>{_text(value)}<td>{_text(condition)}"
+        for what, value, condition in statements(report)
+    )
+    return f"""<h2>What holds against any attacker</h2>
+<table><tr><th>statement<th><th>if</tr>{rows}</table>"""
 
 
 def _drawings(report: PrivacyReport) -> str:

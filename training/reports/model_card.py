@@ -5,6 +5,8 @@ from __future__ import annotations
 from dcp_sdk.contract import Manifest
 from dcp_sdk.privacy_report import PrivacyReport, percent
 
+from .statements import statements
+
 __all__ = ["render"]
 
 
@@ -107,8 +109,13 @@ right for {100 * report.majority:.1f} %. Of several seeds the strongest is shown
 |---|---:|---:|---|
 {rows}
 
-{_beside(report)}Measured {report.created} on {report.hardware}, first seed {report.seed}, with
+{_beside(report)}{_certificate(report)}Measured {report.created} on {report.hardware}, first seed {report.seed}, with
 `{report.command}`."""
+
+
+def _certificate(report: PrivacyReport) -> str:
+    lines = [f"* {what}: {value}. Holds if: {condition}." for what, value, condition in statements(report)]
+    return "\n".join(["Against *any* attacker:", "", *lines, "", ""]) if lines else ""
 
 
 def _beside(report: PrivacyReport) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dcp_sdk.contract import Manifest
-from dcp_sdk.privacy_report import Interval, Panels, PrivacyReport, Reconstruction
+from dcp_sdk.privacy_report import Certificate, Interval, Panels, PrivacyReport, Reconstruction
 from tests.tiny import ROOT
 from training.reports.html_page import render
 from training.reports.panels import png
@@ -90,6 +90,24 @@ def test_other_bundles_stand_beside_this_one(shipped: tuple[Manifest, PrivacyRep
     assert "no pruning at all" in page.text
     assert "What privacy costs" in page.text
     assert "What privacy costs" not in render(manifest, report)
+
+
+def test_what_holds_for_any_attacker_comes_with_its_condition(shipped: tuple[Manifest, PrivacyReport]) -> None:
+    manifest, report = shipped
+    certificate = Certificate(
+        capacity_bits=16,
+        reconstruction_mse=0.0123,
+        delta=1e-5,
+        epsilons={1: 3.5, 100: 190.0},
+        best_accuracy=0.261,
+        information_bits=0.02,
+        information_error=0.005,
+    )
+    page = _Page()
+    page.feed(render(manifest, report.model_copy(update={"certificate": certificate})))
+    for text in ("16", "26.1%", "0.020 ± 0.010", "3.5", "190.0", "too large to mean anything", "0.0123"):
+        assert text in page.text
+    assert "any attacker" not in render(manifest, report.model_copy(update={"certificate": None}))
 
 
 def test_names_are_escaped(shipped: tuple[Manifest, PrivacyReport]) -> None:

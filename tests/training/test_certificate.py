@@ -1,0 +1,62 @@
+"""Certificates of bundles that were really exported."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from dcp_sdk.contract import Manifest
+from tests.tiny import ROOT
+from tests.trained import Trained, train_and_export
+from training import data
+from training.certificate import certify
+from training.config import BottleneckConfig, Recipe
+from training.data import Splits
+from training.payloads import collect
+
+NECK = ["network.bottleneck.channels=3", "network.bottleneck.noise=0.5", "network.bottleneck.bits=4"]
+PLAIN = ["pruning.rule=none", "pruning.ratio=0"]
+
+
+def certified(pair: Trained, splits: Splits) -> tuple[BottleneckConfig, object]:
+    neck = Recipe.model_validate(pair.manifest.provenance.settings).network.bottleneck
+    target = collect(pair.bundle, pair.manifest, splits.val)
+    assert neck is not None
+    return neck, certify(pair.bundle, pair.manifest, neck, splits, target)
+
+
+@pytest.fixture(scope="module")
+def splits() -> Splits:
+    return data.load(Recipe.load("generated", ["data.generated_pictures=1500"]).data, None)
+
+
+def test_a_noisy_bundle_is_certified(tmp_path: Path, splits: Splits) -> None:
+    pair = train_and_export(tmp_path, "defense.name=latent_pruning", *NECK, *PLAIN)
+    neck, certificate = certified(pair, splits)
+    assert certificate.capacity_bits == 3 * 4
+    assert certificate.epsilons[1] < certificate.epsilons[10] < certificate.epsilons[100]
+    deviation = neck.noise / (2 * neck.reach)
+    assert certificate.epsilons[1] > 3 / deviation**2 / 2, "more values than noise: a weak guarantee, and it says so"
+    assert 1 / 3 < certificate.best_accuracy <= 1
+    assert 0 <= certificate.information_bits <= math.log2(3)
+    pixels = splits.train.pictures / 255
+    assert 0 < certificate.reconstruction_mse < pixels.var(0).mean() * 1.02
+
+
+def test_a_mask_that_follows_the_picture_is_not_covered_by_noise(tmp_path: Path, splits: Splits) -> None:
+    pair = train_and_export(tmp_path, "defense.name=latent_pruning", *NECK, "pruning.ratio=0.34")
+    _, certificate = certified(pair, splits)
+    assert certificate.capacity_bits == 2 * 4 + 2
+    assert certificate.epsilons == {}
+    assert certificate.best_accuracy is None
+    assert certificate.reconstruction_mse > 0
+
+
+def test_without_a_neck_only_the_capacity_is_known(splits: Splits) -> None:
+    bundle = ROOT / "bundles" / "gender_112"
+    manifest = Manifest.load(bundle)
+    certificate = certify(bundle, manifest, None, splits, target=None)
+    assert certificate.capacity_bits == 8 * 13 * 14 * 14 + math.ceil(math.log2(math.comb(128, 13)))
+    assert certificate.reconstruction_mse is None

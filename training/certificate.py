@@ -1,0 +1,130 @@
+"""What a bundle guarantees against any attacker: :mod:`training.guarantees`, applied to its deployed graph."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+
+from dcp_sdk.contract import Manifest
+from dcp_sdk.privacy_report import Certificate
+
+from .attacks.device_twin import DeviceTwin
+from .attacks.reconstruction import as_tensor
+from .config import BottleneckConfig
+from .data import Splits
+from .guarantees import (
+    attribute_information,
+    best_accuracy,
+    gaussian_epsilon,
+    log_likelihoods,
+    reconstruction_bound,
+)
+from .payloads import Payloads
+
+__all__ = ["certify"]
+
+_DELTA = 1e-5
+_FRAMES = (1, 10, 100)
+_MOST_VALUES = 64
+"""Values of a payload up to which the reconstruction bound is computed: each needs a gradient for each picture."""
+_PICTURES = 256
+"""At which derivatives are taken."""
+_SHARPNESS = 50.0
+"""Of the smooth stand-ins for ReLU and maximum; their derivatives exist everywhere, as the bound assumes."""
+_BATCH = 64
+
+
+def certify(
+    bundle: Path, manifest: Manifest, neck: BottleneckConfig | None, splits: Splits, target: Payloads
+) -> Certificate:
+    """State what holds for any attacker.
+
+    Args:
+        bundle: Folder of the bundle.
+        manifest: Its manifest.
+        neck: The network's bottleneck; without one only the capacity is known.
+        splits: All pictures of both are the population.
+        target: One payload of each validation picture.
+    """
+    contract = manifest.contract
+    count = math.prod(contract.values_shape)
+    bits = 8 if contract.packing is None else contract.packing.bits
+    choices = math.comb(contract.pruning.channels, contract.pruning.kept)
+    capacity = count * bits + math.ceil(math.log2(choices))
+    if neck is None:
+        return Certificate(capacity_bits=capacity)
+    twin = DeviceTwin(bundle, contract)
+    bound = _reconstruction(twin, splits) if count <= _MOST_VALUES else None
+    # A mask that follows the picture is sent without noise: nothing bounds what it tells.
+    if not neck.noise or contract.pruning.rule not in ("none", "static"):
+        return Certificate(capacity_bits=capacity, reconstruction_mse=bound)
+    deviation = neck.noise / (2 * neck.reach)
+    chosen = target.channels[0].astype(np.int64)
+    values = np.concatenate([_values(twin, split.pictures)[:, chosen] for split in (splits.val, splits.train)])
+    groups = np.concatenate([splits.val.sensitive, splits.train.sensitive])
+    steps = target.features.reshape(len(target), -1).astype(np.int64)
+    likelihoods = log_likelihoods(steps, values.reshape(len(values), -1).astype(np.float64), deviation, 2**bits)
+    classes = len(splits.sensitive.labels)
+    information, error = attribute_information(likelihoods, groups, target.labels, classes)
+    return Certificate(
+        capacity_bits=capacity,
+        reconstruction_mse=bound,
+        delta=_DELTA,
+        epsilons={
+            frames: round(gaussian_epsilon(math.sqrt(frames * count), deviation, _DELTA), 2) for frames in _FRAMES
+        },
+        best_accuracy=best_accuracy(likelihoods, groups, target.labels, classes),
+        information_bits=information,
+        information_error=error,
+    )
+
+
+@torch.no_grad()
+def _values(twin: DeviceTwin, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Compute what pictures give before noise: ``(N, C, h, w)``."""
+    parts = [twin(as_tensor(pictures[start : start + _BATCH]))[0] for start in range(0, len(pictures), _BATCH)]
+    return torch.cat(parts).numpy()
+
+
+def _reconstruction(twin: DeviceTwin, splits: Splits) -> float:
+    pictures = splits.train.pictures
+    smooth = _smooth(twin)
+    some = pictures[np.random.default_rng(0).permutation(len(pictures))[:_PICTURES]]
+    rows = []
+    for start in track(range(0, len(some), _BATCH), "derivatives", transient=True):
+        drawn = as_tensor(some[start : start + _BATCH]).requires_grad_()
+        sums = smooth(drawn)[0].flatten(1).sum(0)
+        for value in sums:
+            (gradient,) = torch.autograd.grad(value, drawn, retain_graph=True)
+            rows.append(gradient.flatten(1).numpy())
+    prior = as_tensor(pictures).flatten(1).numpy()
+    return reconstruction_bound(np.concatenate(rows), prior)
+
+
+def _smooth(twin: DeviceTwin) -> nn.Module:
+    """Replace every kink of the network."""
+    for name, module in list(twin.network.named_modules()):
+        if isinstance(module, nn.ReLU):
+            twin.network.set_submodule(name, nn.Softplus(beta=_SHARPNESS))
+        elif isinstance(module, nn.MaxPool2d):
+            twin.network.set_submodule(name, _SmoothMaximum(module))
+    return twin
+
+
+class _SmoothMaximum(nn.Module):
+    """``log mean exp`` in place of a maximum, over the same windows."""
+
+    def __init__(self, pool: nn.MaxPool2d) -> None:
+        super().__init__()
+        self.pool = nn.AvgPool2d(pool.kernel_size, pool.stride, pool.padding)
+
+    def forward(self, activations: Tensor) -> Tensor:
+        largest = activations.amax((1, 2, 3), keepdim=True).detach()
+        means = self.pool(torch.exp(_SHARPNESS * (activations - largest)))
+        return torch.log(means.clamp_min(1e-30)) / _SHARPNESS + largest

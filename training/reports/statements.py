@@ -1,0 +1,54 @@
+"""A certificate in sentences that a buyer understands: what, how much, and under which assumption."""
+
+from __future__ import annotations
+
+from dcp_sdk.privacy_report import PrivacyReport
+
+__all__ = ["statements"]
+
+
+def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
+    """Return ``(what, how much, if)`` for each thing that the report's certificate states."""
+    certificate = report.certificate
+    if certificate is None:
+        return []
+    sensitive = report.sensitive
+    lines = [("bits that one payload can carry at all", f"{certificate.capacity_bits:,}", "always: it is its length")]
+    if certificate.best_accuracy is not None:
+        lines.append(
+            (
+                f"balanced accuracy in {sensitive} of the best possible attacker, whatever he computes",
+                f"{certificate.best_accuracy:.1%}",
+                "he sees one payload, and the pictures measured here are all that there are: for pictures that are only "
+                "like them it is less",
+            )
+        )
+    if certificate.information_bits is not None and certificate.information_error is not None:
+        reach = 1.96 * certificate.information_error
+        lines.append(
+            (
+                f"bits that one payload tells about {sensitive}",
+                f"{certificate.information_bits:.3f} \N{PLUS-MINUS SIGN} {reach:.3f}",
+                "as above",
+            )
+        )
+    for frames, epsilon in certificate.epsilons.items():
+        seen = "one frame" if frames == 1 else f"{frames} frames of one picture"
+        weak = ": too large to mean anything" if epsilon > 20 else ""
+        lines.append(
+            (
+                f"\N{GREEK SMALL LETTER EPSILON} of differential privacy at "
+                f"\N{GREEK SMALL LETTER DELTA} = {certificate.delta:g}, {seen}",
+                f"{epsilon:,.1f}",
+                f"always, between any two pictures whatsoever{weak}",
+            )
+        )
+    if certificate.reconstruction_mse is not None:
+        lines.append(
+            (
+                "least mean squared error of a pixel in any reconstruction (pixels within 0..1)",
+                f"{certificate.reconstruction_mse:.4f}",
+                "pictures vary like a Gaussian with the data set's covariance",
+            )
+        )
+    return lines
