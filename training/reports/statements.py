@@ -19,7 +19,7 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
             (
                 f"balanced accuracy in {sensitive} of the best possible attacker, whatever he computes",
                 f"{certificate.best_accuracy:.1%}",
-                "he sees one payload, and the pictures measured here are all that there are: for pictures that are only "
+                "he sees one payload, and the pictures measured here are all there are: for pictures that are only "
                 "like them it is less",
             )
         )
