@@ -19,7 +19,15 @@ from rich.console import Console
 
 from dcp_sdk.contract import MODEL_CARD_FILE, Manifest
 from dcp_sdk.errors import ConfigError, DCPError
-from dcp_sdk.privacy_report import AttackResult, FramesPoint, PrivacyReport, Reconstruction, percent, strongest_of
+from dcp_sdk.privacy_report import (
+    AttackResult,
+    Control,
+    FramesPoint,
+    PrivacyReport,
+    Reconstruction,
+    has_trained,
+    percent,
+)
 from dcp_sdk.tables import privacy_table
 
 from . import data as datasets
@@ -46,6 +54,7 @@ from .measure import (
     measure_utility,
     prior_entropy,
     run_attack,
+    run_control,
 )
 from .metrics import hardware
 from .notebook import Notebook
@@ -116,7 +125,8 @@ def evaluate(
     labels = splits.sensitive.labels
     names = [name for name in ATTACKS if name in chosen]
     notebook = Notebook(work, manifest.contract.digest, settings, len(leaked), target.labels.tolist())
-    results = _read(names, leaked, target, settings, labels, 1 if quick else seeds, notebook)
+    head = utility.balanced_accuracy.value
+    results = _read(names, leaked, target, settings, splits, head, 1 if quick else seeds, notebook)
     search = search_settings(quick=quick)
     shown, origin = panel_pictures(recipe.data, splits)
     panels = as_panels(shown, origin)
@@ -163,18 +173,24 @@ def _read(
     leaked: Payloads,
     target: Payloads,
     settings: AttackSettings,
-    labels: tuple[str, ...],
+    splits: datasets.Splits,
+    head: float,
     seeds: int,
     notebook: Notebook,
 ) -> list[AttackResult]:
-    """Let each adversary learn and answer with each seed, and then all of them together."""
-    guesses: list[Guess] = []
+    """Let each adversary learn and answer with each seed, and then all of them together that work."""
+    labels, prior = splits.sensitive.labels, prior_entropy(leaked, len(splits.sensitive.labels))
+    asked = replace(settings, classes=len(splits.task.labels))
+    task = (replace(leaked, labels=splits.train.task[: len(leaked)]), replace(target, labels=splits.val.task))
+    working: list[Guess] = []
     results: list[AttackResult] = []
 
-    def add(name: str, by_seed: dict[int, Guess]) -> None:
-        results.append(judge(name, by_seed, leaked, target, labels))
+    def add(name: str, by_seed: dict[int, Guess], control: Control | None) -> None:
+        results.append(judge(name, by_seed, leaked, target, labels, control))
         result = results[-1]
-        console.print(f"{name}: {percent(result.balanced_accuracy)} ({result.how}; {result.minutes} min)")
+        console.print(f"{name}: {percent(result.balanced_accuracy)} ({result.note}; {result.minutes} min)")
+        if result.counts:
+            working.extend(by_seed.values())
 
     for name in names:
         by_seed = {
@@ -183,11 +199,14 @@ def _read(
             )
             for seed in range(settings.seed, settings.seed + seeds)
         }
-        guesses += by_seed.values()
-        add(name, by_seed)
-    mean = together(guesses, prior_entropy(leaked, len(labels)))
-    if mean is not None:
-        add(ENSEMBLE, {settings.seed: mean})
+        control = None
+        if not any(has_trained(guess.training_loss, prior) for guess in by_seed.values()):
+            control = notebook.once(f"{name}, control", Control, partial(run_control, name, *task, asked, head))
+        add(name, by_seed, control)
+    if (mean := together(working)) is not None:
+        controls = [result.control for result in results if result.counts and result.control is not None]
+        weakest = min(controls, key=lambda control: control.balanced_accuracy.value, default=None)
+        add(ENSEMBLE, {settings.seed: mean}, weakest)
     return results
 
 
@@ -202,11 +221,12 @@ def _average(
     notebook: Notebook,
 ) -> list[FramesPoint]:
     """Let adversaries read averages over many frames: all of them where payloads are small, else the strongest."""
-    strongest = strongest_of([result for result in results if result.name in ATTACKS])
-    if manifest.contract.noise is None or strongest is None:
+    working = [result for result in results if result.name in ATTACKS and result.counts]
+    if manifest.contract.noise is None or not working:
         return []
-    small = math.prod(manifest.contract.values_shape) <= _SMALL
-    names = list(ATTACKS) if small else [strongest.name]
+    if math.prod(manifest.contract.values_shape) > _SMALL:
+        working = sorted(working, key=lambda result: result.balanced_accuracy.value)[-1:]
+    names = [result.name for result in working]
     known, unknown = (
         payloads.many(
             [f"{name}, {count} frames" for count in _FRAMES], partial(averages, bundle, manifest, split, _FRAMES)

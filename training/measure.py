@@ -13,6 +13,7 @@ from dcp_sdk import PrivateClient
 from dcp_sdk.contract import Manifest
 from dcp_sdk.privacy_report import (
     AttackResult,
+    Control,
     FramesPoint,
     GroupResult,
     Interval,
@@ -50,6 +51,7 @@ __all__ = [
     "measure_utility",
     "prior_entropy",
     "run_attack",
+    "run_control",
 ]
 
 _TIMED = 2000
@@ -110,8 +112,30 @@ def run_attack(name: str, leaked: Payloads, target: Payloads, settings: AttackSe
     return answers.model_copy(update={"minutes": (time.monotonic() - started) / 60})
 
 
+def run_control(name: str, leaked: Payloads, target: Payloads, settings: AttackSettings, head: float) -> Control:
+    """Let one adversary read the task instead, with the same settings.
+
+    Args:
+        name: Of the adversary.
+        leaked: What leaked, labelled with the task.
+        target: What it answers for, labelled with the task.
+        settings: With the number of task classes.
+        head: Balanced accuracy of the task head.
+    """
+    guess = ATTACKS[name](leaked, target, settings)
+    answers = balanced_answers(guess.probabilities, leaked.frequencies(settings.classes))
+    return Control(
+        balanced_accuracy=balanced_accuracy(answers, target.labels), needed=(1 / settings.classes + head) / 2
+    )
+
+
 def judge(
-    name: str, guesses: Mapping[int, Guess], leaked: Payloads, target: Payloads, labels: tuple[str, ...]
+    name: str,
+    guesses: Mapping[int, Guess],
+    leaked: Payloads,
+    target: Payloads,
+    labels: tuple[str, ...],
+    control: Control | None = None,
 ) -> AttackResult:
     """Put an adversary's answers into figures; the strongest seed is reported.
 
@@ -121,6 +145,7 @@ def judge(
         leaked: What it learnt from: groups of unequal size are allowed for.
         target: What it answered for.
         labels: Names of the groups.
+        control: Of an adversary that did not train.
     """
     frequencies = leaked.frequencies(len(labels))
     answers = {seed: balanced_answers(each.probabilities, frequencies) for seed, each in guesses.items()}
@@ -143,6 +168,7 @@ def judge(
         how=best.how,
         confusion=confusion(answer, target.labels, labels),
         seeds={str(seed): round(share, 4) for seed, share in shares.items()},
+        control=control,
     )
 
 
@@ -256,14 +282,14 @@ def measure_many_frames(
         target: What they answer for, averaged.
         settings: How hard they try.
         labels: Names of the groups.
-        names: Of the adversaries.
+        names: Of the adversaries; all of them count.
     """
     guesses = [run_attack(name, leaked, target, settings) for name in names]
     named = dict(zip(names, guesses, strict=True))
-    if (mean := together(guesses, prior_entropy(leaked, len(labels)))) is not None:
+    if (mean := together(guesses)) is not None:
         named[ENSEMBLE] = mean
     results = [judge(name, {settings.seed: guess}, leaked, target, labels) for name, guess in named.items()]
-    best = strongest_of(results) or max(results, key=lambda result: result.balanced_accuracy.value)
+    best = max(results, key=lambda result: result.balanced_accuracy.value)
     return FramesPoint(frames=frames, attack=best.name, balanced_accuracy=best.balanced_accuracy)
 
 

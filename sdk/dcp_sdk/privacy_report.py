@@ -15,6 +15,7 @@ __all__ = [
     "AttackResult",
     "Certificate",
     "Confusion",
+    "Control",
     "FramesPoint",
     "GroupResult",
     "Interval",
@@ -70,6 +71,22 @@ class Utility(_Frozen):
     confusion: Confusion | None = None
 
 
+class Control(_Frozen):
+    """What an adversary that learnt nothing of the attribute reads of the *task*, from the same payloads.
+
+    That is known to be in there: who cannot read it either has failed, and proves nothing.
+    """
+
+    balanced_accuracy: Interval
+    needed: float
+    """Halfway between guessing the task and what the task head reads."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the adversary works on these payloads."""
+        return self.balanced_accuracy.value >= self.needed
+
+
 class AttackResult(_Frozen):
     """One fresh adversary, trained on payloads after everything else was frozen."""
 
@@ -90,11 +107,29 @@ class AttackResult(_Frozen):
     confusion: Confusion | None = None
     seeds: dict[str, float] = {}
     """Balanced accuracy of each seed; the strongest is the one that is reported above."""
+    control: Control | None = None
+    """Only of one that did not train: whether there was nothing to learn, or it cannot learn."""
 
     @property
     def trained(self) -> bool:
-        """Whether it learned anything at all; if not, it proves nothing."""
+        """Whether it learned anything at all."""
         return has_trained(self.training_loss, self.prior_entropy)
+
+    @property
+    def counts(self) -> bool:
+        """Whether its figure means something: it trained, or it reads the task from the very same payloads."""
+        return self.trained or (self.control is not None and self.control.passed)
+
+    @property
+    def note(self) -> str:
+        """How it was done, and why it counts or does not."""
+        if self.trained:
+            return self.how
+        if not self.counts:
+            return "did not train: proves nothing"
+        assert self.control is not None
+        read = percent(self.control.balanced_accuracy)
+        return f"{self.how}; learnt nothing, while it reads the task with {read} from the same payloads"
 
 
 class SideChannel(_Frozen):
@@ -212,7 +247,7 @@ class PrivacyReport(_Frozen):
 
     @property
     def strongest(self) -> Interval | None:
-        """The headline: the highest balanced accuracy of all adversaries that trained; None if none did."""
+        """The headline: the highest balanced accuracy of all adversaries that count; None if none does."""
         best = strongest_of(self.attacks)
         return best.balanced_accuracy if best else None
 
@@ -226,7 +261,7 @@ class PrivacyReport(_Frozen):
     def protected(self) -> bool | None:
         """False where the strongest adversary beats the majority rate by more than 10 points.
 
-        None, not True, if no adversary trained or after a quick look: weak adversaries cannot show protection.
+        None, not True, if no adversary counts or after a quick look: weak adversaries cannot show protection.
         """
         if self.strongest is None:
             return None
@@ -237,7 +272,7 @@ class PrivacyReport(_Frozen):
     def verdict(self) -> str:
         """One sentence for people."""
         if self.strongest is None:
-            return f"No adversary trained: nothing is known about whether {self.sensitive} is hidden."
+            return f"No adversary works on these payloads: nothing is known about whether {self.sensitive} is hidden."
         answer = {
             True: "Protected against the attacks that were tried",
             False: "NOT PROTECTED",
@@ -289,9 +324,9 @@ def has_trained(training_loss: float, prior_entropy: float) -> bool:
 
 
 def strongest_of(attacks: Sequence[AttackResult]) -> AttackResult | None:
-    """Return the adversary that reads most, of those that trained; None if none did."""
-    trained = [attack for attack in attacks if attack.trained]
-    return max(trained, key=lambda attack: attack.balanced_accuracy.value, default=None)
+    """Return the adversary that reads most, of those that count; None if none does."""
+    counted = [attack for attack in attacks if attack.counts]
+    return max(counted, key=lambda attack: attack.balanced_accuracy.value, default=None)
 
 
 def percent(value: Interval | None) -> str:

@@ -105,8 +105,7 @@ def privacy_table(report: PrivacyReport) -> Table:
     table = Table("fresh adversary", f"reads {report.sensitive}, balanced", "", box=None, pad_edge=False)
     table.add_row("guessing", f"{report.chance:.1%}", f"always the largest group: {report.majority:.1%} of all")
     for attack in report.attacks:
-        note = attack.how if attack.trained else "did not train: proves nothing"
-        table.add_row(attack.name, percent(attack.balanced_accuracy), note)
+        table.add_row(attack.name, percent(attack.balanced_accuracy), attack.note)
     for drawing in report.reconstructions:
         note = f"draws the picture; the mean picture has {drawing.mean_picture_ssim:.2f}"
         if drawing.attribute is not None:

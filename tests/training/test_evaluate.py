@@ -21,7 +21,7 @@ from training.attacks.side_channels import latency, mask_only
 from training.config import NetworkConfig
 from training.evaluate import evaluate
 from training.generated import draw_pictures
-from training.measure import measure_attack, measure_reconstruction
+from training.measure import measure_attack, measure_reconstruction, run_control
 from training.metrics import balanced_accuracy
 from training.payloads import Payloads
 
@@ -73,6 +73,21 @@ def test_an_attack_that_stayed_at_the_prior_did_not_train() -> None:
     silent = Payloads(leaked.channels, np.zeros_like(leaked.features), leaked.labels, 128, 0.01)
     result = measure_attack("gradient boosting", silent, silent, idle, LABELS)
     assert not result.trained
+    assert not result.counts
+
+
+def test_who_reads_the_task_from_the_same_payloads_counts_though_he_learnt_nothing_else() -> None:
+    """The control tells *nothing to learn* from *cannot learn*."""
+    leaked, target = payloads(600, 0, tell=True), payloads(200, 1, tell=True)
+    control = run_control("gradient boosting", leaked, target, SETTINGS, head=0.95)
+    assert control.passed
+    silent = dataclasses.replace(leaked, features=np.zeros_like(leaked.features))
+    failed = run_control("gradient boosting", silent, silent, SETTINGS, head=0.95)
+    assert not failed.passed
+    idle = measure_attack("gradient boosting", silent, silent, dataclasses.replace(SETTINGS, trees=1), LABELS)
+    assert not idle.trained
+    assert idle.model_copy(update={"control": control}).counts
+    assert not idle.model_copy(update={"control": failed}).counts
 
 
 def test_dense_puts_each_channel_where_it_belongs() -> None:

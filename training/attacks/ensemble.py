@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from dcp_sdk.privacy_report import has_trained
-
 from .base import Guess
 
 __all__ = ["ENSEMBLE", "together"]
@@ -16,19 +14,17 @@ ENSEMBLE = "all together"
 """The name that reports use."""
 
 
-def together(guesses: Sequence[Guess], prior_entropy: float) -> Guess | None:
-    """Average the probabilities of those that trained; None where fewer than two did.
+def together(guesses: Sequence[Guess]) -> Guess | None:
+    """Average the probabilities; None where there are fewer than two.
 
     Args:
-        guesses: For the same payloads.
-        prior_entropy: Cross-entropy of the groups' frequencies: who stays there did not train.
+        guesses: For the same payloads, of adversaries that work on them.
     """
-    trained = [guess for guess in guesses if has_trained(guess.training_loss, prior_entropy)]
-    if len(trained) < 2:
+    if len(guesses) < 2:
         return None
     return Guess(
-        probabilities=np.mean([guess.probabilities for guess in trained], axis=0),
-        training_loss=float(np.mean([guess.training_loss for guess in trained])),
-        how=f"mean of {len(trained)}",
+        probabilities=np.mean([guess.probabilities for guess in guesses], axis=0),
+        training_loss=float(np.mean([guess.training_loss for guess in guesses])),
+        how=f"mean of {len(guesses)}",
         minutes=sum(guess.minutes for guess in guesses),
     )

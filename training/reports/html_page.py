@@ -109,13 +109,13 @@ def _adversaries(report: PrivacyReport) -> str:
     rows = "".join(
         f"<tr><td>{_text(attack.name)}<td>{percent(attack.balanced_accuracy)}"
         f"<td>{'' if attack.auc is None else f'{attack.auc:.3f}'}<td>"
-        f"{_text(attack.how) if attack.trained else '<b>did not train: proves nothing</b>'}"
+        f"{_text(attack.note)}"
         for attack in report.attacks
     )
     figure = Figure(figsize=(9, 0.45 * len(report.attacks) + 1))
     axes = figure.subplots()
     for row, attack in enumerate(reversed(report.attacks)):
-        _interval(axes, row, attack.balanced_accuracy, _RED if attack.trained else _GREY)
+        _interval(axes, row, attack.balanced_accuracy, _RED if attack.counts else _GREY)
     axes.set_yticks(range(len(report.attacks)), [attack.name for attack in reversed(report.attacks)])
     axes.axvline(report.chance, color=_INK, linestyle="--", linewidth=1)
     axes.annotate("guessing", (report.chance, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", size=9)

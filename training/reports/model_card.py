@@ -94,7 +94,7 @@ def _utility(report: PrivacyReport) -> str:
 def _privacy(report: PrivacyReport) -> str:
     rows = "\n".join(
         f"| {attack.name} | {percent(attack.balanced_accuracy)} | {'' if attack.auc is None else f'{attack.auc:.3f}'} | "
-        f"{attack.how if attack.trained else '**did not train: proves nothing**'} |"
+        f"{attack.note} |"
         for attack in report.attacks
     )
     return f"""## What an adversary reads
