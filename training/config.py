@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -28,6 +29,31 @@ class AttributeConfig(_Frozen):
     """Column of the CSV, or attribute of the data set."""
     labels: tuple[str, ...] | None = None
     """Class names in the order of their numbers; None: the sorted values found in the training labels."""
+    edges: tuple[float, ...] = ()
+    """Where the column holds numbers: they are cut into groups at these values, ascending."""
+
+    @model_validator(mode="after")
+    def _edges_ascend(self) -> Self:
+        if list(self.edges) != sorted(set(self.edges)):
+            raise ValueError(f"edges must ascend: {self.edges}")
+        if self.edges and self.labels:
+            raise ValueError("edges name their own groups: leave labels out")
+        return self
+
+    def group(self, value: str) -> str:
+        """Return the label that a value of the column stands for.
+
+        Raises:
+            ValueError: It should be a number and is none.
+        """
+        if not self.edges:
+            return value
+        place = bisect_right(self.edges, float(value))
+        if place == 0:
+            return f"under {self.edges[0]:g}"
+        if place == len(self.edges):
+            return f"{self.edges[-1]:g} and over"
+        return f"{self.edges[place - 1]:g} to under {self.edges[place]:g}"
 
 
 class DataConfig(_Frozen):
@@ -39,6 +65,8 @@ class DataConfig(_Frozen):
     tests."""
     task: AttributeConfig
     sensitive: AttributeConfig
+    others: tuple[AttributeConfig, ...] = ()
+    """Attributes that nobody asked to hide; an audit reports what is read of them, too."""
     train_csv: str = "train.csv"
     """``csv`` only: labels of the training pictures, relative to the folder."""
     val_csv: str = "val.csv"

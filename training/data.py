@@ -29,7 +29,7 @@ from dcp_sdk.preprocess import preprocess
 from .config import AttributeConfig, DataConfig
 from .generated import draw_pictures
 
-__all__ = ["LabelledPictures", "Splits", "load"]
+__all__ = ["LabelledPictures", "Labels", "Splits", "labels", "load"]
 
 Labels = npt.NDArray[np.int64]
 
@@ -97,7 +97,7 @@ def load(config: DataConfig, folder: Path | None) -> Splits:
     """
     if folder is None and config.kind != "generated":
         raise ConfigError(f"data kind {config.kind!r} needs the folder of the data set: --data DIR")
-    train_rows, val_rows = _READERS[config.kind](config, folder or Path())
+    train_rows, val_rows = _rows(config, folder)
     task, sensitive = (
         _attribute(attribute, [getattr(row, role) for row in train_rows])
         for attribute, role in ((config.task, "task"), (config.sensitive, "sensitive"))
@@ -114,6 +114,35 @@ def load(config: DataConfig, folder: Path | None) -> Splits:
         task=task,
         sensitive=sensitive,
     )
+
+
+def labels(
+    config: DataConfig, folder: Path | None, attribute: AttributeConfig
+) -> tuple[tuple[str, ...], Labels, Labels]:
+    """Read the labels of one more attribute, in the order of :func:`load`'s pictures.
+
+    Returns:
+        Class names, and the numbers of both splits.
+
+    Raises:
+        ConfigError: As :func:`load`.
+    """
+    train_rows, val_rows = _rows(config.model_copy(update={"sensitive": attribute}), folder)
+    found = _attribute(attribute, [row.sensitive for row in train_rows])
+    return found.labels, _numbers(train_rows, found, "sensitive"), _numbers(val_rows, found, "sensitive")
+
+
+def _rows(config: DataConfig, folder: Path | None) -> tuple[list[_Row], list[_Row]]:
+    """Both splits, each value as the label that it stands for."""
+    train_rows, val_rows = _READERS[config.kind](config, folder or Path())
+    return [_labelled(row, config) for row in train_rows], [_labelled(row, config) for row in val_rows]
+
+
+def _labelled(row: _Row, config: DataConfig) -> _Row:
+    try:
+        return row._replace(task=config.task.group(row.task), sensitive=config.sensitive.group(row.sensitive))
+    except ValueError as error:
+        raise ConfigError(f"{row.origin}: expected a number to cut into groups, got {error}") from error
 
 
 def _attribute(config: AttributeConfig, values: Sequence[str]) -> Attribute:

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,57 +15,20 @@ from rich.console import Console
 
 from dcp_sdk.contract import MODEL_CARD_FILE, Manifest
 from dcp_sdk.errors import ConfigError, DCPError
-from dcp_sdk.privacy_report import (
-    AttackResult,
-    Control,
-    FramesPoint,
-    PrivacyReport,
-    Reconstruction,
-    has_trained,
-    percent,
-)
+from dcp_sdk.privacy_report import PrivacyReport
 from dcp_sdk.tables import privacy_table
 
 from . import data as datasets
-from .attacks import (
-    ATTACKS,
-    ENSEMBLE,
-    RECONSTRUCTIONS,
-    AttackSettings,
-    Guess,
-    Knowledge,
-    SearchSettings,
-    together,
-)
-from .attacks.reconstruction import Pictures
-from .certificate import certify
+from .attacks import ATTACKS, RECONSTRUCTIONS, AttackSettings, SearchSettings
+from .audit import Audit
 from .config import Recipe
-from .many_frames import averages
-from .measure import (
-    judge,
-    leaked_curve,
-    measure_many_frames,
-    measure_reconstruction,
-    measure_side_channels,
-    measure_utility,
-    prior_entropy,
-    run_attack,
-    run_control,
-)
 from .metrics import hardware
-from .notebook import Notebook
-from .payloads import Payloads, collect
 from .reports import html_page, model_card
-from .reports.panels import as_panels, panel_payloads, panel_pictures
 
 __all__ = ["attack_settings", "evaluate", "search_settings"]
 
 SEEDS = 3
 _QUICK_PAIRS = 3000
-_FRAMES = (10, 100)
-"""Over how many frames of one picture a server averages."""
-_SMALL = 256
-"""Values of a payload up to which every adversary tries the averages, too."""
 
 console = Console(stderr=True, highlight=False)
 
@@ -88,13 +47,11 @@ def evaluate(
 ) -> PrivacyReport:
     """Measure a bundle; leave ``privacy_report.json`` and ``.html`` in it, and the results in its card.
 
-    The training split is what leaked; the adversaries are judged on the validation split.
-
     Args:
         bundle: Folder of the bundle.
         repository: Model repository with the paired head.
         folder: Root of the data set that the bundle's recipe describes.
-        attacks: Names out of ``ATTACKS``; None takes all.
+        attacks: Names out of ``ATTACKS`` and ``RECONSTRUCTIONS``; None takes all.
         quick: Weaker adversaries and fewer pairs, for a first verdict: the report says so in its command.
         seed: First seed of the adversaries.
         seeds: How many; a quick look takes one.
@@ -112,50 +69,39 @@ def evaluate(
     manifest = Manifest.load(bundle)
     recipe = _recipe(manifest, bundle)
     splits = datasets.load(recipe.data, folder)
-    utility = measure_utility(bundle, repository, splits)
-    console.print(f"{manifest.name}: {manifest.contract.task.name} {percent(utility.balanced_accuracy)}")
-    payloads = Notebook(work, manifest.contract.digest, splits.train.sensitive.tolist(), splits.val.sensitive.tolist())
-    leaked, target = (
-        payloads.payloads(name, partial(collect, bundle, manifest, split))
-        for name, split in (("train", splits.train), ("val", splits.val))
+    audit = Audit(
+        bundle=bundle,
+        manifest=manifest,
+        recipe=recipe,
+        folder=folder,
+        splits=splits,
+        settings=attack_settings(recipe, len(splits.sensitive.labels), seed, quick=quick),
+        search=search_settings(quick=quick),
+        seeds=1 if quick else seeds,
+        pairs=_QUICK_PAIRS if quick else None,
+        work=work,
     )
-    if quick:
-        leaked = leaked[np.arange(min(len(leaked), _QUICK_PAIRS))]
-    settings = attack_settings(recipe, len(splits.sensitive.labels), seed, quick=quick)
-    labels = splits.sensitive.labels
-    names = [name for name in ATTACKS if name in chosen]
-    notebook = Notebook(work, manifest.contract.digest, settings, len(leaked), target.labels.tolist())
-    head = utility.balanced_accuracy.value
-    results = _read(names, leaked, target, settings, splits, head, 1 if quick else seeds, notebook)
-    search = search_settings(quick=quick)
-    shown, origin = panel_pictures(recipe.data, splits)
-    panels = as_panels(shown, origin)
-    notebook = Notebook(work, manifest.contract.digest, settings, search, panels, len(leaked), target.labels.tolist())
-    reconstructions = _draw(
-        [name for name in RECONSTRUCTIONS if name in chosen],
-        Knowledge(bundle, manifest.contract, leaked, splits.train.pictures[: len(leaked)], settings, search),
-        target,
-        splits.val.pictures,
-        panel_payloads(bundle, manifest, shown),
-        notebook,
-    )
-    frames = _average(bundle, manifest, splits, len(leaked), settings, results, payloads, notebook)
-    side_channels = measure_side_channels(bundle, manifest, splits, leaked, target, settings)
+    utility = audit.utility(repository)
+    results = audit.adversaries([name for name in ATTACKS if name in chosen], utility.balanced_accuracy.value)
+    drawings, panels = audit.drawings([name for name in RECONSTRUCTIONS if name in chosen])
     report = PrivacyReport(
         contract_digest=manifest.contract.digest,
         sensitive=splits.sensitive.name,
         chance=1 / len(splits.sensitive.labels),
-        majority=float(np.bincount(target.labels).max() / len(target)),
-        leaked=len(leaked),
-        tested=len(target),
+        majority=float(np.bincount(audit.target.labels).max() / len(audit.target)),
+        leaked=len(audit.leaked),
+        tested=len(audit.target),
         utility=utility,
         attacks=tuple(results),
-        side_channels=side_channels,
-        leaked_curve=leaked_curve(results, leaked, target, settings, labels),
-        many_frames=tuple(frames),
-        reconstructions=tuple(reconstructions),
-        certificate=certify(bundle, manifest, recipe.network.bottleneck, splits, target),
-        panels=panels if reconstructions else None,
+        side_channels=audit.side_channels(),
+        leaked_curve=audit.fewer_pairs(results),
+        many_frames=tuple(audit.many_frames(results)),
+        reconstructions=tuple(drawings),
+        certificate=audit.certificate(),
+        readout=audit.readout(),
+        others=tuple(audit.others()),
+        masks=audit.masks(),
+        panels=panels,
         quick=quick,
         seed=seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -166,97 +112,6 @@ def evaluate(
     (bundle / MODEL_CARD_FILE).write_text(model_card.render(manifest, report), encoding="utf-8")
     html_page.write(bundle, manifest, report)
     return report
-
-
-def _read(
-    names: Sequence[str],
-    leaked: Payloads,
-    target: Payloads,
-    settings: AttackSettings,
-    splits: datasets.Splits,
-    head: float,
-    seeds: int,
-    notebook: Notebook,
-) -> list[AttackResult]:
-    """Let each adversary learn and answer with each seed, and then all of them together that work."""
-    labels, prior = splits.sensitive.labels, prior_entropy(leaked, len(splits.sensitive.labels))
-    asked = replace(settings, classes=len(splits.task.labels))
-    task = (replace(leaked, labels=splits.train.task[: len(leaked)]), replace(target, labels=splits.val.task))
-    working: list[Guess] = []
-    results: list[AttackResult] = []
-
-    def add(name: str, by_seed: dict[int, Guess], control: Control | None) -> None:
-        results.append(judge(name, by_seed, leaked, target, labels, control))
-        result = results[-1]
-        console.print(f"{name}: {percent(result.balanced_accuracy)} ({result.note}; {result.minutes} min)")
-        if result.counts:
-            working.extend(by_seed.values())
-
-    for name in names:
-        by_seed = {
-            seed: notebook.once(
-                f"{name}, seed {seed}", Guess, partial(run_attack, name, leaked, target, replace(settings, seed=seed))
-            )
-            for seed in range(settings.seed, settings.seed + seeds)
-        }
-        control = None
-        if not any(has_trained(guess.training_loss, prior) for guess in by_seed.values()):
-            control = notebook.once(f"{name}, control", Control, partial(run_control, name, *task, asked, head))
-        add(name, by_seed, control)
-    if (mean := together(working)) is not None:
-        controls = [result.control for result in results if result.counts and result.control is not None]
-        weakest = min(controls, key=lambda control: control.balanced_accuracy.value, default=None)
-        add(ENSEMBLE, {settings.seed: mean}, weakest)
-    return results
-
-
-def _average(
-    bundle: Path,
-    manifest: Manifest,
-    splits: datasets.Splits,
-    leaked: int,
-    settings: AttackSettings,
-    results: Sequence[AttackResult],
-    payloads: Notebook,
-    notebook: Notebook,
-) -> list[FramesPoint]:
-    """Let adversaries read averages over many frames: all of them where payloads are small, else the strongest."""
-    working = [result for result in results if result.name in ATTACKS and result.counts]
-    if manifest.contract.noise is None or not working:
-        return []
-    if math.prod(manifest.contract.values_shape) > _SMALL:
-        working = sorted(working, key=lambda result: result.balanced_accuracy.value)[-1:]
-    names = [result.name for result in working]
-    known, unknown = (
-        payloads.many(
-            [f"{name}, {count} frames" for count in _FRAMES], partial(averages, bundle, manifest, split, _FRAMES)
-        )
-        for name, split in (("train", splits.train), ("val", splits.val))
-    )
-    points = []
-    for count, learned, target in zip(_FRAMES, known, unknown, strict=True):
-        some = learned[np.arange(leaked)]
-        measure = partial(measure_many_frames, count, some, target, settings, splits.sensitive.labels, names)
-        points.append(notebook.once(f"{count} frames", FramesPoint, measure))
-        console.print(f"{count} frames: {percent(points[-1].balanced_accuracy)} ({points[-1].attack})")
-    return points
-
-
-def _draw(
-    names: Sequence[str],
-    knowledge: Knowledge,
-    target: Payloads,
-    hidden: Pictures,
-    panels: Payloads,
-    notebook: Notebook,
-) -> list[Reconstruction]:
-    """Let each reconstruction draw the pictures behind ``target``."""
-    drawings = []
-    for name in names:
-        draw = partial(measure_reconstruction, name, knowledge, target, hidden, panels)
-        drawings.append(notebook.once(name, Reconstruction, draw))
-        console.print(f"{name} draws the picture: SSIM {drawings[-1].ssim:.2f}, {drawings[-1].psnr_db:.1f} dB")
-    return drawings
 
 
 def attack_settings(recipe: Recipe, classes: int, seed: int, *, quick: bool) -> AttackSettings:

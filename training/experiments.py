@@ -201,7 +201,7 @@ def _main(
         with ThreadPoolExecutor(jobs) as pool:
             for experiment in experiments:
                 row = done.get(experiment.name)
-                if row is not None and row.settings == experiment.recipe.model_dump(mode="json"):
+                if row is not None and Recipe.model_validate(row.settings) == experiment.recipe:
                     console.print(f"{experiment.name}: done, {row.report.verdict}", soft_wrap=True)
                 elif experiment.data not in folders:
                     console.print(f"{experiment.name}: missing, needs --data {experiment.data}=DIR", soft_wrap=True)

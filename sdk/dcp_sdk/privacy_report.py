@@ -20,6 +20,7 @@ __all__ = [
     "GroupResult",
     "Interval",
     "LeakedPoint",
+    "OtherAttribute",
     "Panels",
     "PrivacyReport",
     "Reconstruction",
@@ -161,6 +162,16 @@ class FramesPoint(_Frozen):
     balanced_accuracy: Interval
 
 
+class OtherAttribute(_Frozen):
+    """What is read of an attribute that nobody asked to hide."""
+
+    name: str
+    labels: tuple[str, ...]
+    attack: str
+    balanced_accuracy: Interval
+    """Of the strongest of a few adversaries; guessing gives one over the number of labels."""
+
+
 class Reconstruction(_Frozen):
     """How near an attack came to the pictures themselves. Data range 1."""
 
@@ -237,6 +248,11 @@ class PrivacyReport(_Frozen):
     """With more frames, ascending; empty where nothing is random, so that one picture always gives one payload."""
     reconstructions: tuple[Reconstruction, ...] = ()
     certificate: Certificate | None = None
+    readout: Interval | None = None
+    """Balanced accuracy of the *task*, read from the payload by one linear layer: is the answer already in it?"""
+    others: tuple[OtherAttribute, ...] = ()
+    masks: int | None = None
+    """Different choices of channels among the test pictures."""
     panels: Panels | None = None
     quick: bool = False
     """Whether the adversaries were weakened to give a first verdict."""

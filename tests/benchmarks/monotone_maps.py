@@ -19,9 +19,9 @@ from dcp_sdk.privacy_report import strongest_of
 from tests.benchmarks.record import record
 from training import data as datasets
 from training.attacks import ATTACKS
+from training.audit.measure import measure_attack
 from training.config import Recipe
 from training.evaluate import attack_settings
-from training.measure import measure_attack
 from training.payloads import Payloads, collect
 
 __all__ = ["MAPS", "disguised"]

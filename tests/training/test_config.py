@@ -3,9 +3,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from dcp_sdk.errors import ConfigError
-from training.config import RECIPES, Recipe
+from training.config import RECIPES, AttributeConfig, Recipe
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
@@ -40,3 +41,19 @@ def test_nonsense_is_named(override: str, message: str) -> None:
 def test_a_missing_recipe_names_those_that_exist(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="utkface_gender_112"):
         Recipe.load(tmp_path / "mine.yaml")
+
+
+def test_numbers_are_cut_into_groups() -> None:
+    age = AttributeConfig(name="age", edges=(30, 45.5))
+    assert [age.group(value) for value in ("18", "29.9", "30", "45", "45.5", "90")] == [
+        "under 30",
+        "under 30",
+        "30 to under 45.5",
+        "30 to under 45.5",
+        "45.5 and over",
+        "45.5 and over",
+    ]
+    assert AttributeConfig(name="race").group("White") == "White"
+    for wrong in ({"edges": (2, 1)}, {"edges": (1, 2), "labels": ("a", "b")}):
+        with pytest.raises(ValidationError):
+            AttributeConfig.model_validate({"name": "age", **wrong})

@@ -10,7 +10,7 @@ import pytest
 from dcp_sdk.errors import ConfigError, FrameError
 from dcp_sdk.preprocess import preprocess
 from training import data
-from training.config import DataConfig
+from training.config import AttributeConfig, DataConfig
 
 HEADER = "file,age,gender,race,service_test\n"
 
@@ -45,6 +45,16 @@ def test_fairface_layout(fairface: Path) -> None:
     on_device = cv2.imread(str(fairface / "val" / "3.jpg"))[..., ::-1]
     expected = preprocess(np.ascontiguousarray(on_device), config("fairface").preprocessing)
     assert np.array_equal(splits.val.pictures[2], expected), "training must see what the device makes of a frame"
+
+
+def test_another_attribute_is_read_in_the_order_of_the_pictures(fairface: Path) -> None:
+    names, train, val = data.labels(config("fairface"), fairface, AttributeConfig(name="gender"))
+    splits = data.load(config("fairface"), fairface)
+    assert names == splits.task.labels
+    assert np.array_equal(train, splits.train.task)
+    assert np.array_equal(val, splits.val.task)
+    with pytest.raises(ConfigError, match=r"line 2: expected a number to cut into groups, got .*20-29"):
+        data.labels(config("fairface"), fairface, AttributeConfig(name="age", edges=(30,)))
 
 
 def test_csv_with_a_split_column(fairface: Path) -> None:

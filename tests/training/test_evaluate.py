@@ -18,10 +18,10 @@ from tests.trained import Trained
 from training.attacks import ATTACKS, ENSEMBLE, RECONSTRUCTIONS, AttackSettings, Knowledge, SearchSettings
 from training.attacks.scaling import SCALINGS, ranked
 from training.attacks.side_channels import latency, mask_only
+from training.audit.measure import measure_attack, measure_reconstruction, run_control
 from training.config import NetworkConfig
 from training.evaluate import evaluate
 from training.generated import draw_pictures
-from training.measure import measure_attack, measure_reconstruction, run_control
 from training.metrics import balanced_accuracy
 from training.payloads import Payloads
 
@@ -118,6 +118,11 @@ def test_a_bundle_is_measured_and_its_card_says_so(
         PrivacyReport.load(bundle, contract.model_copy(update={"device_sha256": "0" * 64}))
     with PrivateClient(bundle, f"memory://{trained.repository}") as client:
         assert client.privacy_report == report
+    assert report.certificate is not None
+    assert report.certificate.capacity_bits >= 8 * contract.payload_bytes - 8 * contract.pruning.kept
+    assert report.readout is not None
+    assert 1 <= (report.masks or 0) <= report.tested
+    assert report.many_frames == (), "nothing is random in this bundle"
     assert [attack.name for attack in report.attacks] == [*ATTACKS, ENSEMBLE]
     assert [drawing.name for drawing in report.reconstructions] == list(RECONSTRUCTIONS)
     assert report.panels is not None
@@ -184,7 +189,7 @@ def test_the_decoder_draws_what_a_payload_holds_and_no_more(trained: Trained, mo
 
     So do the drawings with the sensitive attribute, here the tint.
     """
-    monkeypatch.setattr("training.measure.picture_classifier", ATTACKS["linear probe"])  # a ResNet takes minutes
+    monkeypatch.setattr("training.audit.measure.picture_classifier", ATTACKS["linear probe"])  # a ResNet takes minutes
     pictures, _, tints = draw_pictures(240, 32, seed=5)
     smooth = np.stack([cv2.GaussianBlur(picture, (0, 0), 3) for picture in pictures])
     small = smooth[:, 2::4, 2::4].transpose(0, 3, 1, 2)

@@ -21,7 +21,7 @@ MARKS = "before\n<!-- rows: written by training.experiments -->\nold\n<!-- end o
 def test_the_papers_suite_holds_what_the_paper_reports() -> None:
     rows = experiments_of("paper")
     first = [row for row in rows if row.base == "utkface_gender_64"]
-    assert {row.defense for row in first} == set(DEFENSES)
+    assert {row.defense for row in first} == set(DEFENSES) - {"latent_pruning"}
     for rule in ("random", "dynamic"):
         assert {row.recipe.pruning.ratio for row in first if row.defense == rule} == {0.5, 0.7, 0.9, 0.95, 0.99}
         at_one_ratio = [row for row in first if row.defense == rule and row.recipe.pruning.ratio == 0.9]

@@ -92,7 +92,18 @@ def _verdict(manifest: Manifest, report: PrivacyReport) -> str:
 <div><b>{contract.payload_bytes:,} bytes</b>what a picture costs on the wire, of {contract.dense_bytes:,} unpruned</div>
 </div>
 <p>The device computes {contract.pruning.channels} channels and sends {contract.pruning.kept} of them
-(rule <em>{contract.pruning.rule}</em>). Everything below is about those bytes and nothing else.</p>"""
+(rule <em>{contract.pruning.rule}</em>{_choices(report)}). Everything below is about those bytes and nothing else.{_readout(report)}</p>"""
+
+
+def _choices(report: PrivacyReport) -> str:
+    return "" if report.masks is None else f", {report.masks:,} different choices for {report.tested:,} pictures"
+
+
+def _readout(report: PrivacyReport) -> str:
+    if report.readout is None:
+        return ""
+    return f"""
+Is the answer already in them? One linear layer on the payload does the task with {percent(report.readout)}."""
 
 
 def _trade_off(manifest: Manifest, report: PrivacyReport, others: Sequence[TradeOffPoint]) -> str:
@@ -164,11 +175,17 @@ def _beside(manifest: Manifest, report: PrivacyReport) -> str:
     )
     if manifest.contract.noise is None:
         frames = "<tr><td>many frames of one picture<td><td>nothing is random: each gives the same bytes"
+    others = "".join(
+        f"<tr><td>{_text(other.name)}, of {len(other.labels)}<td>{percent(other.balanced_accuracy)}"
+        f"<td>{_text(other.attack)}; guessing gives {1 / len(other.labels):.1%}"
+        for other in report.others
+    )
+    asked = f"<h2>What nobody asked to hide</h2><table><tr><th>attribute<th>balanced accuracy<th></tr>{others}</table>"
     return f"""<h2>What else could tell</h2>
 <table><tr><th>side channel<th>balanced accuracy<th></tr>{channels}
 <tr><td>payload length<td>one constant<td>fixed by the contract for every picture</table>
 <h2>If less had leaked, or more were seen</h2>
-<table><tr><th>attacker has<th>balanced accuracy<th></tr>{points}{frames}</table>"""
+<table><tr><th>attacker has<th>balanced accuracy<th></tr>{points}{frames}</table>{asked if others else ""}"""
 
 
 def _certificate(report: PrivacyReport) -> str:

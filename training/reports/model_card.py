@@ -143,5 +143,9 @@ def _beside(report: PrivacyReport) -> str:
             f"* {seen.attack} with the average of {seen.frames} frames of one picture: {percent(seen.balanced_accuracy)}."
             for seen in report.many_frames
         ]
+        + [
+            f"* {other.name} ({len(other.labels)} groups), which nobody asked to hide: {percent(other.balanced_accuracy)}."
+            for other in report.others
+        ]
     )
     return "\n".join([*lines, "", ""]) if lines else ""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from training.guarantees import (
+from training.audit.guarantees import (
     attribute_information,
     best_accuracy,
     gaussian_epsilon,

@@ -1,4 +1,4 @@
-"""What a bundle guarantees against any attacker: :mod:`training.guarantees`, applied to its deployed graph."""
+"""What a bundle guarantees against any attacker: :mod:`training.audit.guarantees`, applied to its deployed graph."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from dcp_sdk.contract import Manifest
 from dcp_sdk.privacy_report import Certificate
 
-from .attacks.device_twin import DeviceTwin
-from .attacks.reconstruction import as_tensor
-from .config import BottleneckConfig
-from .data import Splits
+from ..attacks.device_twin import DeviceTwin
+from ..attacks.reconstruction import as_tensor
+from ..config import BottleneckConfig
+from ..data import Splits
+from ..payloads import Payloads
 from .guarantees import (
     attribute_information,
     best_accuracy,
@@ -25,7 +26,6 @@ from .guarantees import (
     log_likelihoods,
     reconstruction_bound,
 )
-from .payloads import Payloads
 
 __all__ = ["certify"]
 

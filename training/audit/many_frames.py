@@ -16,8 +16,8 @@ from rich.progress import track
 from dcp_sdk.contract import DEVICE_GRAPH_FILE, Manifest
 from dcp_sdk.obfuscate import draw_uniform
 
-from .data import LabelledPictures
-from .payloads import Payloads, unpack
+from ..data import LabelledPictures
+from ..payloads import Payloads, unpack
 
 __all__ = ["averages"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dcp_sdk.privacy_report import Interval
-from training.notebook import Notebook
+from training.audit.notebook import Notebook
 from training.payloads import Payloads
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from .payloads import Payloads
+from ..payloads import Payloads
 
 __all__ = ["Notebook"]
 

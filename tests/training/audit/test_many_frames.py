@@ -9,10 +9,11 @@ import pytest
 
 from dcp_sdk import obfuscate
 from tests.trained import Trained, train_and_export
-from training import data, many_frames
+from training import data
+from training.audit import many_frames
+from training.audit.many_frames import averages
 from training.config import Recipe
 from training.data import LabelledPictures
-from training.many_frames import averages
 from training.payloads import collect
 
 

@@ -24,12 +24,12 @@ from dcp_sdk.privacy_report import (
     strongest_of,
 )
 
-from .attacks import ATTACKS, ENSEMBLE, RECONSTRUCTIONS, SEARCHES, AttackSettings, Guess, Knowledge, together
-from .attacks.picture_classifier import as_payloads, picture_classifier
-from .attacks.reconstruction import Pictures
-from .attacks.side_channels import latency, mask_only
-from .data import Splits
-from .metrics import (
+from ..attacks import ATTACKS, ENSEMBLE, RECONSTRUCTIONS, SEARCHES, AttackSettings, Guess, Knowledge, together
+from ..attacks.picture_classifier import as_payloads, picture_classifier
+from ..attacks.reconstruction import Pictures
+from ..attacks.side_channels import latency, mask_only
+from ..data import Splits
+from ..metrics import (
     accuracy,
     balanced_accuracy,
     balanced_answers,
@@ -38,8 +38,8 @@ from .metrics import (
     perceptual_distance,
     similarity,
 )
-from .payloads import Payloads, device_ms
-from .reports.panels import png
+from ..payloads import Payloads, device_ms
+from ..reports.panels import png
 
 __all__ = [
     "judge",

@@ -11,7 +11,7 @@ from dcp_sdk.contract import Manifest
 from tests.tiny import ROOT
 from tests.trained import Trained, train_and_export
 from training import data
-from training.certificate import certify
+from training.audit.certificate import certify
 from training.config import BottleneckConfig, Recipe
 from training.data import Splits
 from training.payloads import collect

@@ -1,0 +1,252 @@
+"""One audit of one bundle: what leaked, who attacks it, and each part of the report in turn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from dcp_sdk.contract import Manifest
+from dcp_sdk.privacy_report import (
+    AttackResult,
+    Certificate,
+    Control,
+    FramesPoint,
+    Interval,
+    LeakedPoint,
+    OtherAttribute,
+    Panels,
+    Reconstruction,
+    SideChannel,
+    Utility,
+    has_trained,
+    percent,
+)
+
+from .. import data as datasets
+from ..attacks import ATTACKS, ENSEMBLE, AttackSettings, Guess, Knowledge, SearchSettings, together
+from ..config import Recipe
+from ..payloads import Payloads, collect
+from ..reports.panels import as_panels, panel_payloads, panel_pictures
+from .certificate import certify
+from .many_frames import averages
+from .measure import (
+    judge,
+    leaked_curve,
+    measure_attack,
+    measure_many_frames,
+    measure_reconstruction,
+    measure_side_channels,
+    measure_utility,
+    prior_entropy,
+    run_attack,
+    run_control,
+)
+from .notebook import Notebook
+
+__all__ = ["Audit"]
+
+_FRAMES = (10, 100)
+"""Over how many frames of one picture a server averages."""
+_SMALL = 256
+"""Values of a payload up to which every adversary tries the averages, too."""
+_OTHERS = ("linear probe", "MLP", "gradient boosting")
+"""Who tries attributes that nobody asked to hide."""
+
+console = Console(stderr=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The training split is what leaked; adversaries are judged on the validation split.
+
+    What takes long is written down in a :class:`Notebook`, so that an audit goes on where it was cut off.
+    """
+
+    bundle: Path
+    manifest: Manifest
+    recipe: Recipe
+    folder: Path | None
+    """Root of the data set that the recipe describes."""
+    splits: datasets.Splits
+    settings: AttackSettings
+    """How hard adversaries try, and the first of their seeds."""
+    search: SearchSettings
+    """How long those search that look for one picture at a time."""
+    seeds: int
+    """Of each adversary; the strongest counts."""
+    pairs: int | None
+    """Leaked pairs at most."""
+    work: Path | None
+    """Folder of the notebooks; None keeps none."""
+
+    @cached_property
+    def leaked(self) -> Payloads:
+        """What the adversaries learn from."""
+        everything = self._payloads("train", self.splits.train)
+        return everything if self.pairs is None else everything[np.arange(min(len(everything), self.pairs))]
+
+    @cached_property
+    def target(self) -> Payloads:
+        """What they answer for."""
+        return self._payloads("val", self.splits.val)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the groups."""
+        return self.splits.sensitive.labels
+
+    def utility(self, repository: Path) -> Utility:
+        """How well the bundle answers its task, with the head in ``repository``."""
+        utility = measure_utility(self.bundle, repository, self.splits)
+        console.print(f"{self.manifest.name}: {self.manifest.contract.task.name} {percent(utility.balanced_accuracy)}")
+        return utility
+
+    def adversaries(self, names: Sequence[str], head: float) -> list[AttackResult]:
+        """Let each adversary learn and answer with each seed, and then all of them together that work.
+
+        Args:
+            names: Out of ``ATTACKS``.
+            head: Balanced accuracy of the task head, for the controls.
+        """
+        working: list[Guess] = []
+        results: list[AttackResult] = []
+
+        def add(name: str, by_seed: dict[int, Guess], control: Control | None) -> None:
+            results.append(judge(name, by_seed, self.leaked, self.target, self.labels, control))
+            result = results[-1]
+            console.print(f"{name}: {percent(result.balanced_accuracy)} ({result.note}; {result.minutes} min)")
+            if result.counts:
+                working.extend(by_seed.values())
+
+        for name in names:
+            by_seed = self._guesses(name)
+            prior = prior_entropy(self.leaked, len(self.labels))
+            trained = any(has_trained(guess.training_loss, prior) for guess in by_seed.values())
+            add(name, by_seed, None if trained else self._control(name, head))
+        if (mean := together(working)) is not None:
+            controls = [result.control for result in results if result.counts and result.control is not None]
+            weakest = min(controls, key=lambda control: control.balanced_accuracy.value, default=None)
+            add(ENSEMBLE, {self.settings.seed: mean}, weakest)
+        return results
+
+    def fewer_pairs(self, results: Sequence[AttackResult]) -> tuple[LeakedPoint, ...]:
+        """Repeat the strongest adversary with less that has leaked."""
+        return leaked_curve(results, self.leaked, self.target, self.settings, self.labels)
+
+    def many_frames(self, results: Sequence[AttackResult]) -> list[FramesPoint]:
+        """Let adversaries read averages over many frames: all of them where payloads are small, else the strongest."""
+        working = [result for result in results if result.name in ATTACKS and result.counts]
+        if self.manifest.contract.noise is None or not working:
+            return []
+        if math.prod(self.manifest.contract.values_shape) > _SMALL:
+            working = sorted(working, key=lambda result: result.balanced_accuracy.value)[-1:]
+        names = [result.name for result in working]
+        known, unknown = (self._averages(name) for name in ("train", "val"))
+        points = []
+        for count, learned, target in zip(_FRAMES, known, unknown, strict=True):
+            some = learned[np.arange(len(self.leaked))]
+            measure = partial(measure_many_frames, count, some, target, self.settings, self.labels, names)
+            points.append(self._notebook.once(f"{count} frames", FramesPoint, measure))
+            console.print(f"{count} frames: {percent(points[-1].balanced_accuracy)} ({points[-1].attack})")
+        return points
+
+    def drawings(self, names: Sequence[str]) -> tuple[list[Reconstruction], Panels | None]:
+        """Let each reconstruction draw the pictures behind the payloads, and those that the report may show.
+
+        Args:
+            names: Out of ``RECONSTRUCTIONS``.
+        """
+        if not names:
+            return [], None
+        shown, origin = panel_pictures(self.recipe.data, self.splits)
+        panels, payloads = as_panels(shown, origin), panel_payloads(self.bundle, self.manifest, shown)
+        notebook = self._notebook_for(self.settings, self.search, panels)
+        pictures = self.splits.train.pictures[: len(self.leaked)]
+        known = Knowledge(self.bundle, self.manifest.contract, self.leaked, pictures, self.settings, self.search)
+        drawings = []
+        for name in names:
+            draw = partial(measure_reconstruction, name, known, self.target, self.splits.val.pictures, payloads)
+            drawings.append(notebook.once(name, Reconstruction, draw))
+            console.print(f"{name} draws the picture: SSIM {drawings[-1].ssim:.2f}, {drawings[-1].psnr_db:.1f} dB")
+        return drawings, panels
+
+    def side_channels(self) -> tuple[SideChannel, ...]:
+        """Measure what mask and latency tell."""
+        return measure_side_channels(self.bundle, self.manifest, self.splits, self.leaked, self.target, self.settings)
+
+    def certificate(self) -> Certificate:
+        """State what holds against any attacker."""
+        return certify(self.bundle, self.manifest, self.recipe.network.bottleneck, self.splits, self.target)
+
+    def readout(self) -> Interval:
+        """Balanced accuracy of the task, read from the payload by one linear layer instead of the head."""
+        leaked, target = self._labelled(self.splits.train.task, self.splits.val.task)
+        asked = replace(self.settings, classes=len(self.splits.task.labels))
+        return measure_attack("linear probe", leaked, target, asked, self.splits.task.labels).balanced_accuracy
+
+    def others(self) -> list[OtherAttribute]:
+        """Let a few adversaries read the recipe's ``data.others``: attributes that nobody asked to hide."""
+        found = []
+        for attribute in self.recipe.data.others:
+            names, known, truth = datasets.labels(self.recipe.data, self.folder, attribute)
+            leaked, target = self._labelled(known, truth)
+            asked = replace(self.settings, classes=len(names))
+            results = [measure_attack(name, leaked, target, asked, names) for name in _OTHERS]
+            best = max(results, key=lambda result: result.balanced_accuracy.value)
+            found.append(
+                OtherAttribute(
+                    name=attribute.name, labels=names, attack=best.name, balanced_accuracy=best.balanced_accuracy
+                )
+            )
+            console.print(f"{attribute.name}, which nobody asked to hide: {percent(best.balanced_accuracy)}")
+        return found
+
+    def masks(self) -> int:
+        """Different choices of channels among the validation pictures."""
+        return len(np.unique(self.target.channels, axis=0))
+
+    def _guesses(self, name: str) -> dict[int, Guess]:
+        first = self.settings.seed
+        return {
+            seed: self._notebook.once(
+                f"{name}, seed {seed}",
+                Guess,
+                partial(run_attack, name, self.leaked, self.target, replace(self.settings, seed=seed)),
+            )
+            for seed in range(first, first + self.seeds)
+        }
+
+    def _control(self, name: str, head: float) -> Control:
+        asked = replace(self.settings, classes=len(self.splits.task.labels))
+        task = self._labelled(self.splits.train.task, self.splits.val.task)
+        return self._notebook.once(f"{name}, control", Control, partial(run_control, name, *task, asked, head))
+
+    def _labelled(self, known: datasets.Labels, truth: datasets.Labels) -> tuple[Payloads, Payloads]:
+        """Label the same payloads with something else."""
+        return replace(self.leaked, labels=known[: len(self.leaked)]), replace(self.target, labels=truth)
+
+    def _payloads(self, name: str, pictures: datasets.LabelledPictures) -> Payloads:
+        return self._collected.payloads(name, partial(collect, self.bundle, self.manifest, pictures))
+
+    def _averages(self, name: str) -> list[Payloads]:
+        pictures = {"train": self.splits.train, "val": self.splits.val}[name]
+        names = [f"{name}, {count} frames" for count in _FRAMES]
+        return self._collected.many(names, partial(averages, self.bundle, self.manifest, pictures, _FRAMES))
+
+    @property
+    def _collected(self) -> Notebook:
+        splits = (self.splits.train.sensitive.tolist(), self.splits.val.sensitive.tolist())
+        return Notebook(self.work, self.manifest.contract.digest, *splits)
+
+    @property
+    def _notebook(self) -> Notebook:
+        return self._notebook_for(self.settings)
+
+    def _notebook_for(self, *how: object) -> Notebook:
+        return Notebook(self.work, self.manifest.contract.digest, *how, len(self.leaked), self.target.labels.tolist())
