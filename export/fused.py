@@ -19,7 +19,7 @@ from training.checkpoint import Checkpoint
 from training.networks import Float32, Randomised
 from training.pruning import kept_indices
 
-__all__ = ["DeviceGraph", "HeadGraph", "halves"]
+__all__ = ["DeviceGraph", "HeadGraph", "as_stored", "halves", "pack", "quantise", "unpack"]
 
 
 class DeviceGraph(nn.Module):
@@ -162,20 +162,20 @@ def halves(checkpoint: Checkpoint) -> tuple[DeviceGraph, HeadGraph]:
     bits = checkpoint.recipe.network.bits
     pruner = cast(Float32, model.pruner).network if model.pruner is not None else None
     device = DeviceGraph(
-        _as_stored(model.client),
-        pruner if pruner is None else _as_stored(pruner),
+        as_stored(model.client),
+        pruner if pruner is None else as_stored(pruner),
         model.transform,
         model.activations_shape[0],
         kept,
         scale,
         bits,
     )
-    head = HeadGraph(_as_stored(model.head), model.activations_shape, kept, scale, bits)
+    head = HeadGraph(as_stored(model.head), model.activations_shape, kept, scale, bits)
     return device.eval(), head.eval()
 
 
 @torch.no_grad()
-def _as_stored(module: nn.Module) -> nn.Module:
+def as_stored(module: nn.Module) -> nn.Module:
     """Batch normalisation folded, weights of convolutions and linear layers rounded to float16 and cast up again."""
     folded = fuse(copy.deepcopy(module).eval()) if _has_batch_norm(module) else copy.deepcopy(module).eval()
     for layer in folded.modules():

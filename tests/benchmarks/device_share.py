@@ -1,0 +1,81 @@
+"""How much of the whole network's time does the device spend? ``python -m tests.benchmarks.device_share BUNDLE …``.
+
+The device graph of each bundle against the whole, unsplit network of its recipe (fresh weights: time does not depend on
+them), both in ONNX Runtime on the CPU, in turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from torch import nn
+
+from dcp_sdk.contract import DEVICE_GRAPH_FILE, Manifest
+from dcp_sdk.obfuscate import draw_uniform
+from export.fused import as_stored
+from export.graphs import write_graph
+from tests.benchmarks.record import record
+from tests.benchmarks.speed import BLOCK, in_turns, percentiles, session
+from training.config import Recipe
+from training.networks import ClientNetwork, RemainingLayers
+
+
+class _Whole(nn.Module):
+    def __init__(self, recipe: Recipe, classes: int) -> None:
+        super().__init__()
+        arch, split = recipe.network.arch, recipe.network.split
+        self.first = as_stored(ClientNetwork(arch, split, recipe.data.mean, recipe.data.std))
+        self.rest = as_stored(RemainingLayers(arch, split, classes))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = torch.softmax(self.rest(self.first(image.permute(0, 3, 1, 2))), 1)
+        return answer
+
+
+def device_share(bundle: Path, turns: int, threads: int) -> dict[str, Any]:
+    """Time one bundle's device graph, and the network that it is a part of."""
+    manifest = Manifest.load(bundle)
+    contract, recipe = manifest.contract, Recipe.model_validate(manifest.provenance.settings)
+    size_px = contract.preprocessing.size_px
+    pictures = torch.zeros(2, size_px, size_px, 3, dtype=torch.uint8)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "whole.onnx"
+        module = _Whole(recipe, len(contract.task.labels)).eval()
+        write_graph(module, {"image": pictures}, ("probabilities",), (), path)
+        whole = session(onnx.load(path), threads)
+    device = session(onnx.load(bundle / DEVICE_GRAPH_FILE), threads)
+    crop = np.random.default_rng(0).integers(0, 256, (1, size_px, size_px, 3), np.uint8)
+    inputs = {"image": crop}
+    if contract.noise is not None:
+        inputs[contract.noise.name] = draw_uniform((1, *contract.noise.shape))
+    times = in_turns(turns, device=lambda: device.run(None, inputs), whole=lambda: whole.run(None, {"image": crop}))
+    return {
+        "bundle": manifest.name,
+        "calls": turns * BLOCK,
+        "threads": threads,
+        "device": percentiles(times["device"]),
+        "whole": percentiles(times["whole"]),
+        "share_p50": round(statistics.median(times["device"]) / statistics.median(times["whole"]), 4),
+    }
+
+
+def main() -> None:
+    """Measure every bundle given, and record them."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundles", type=Path, nargs="+", metavar="BUNDLE")
+    parser.add_argument("--turns", type=int, default=20)
+    parser.add_argument("--threads", type=int, default=1)
+    options = parser.parse_args()
+    shares = [device_share(bundle, options.turns, options.threads) for bundle in options.bundles]
+    record("device_share", "python -m tests.benchmarks.device_share BUNDLE …", {"bundles": shares})
+
+
+if __name__ == "__main__":
+    main()
