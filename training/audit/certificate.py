@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 
@@ -108,7 +109,8 @@ def _reconstruction(twin: DeviceTwin, splits: Splits) -> float:
 
 
 def _smooth(twin: DeviceTwin) -> nn.Module:
-    """Replace every kink of the network."""
+    """Copy the network without its kinks."""
+    twin = copy.deepcopy(twin)
     for name, module in list(twin.network.named_modules()):
         if isinstance(module, nn.ReLU):
             twin.network.set_submodule(name, nn.Softplus(beta=_SHARPNESS))

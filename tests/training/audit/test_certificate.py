@@ -12,8 +12,10 @@ from tests.tiny import ROOT
 from tests.trained import Trained, train_and_export
 from training import data
 from training.audit.certificate import certify
+from training.audit.measure import measure_attack
 from training.config import BottleneckConfig, Recipe
 from training.data import Splits
+from training.evaluate import attack_settings
 from training.payloads import collect
 
 NECK = ["network.bottleneck.channels=3", "network.bottleneck.noise=0.5", "network.bottleneck.bits=4"]
@@ -40,7 +42,12 @@ def test_a_noisy_bundle_is_certified(tmp_path: Path, splits: Splits) -> None:
     deviation = neck.noise / (2 * neck.reach)
     assert certificate.epsilons[1] > 3 / deviation**2 / 2, "more values than noise: a weak guarantee, and it says so"
     assert 1 / 3 < certificate.best_accuracy <= 1
-    assert 0 <= certificate.information_bits <= math.log2(3)
+    assert -2 * certificate.information_error <= certificate.information_bits <= math.log2(3)
+    leaked, target = (collect(pair.bundle, pair.manifest, split) for split in (splits.train, splits.val))
+    recipe = Recipe.model_validate(pair.manifest.provenance.settings)
+    settings = attack_settings(recipe, 3, 0, quick=True)
+    read = measure_attack("gradient boosting", leaked, target, settings, splits.sensitive.labels).balanced_accuracy
+    assert certificate.best_accuracy > read.low, "somebody beats the best possible attacker"
     pixels = splits.train.pictures / 255
     assert 0 < certificate.reconstruction_mse < pixels.var(0).mean() * 1.02
 
