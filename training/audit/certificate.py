@@ -28,7 +28,7 @@ from .guarantees import (
     reconstruction_bound,
 )
 
-__all__ = ["certify"]
+__all__ = ["certify", "smooth"]
 
 _DELTA = 1e-5
 _FRAMES = (1, 10, 100)
@@ -36,7 +36,7 @@ _MOST_VALUES = 64
 """Values of a payload up to which the reconstruction bound is computed: each needs a gradient for each picture."""
 _PICTURES = 256
 """At which derivatives are taken."""
-_SHARPNESS = 50.0
+_SHARPNESS = 1000.0
 """Of the smooth stand-ins for ReLU and maximum; their derivatives exist everywhere, as the bound assumes."""
 _BATCH = 64
 
@@ -95,12 +95,12 @@ def _values(twin: DeviceTwin, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np
 
 def _reconstruction(twin: DeviceTwin, splits: Splits) -> float:
     pictures = splits.train.pictures
-    smooth = _smooth(twin)
+    stand_in = smooth(twin)
     some = pictures[np.random.default_rng(0).permutation(len(pictures))[:_PICTURES]]
     rows = []
     for start in track(range(0, len(some), _BATCH), "derivatives", transient=True):
         drawn = as_tensor(some[start : start + _BATCH]).requires_grad_()
-        sums = smooth(drawn)[0].flatten(1).sum(0)
+        sums = stand_in(drawn)[0].flatten(1).sum(0)
         for value in sums:
             (gradient,) = torch.autograd.grad(value, drawn, retain_graph=True)
             rows.append(gradient.flatten(1).numpy())
@@ -108,7 +108,7 @@ def _reconstruction(twin: DeviceTwin, splits: Splits) -> float:
     return reconstruction_bound(np.concatenate(rows), prior)
 
 
-def _smooth(twin: DeviceTwin) -> nn.Module:
+def smooth(twin: DeviceTwin) -> nn.Module:
     """Copy the network without its kinks."""
     twin = copy.deepcopy(twin)
     for name, module in list(twin.network.named_modules()):

@@ -6,12 +6,14 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 
 from dcp_sdk.contract import Manifest
 from tests.tiny import ROOT
 from tests.trained import Trained, train_and_export
 from training import data
-from training.audit.certificate import certify
+from training.attacks.device_twin import DeviceTwin
+from training.audit.certificate import certify, smooth
 from training.audit.measure import measure_attack
 from training.config import BottleneckConfig, Recipe
 from training.data import Splits
@@ -59,6 +61,16 @@ def test_a_mask_that_follows_the_picture_is_not_covered_by_noise(tmp_path: Path,
     assert certificate.epsilons == {}
     assert certificate.best_accuracy is None
     assert certificate.reconstruction_mse > 0
+
+
+def test_the_smooth_stand_in_is_another_network(splits: Splits) -> None:
+    bundle = ROOT / "bundles" / "gender_112"
+    twin = DeviceTwin(bundle, Manifest.load(bundle).contract)
+    pictures = torch.rand(2, 3, 112, 112)
+    before, _ = twin(pictures)
+    after, _ = smooth(twin)(pictures)
+    assert torch.equal(twin(pictures)[0], before)
+    assert 0 < (after - before).abs().mean() < 0.2 * before.abs().mean()
 
 
 def test_without_a_neck_only_the_capacity_is_known(splits: Splits) -> None:
