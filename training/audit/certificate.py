@@ -120,13 +120,16 @@ def smooth(twin: DeviceTwin) -> nn.Module:
 
 
 class _SmoothMaximum(nn.Module):
-    """``log mean exp`` in place of a maximum, over the same windows."""
+    """``log mean exp`` in place of a maximum, over the same windows. Values are not negative: borders are 0."""
 
     def __init__(self, pool: nn.MaxPool2d) -> None:
         super().__init__()
-        self.pool = nn.AvgPool2d(pool.kernel_size, pool.stride, pool.padding)
+        self.unfold = nn.Unfold(pool.kernel_size, padding=pool.padding, stride=pool.stride)
 
     def forward(self, activations: Tensor) -> Tensor:
-        largest = activations.amax((1, 2, 3), keepdim=True).detach()
-        means = self.pool(torch.exp(_SHARPNESS * (activations - largest)))
-        return torch.log(means.clamp_min(1e-30)) / _SHARPNESS + largest
+        count, channels = activations.shape[:2]
+        windows = self.unfold(activations)
+        windows = windows.view(count, channels, -1, windows.shape[2])
+        soft = torch.logsumexp(_SHARPNESS * windows, 2) - math.log(windows.shape[2])
+        side = math.isqrt(soft.shape[2])  # pictures are square
+        return (soft / _SHARPNESS).view(count, channels, side, side)
