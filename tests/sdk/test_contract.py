@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
 from dcp_sdk import BundleError, Contract, Manifest
-from dcp_sdk.contract import MANIFEST_FILE, TensorSpec, kept_channels
+from dcp_sdk.contract import MANIFEST_FILE, Packing, TensorSpec, kept_channels
 from tests import tiny as graph
 from tests.tiny import Tiny
 
@@ -39,8 +39,13 @@ def changed(value: Any, path: tuple[Any, ...]) -> Any:
     return copy
 
 
+PACKED = TensorSpec(name="features", dtype="uint8", shape=(24,), layout="B", low=0, high=255)
 NOISY = CONTRACT.model_copy(
-    update={"noise": TensorSpec(name="noise", dtype="float32", shape=(5,), layout="U", low=0, high=1)}
+    update={
+        "noise": TensorSpec(name="noise", dtype="float32", shape=(5,), layout="U", low=0, high=1),
+        "payload": (CONTRACT.payload[0], PACKED),
+        "packing": Packing(bits=4, shape=(graph.KEPT, graph.SIDE, graph.SIDE)),
+    }
 )
 AS_JSON = NOISY.model_dump(mode="json")
 
