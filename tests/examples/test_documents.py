@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dcp_sdk.contract import PRIVACY_REPORT_FILE
+from dcp_sdk.bundle import PRIVACY_REPORT_FILE
 from dcp_sdk.privacy_report import PrivacyReport, percent
 from dcp_sdk.serving import TritonServer
 from tests.tiny import ROOT

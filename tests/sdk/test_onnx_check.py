@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import AttributeProto, TensorProto, helper
 
-from dcp_sdk import BundleError
+from dcp_sdk import BundleError, PrivateClient
+from dcp_sdk.contract import Manifest, sha256_file
 from dcp_sdk.onnx_check import OPERATORS, check_graph
 from tests import tiny as graph
-from tests.tiny import ROOT
+from tests.tiny import ROOT, Tiny
 
 TINY = graph.device_graph(np.random.default_rng(0))
 
@@ -149,6 +150,18 @@ def test_attack_in_a_second_part_is_refused(spoil: Callable[[onnx.ModelProto], N
 def test_what_is_no_graph(data: bytes) -> None:
     with pytest.raises(BundleError):
         check_graph(data, "x.onnx")
+
+
+def test_a_client_refuses_before_it_opens_the_graph(broken: Tiny) -> None:
+    """Though hash and contract fit: whoever wrote the graph wrote the manifest too."""
+    path = broken.bundle / "device.onnx"
+    model = onnx.load(path)
+    outside(model)
+    path.write_bytes(model.SerializeToString())
+    contract = broken.manifest.contract.model_copy(update={"device_sha256": sha256_file(path)})
+    Manifest(name="evil", contract=contract, provenance=broken.manifest.provenance).save(broken.bundle)
+    with pytest.raises(BundleError, match=r"device\.onnx: .* data outside of its file"):
+        PrivateClient(broken.bundle, f"memory://{broken.repository}")
 
 
 def messages(message: Message) -> Iterator[Any]:
