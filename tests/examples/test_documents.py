@@ -76,6 +76,21 @@ def test_links_lead_somewhere(document: Path) -> None:
     assert [link for link in links if not (document.parent / link).exists()] == []
 
 
+def test_each_test_that_a_document_names_exists() -> None:
+    named = [
+        (document, *reference)
+        for document in DOCUMENTS
+        for reference in re.findall(r"(tests/[\w/]+\.py)::(\w+)", document.read_text(encoding="utf-8"))
+    ]
+    assert len(named) > 30, "docs/security.md rests on them"
+    missing = [
+        (name(document), path, function)
+        for document, path, function in named
+        if f"\ndef {function}(" not in (ROOT / path).read_text(encoding="utf-8")
+    ]
+    assert missing == []
+
+
 def test_nobody_is_told_to_install_a_strangers_package() -> None:
     wrong = re.compile(r"pip install[^\n`]*\bdcp[-_]sdk\b")
     texts = [*DOCUMENTS, *ROOT.glob("sdk/**/*.py"), *ROOT.glob("examples/*.py"), ROOT / "setup.cfg", ROOT / "Makefile"]
