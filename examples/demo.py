@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dcp_sdk import Contract, DCPError, Prediction, PrivateClient, Timings, load_image
-from dcp_sdk.contract import DEVICE_GRAPH_FILE
+from dcp_sdk.bundle import DEVICE_GRAPH_FILE, Bundle
 from dcp_sdk.preprocess import Image, preprocess
 from dcp_sdk.serving import TritonServer
 from dcp_sdk.tables import readable_bytes
@@ -151,7 +151,7 @@ def draw_channels(bundle: Path, contract: Contract, crop: Image) -> Image:
     The device graph never gives its activations away. For this drawing alone, a copy of it in memory gets
     them as an extra output; the client, and the file of the bundle, know nothing of it.
     """
-    graph = onnx.load(bundle / DEVICE_GRAPH_FILE)
+    graph = onnx.load_from_string(Bundle.of(bundle).read(DEVICE_GRAPH_FILE))
     graph.graph.output.append(onnx.ValueInfoProto(name=ACTIVATIONS))
     session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [tensor.name for tensor in contract.payload]

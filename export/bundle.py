@@ -9,10 +9,8 @@ from pathlib import Path
 
 import torch
 
+from dcp_sdk.bundle import DEVICE_GRAPH_FILE, MANIFEST_FILE, MODEL_CARD_FILE
 from dcp_sdk.contract import (
-    DEVICE_GRAPH_FILE,
-    MANIFEST_FILE,
-    MODEL_CARD_FILE,
     Contract,
     Manifest,
     Packing,

@@ -14,6 +14,8 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxscript import opset20 as op
 from torch import Tensor, nn
 
+from dcp_sdk.onnx_check import check_graph
+
 __all__ = ["OPSET", "write_graph"]
 
 OPSET = 20
@@ -33,6 +35,9 @@ def write_graph(
         outputs: Names of the graph's outputs.
         internal: Names given to further returned tensors. They stay inside: the graph does not output them.
         path: The ``.onnx`` file, weights inside.
+
+    Raises:
+        BundleError: The graph holds something that a device refuses.
     """
     batch = torch.export.Dim("batch", min=1, max=4096)
     with warnings.catch_warnings():
@@ -59,6 +64,7 @@ def write_graph(
     _store_weights_as_half(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
+    check_graph(path.read_bytes(), path)  # as each device will
 
 
 def _stable_sort(value: Any, stable: bool, dim: int = -1, descending: bool = False) -> Any:

@@ -17,7 +17,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from dcp_sdk.contract import DEVICE_GRAPH_FILE
+from dcp_sdk.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.errors import DCPError
 from dcp_sdk.tables import readable_bytes
 from export import bundle as files

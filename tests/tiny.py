@@ -14,8 +14,8 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from dcp_sdk.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.contract import (
-    DEVICE_GRAPH_FILE,
     Attribute,
     Contract,
     ImagePreprocessing,

@@ -13,7 +13,8 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from dcp_sdk.contract import MODEL_CARD_FILE, Manifest
+from dcp_sdk.bundle import MODEL_CARD_FILE
+from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import ConfigError, DCPError
 from dcp_sdk.privacy_report import PrivacyReport
 from dcp_sdk.tables import privacy_table
@@ -59,13 +60,15 @@ def evaluate(
         command: Stands in the report.
 
     Raises:
-        ConfigError: Unknown attack, no recipe in the bundle, or the data do not fit.
+        ConfigError: Unknown attack, no recipe in the bundle, the data do not fit, or the bundle is an archive.
         DCPError: As the client raises it.
     """
     known = [*ATTACKS, *RECONSTRUCTIONS]
     chosen = attacks or known
     if unknown := set(chosen) - set(known):
         raise ConfigError(f"attacks: expected some of {known}, got {sorted(unknown)}")
+    if bundle.is_file():  # said now, not after hours of attacks
+        raise ConfigError(f"expected a bundle's folder, to write the report into, got the archive {bundle}. Unzip it.")
     manifest = Manifest.load(bundle)
     recipe = _recipe(manifest, bundle)
     splits = datasets.load(recipe.data, folder)

@@ -22,6 +22,7 @@ from .errors import (
     ServerRejected,
     ServerTimeout,
     ServerUnavailable,
+    SignatureError,
 )
 from .frames import Frame, FrameSource, load_image
 from .predictions import Prediction, Timings
@@ -53,6 +54,7 @@ __all__ = [
     "ServerRejected",
     "ServerTimeout",
     "ServerUnavailable",
+    "SignatureError",
     "Timeouts",
     "Timings",
     "Transport",

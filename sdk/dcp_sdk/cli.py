@@ -1,4 +1,4 @@
-"""The ``dcp`` command. The only module that prints, and that ends the process."""
+"""The ``dcp`` command. Only this module and ``bundle_commands.py`` print; only this one ends the process."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from typing import Annotated, Any, Never
 import typer
 from rich.console import Console
 from rich.live import Live
-from rich.text import Text
 from typer.core import TyperGroup
 
+from . import bundle_commands
 from ._version import __version__
+from .bundle_commands import BundleArgument, TrustedKeyOption
 from .client import PrivateClient
 from .config import Device, Timeouts
-from .contract import DEVICE_GRAPH_FILE, PRIVACY_REPORT_FILE, Manifest, sha256_file
 from .doctor import diagnose
-from .errors import BundleError, ConfigError, DCPError, ServerUnavailable
-from .privacy_report import PrivacyReport
+from .errors import ConfigError, DCPError, ServerUnavailable
 from .serving import TritonServer
-from .tables import contract_table, finding_line, live_table, prediction_table, privacy_table
+from .tables import finding_line, live_table, prediction_table
 
 __all__ = ["app"]
 
@@ -39,7 +38,9 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except DCPError as error:
-            _ERR.print(f"{type(error).__name__}: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+            # One line of text: names in a stranger's graph could hold what a terminal obeys.
+            text = "".join(sign if sign.isprintable() else " " for sign in f"{type(error).__name__}: {error}")
+            _ERR.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
             raise typer.Exit(2) from error
 
 
@@ -50,7 +51,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # a local variable could be a picture
 )
 
-BundleArgument = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 ServerArgument = Annotated[str, typer.Argument(help="grpc://HOST:PORT, http://HOST:PORT or memory://MODEL_REPOSITORY.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where the device graph runs.")]
 TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds that one request may take.")]
@@ -85,9 +85,10 @@ def predict(
     device: DeviceOption = "auto",
     timeout_s: TimeoutOption = _TIMEOUT_S,
     header: HeaderOption = None,
+    trusted_key: TrustedKeyOption = None,
 ) -> None:
     """Predict what picture files show."""
-    with _client(bundle, server, device, timeout_s, header) as client:
+    with _client(bundle, server, device, timeout_s, header, trusted_key) as client:
         predictions = [(str(picture), client.predict(picture)) for picture in pictures]
     _OUT.print(prediction_table(predictions))
 
@@ -101,10 +102,11 @@ def watch(
     device: DeviceOption = "auto",
     timeout_s: TimeoutOption = _TIMEOUT_S,
     header: HeaderOption = None,
+    trusted_key: TrustedKeyOption = None,
     frames: Annotated[int, typer.Option(help="Stop after this many frames; 0 never stops.")] = 0,
 ) -> None:
     """Predict a camera, a video or a folder, and show the newest answer until Ctrl-C."""
-    with _client(bundle, server, device, timeout_s, header) as client, Live(console=_OUT) as live:
+    with _client(bundle, server, device, timeout_s, header, trusted_key) as client, Live(console=_OUT) as live:
         start = time.monotonic()
         try:
             for count, prediction in enumerate(client.stream(int(source) if source.isdigit() else source), start=1):
@@ -157,47 +159,45 @@ def serve(
         raise ServerUnavailable(f"tritonserver ended by itself with status {status}. Read its log above.")
 
 
-@app.command()
-def inspect(bundle: BundleArgument) -> None:
-    """Show what a bundle sends and answers, and check that it is unchanged."""
-    manifest = Manifest.load(bundle)
-    graph = bundle / DEVICE_GRAPH_FILE
-    expected = manifest.contract.device_sha256
-    if not graph.is_file() or sha256_file(graph) != expected:
-        raise BundleError(
-            f"expected {graph} with SHA-256 {expected[:12]}…, got another or none. Copy the bundle again."
-        )
-    _OUT.print(contract_table(manifest))
-    _OUT.print(f"\n[green]{graph} is the file that was exported.[/]", highlight=False)
-    report = PrivacyReport.load(bundle, manifest.contract)
-    if report is None:
-        _OUT.print(f"[yellow]No privacy report ({PRIVACY_REPORT_FILE}): how much leaks was not measured.[/]")
-        return
-    style = "green" if report.protected else "red"
-    _OUT.print(Text(f"\n{report.verdict}", style), highlight=False)
-    _OUT.print(privacy_table(report))
+for _command in (
+    bundle_commands.inspect,
+    bundle_commands.pack,
+    bundle_commands.keygen,
+    bundle_commands.sign,
+    bundle_commands.verify,
+):
+    app.command()(_command)
 
 
 @app.command()
 def doctor(
-    bundle: Annotated[Path | None, typer.Argument(help="Folder of a bundle to check.")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="Folder or archive of a bundle to check.")] = None,
     server: Annotated[str | None, typer.Argument(help="Address of its server to check.")] = None,
     *,
     camera: Annotated[int, typer.Option(help="Number of the camera to try.")] = 0,
     device: DeviceOption = "auto",
+    trusted_key: TrustedKeyOption = None,
 ) -> None:
     """Look for what could go wrong here, and name the command that mends it."""
     problems = 0
-    for finding in diagnose(bundle, server, camera=camera, device=device):
+    for finding in diagnose(bundle, server, camera=camera, device=device, trusted_keys=trusted_key):
         _OUT.print(finding_line(finding), soft_wrap=True)
         problems += finding.state == "problem"
     if problems:
         raise typer.Exit(1)
 
 
-def _client(bundle: Path, server: str, device: Device, timeout_s: float, header: list[str] | None) -> PrivateClient:
+def _client(
+    bundle: Path,
+    server: str,
+    device: Device,
+    timeout_s: float,
+    header: list[str] | None,
+    trusted_key: list[Path] | None,
+) -> PrivateClient:
     headers = dict(_split(item) for item in header) if header else None
-    return PrivateClient(bundle, server, device=device, timeouts=Timeouts(predict_s=timeout_s), headers=headers)
+    timeouts = Timeouts(predict_s=timeout_s)
+    return PrivateClient(bundle, server, device=device, timeouts=timeouts, headers=headers, trusted_keys=trusted_key)
 
 
 def _split(header: str) -> tuple[str, str]:

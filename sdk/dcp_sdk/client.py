@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import islice
 from os import PathLike
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
+from .bundle import Bundle
 from .camera import Camera
 from .config import Device, ServerAddress, Timeouts
 from .contract import Manifest
@@ -24,6 +24,7 @@ from .predictions import Prediction, Timings, decode_answer, make_predictions
 from .preprocess import preprocess
 from .privacy_report import PrivacyReport
 from .runtime import Provider
+from .signing_keys import KeySource
 from .sources import SourceLike, open_source
 from .transport import Transport, open_transport
 
@@ -35,21 +36,23 @@ _DEFAULT_TIMEOUTS = Timeouts()
 class PrivateClient:
     """Uses a task head in the cloud without showing it the picture. Thread-safe.
 
-    Making one checks all that can be checked before the first picture: the bundle's hashes, the graph, and
-    that the served head was exported together with this bundle. After a failure nothing else is sent: there
+    Making one checks all that can be checked before the first picture: who signed the bundle, its hashes, the
+    graph, and that the served head was exported together with this bundle. After a failure nothing else is sent: there
     are no retries and no fallbacks.
 
     >>> with PrivateClient("bundles/gender", "grpc://localhost:8001") as client:  # doctest: +SKIP
     ...     print(client.predict("face.jpg").label)
 
     Args:
-        bundle: Folder of the bundle.
+        bundle: Folder of the bundle, or its archive (``.dcp``).
         server: ``grpc://HOST:PORT``, ``http://HOST:PORT``, ``HOST:PORT`` (gRPC) or ``memory://MODEL_REPOSITORY``.
         device: Where the device graph runs: ``cpu``; ``cuda``, all of it on the GPU or an error; ``auto``,
             CUDA if it works.
         threads: CPU threads of the device graph; None leaves the number to ONNX Runtime.
         timeouts: How long to wait for the server.
         headers: Sent with each request, for example the key of a Triton with restricted protocols.
+        trusted_keys: Ed25519 public keys (paths of PEM files, or PEM as bytes), one of which must have signed the
+            bundle as it is; None takes unsigned bundles too.
         transport: Used instead of ``server``; the client closes it.
         camera: Number, URL or :class:`Camera` for ``predict()`` and ``stream()`` without arguments. A
             :class:`Camera` of yours stays open; one that is made here is closed with the client.
@@ -57,6 +60,7 @@ class PrivateClient:
     Raises:
         ConfigError: An option makes no sense.
         BundleError: The bundle is missing or damaged, or its privacy report is about another one.
+        SignatureError: No trusted key signed exactly this bundle, or its signature is malformed.
         RuntimeUnavailable: ``device="cuda"``, and CUDA cannot run the whole graph.
         ContractMismatch: The served head does not belong to this bundle.
         ServerError: The server is down (``ServerUnavailable``), slow (``ServerTimeout``) or refuses
@@ -78,6 +82,7 @@ class PrivateClient:
         threads: int | None = None,
         timeouts: Timeouts = _DEFAULT_TIMEOUTS,
         headers: Mapping[str, str] | None = None,
+        trusted_keys: Sequence[KeySource] | None = None,
         transport: Transport | None = None,
         camera: int | str | Camera | None = None,
     ) -> None:
@@ -86,10 +91,11 @@ class PrivateClient:
         self._closed = False
         with ExitStack() as opened:
             opened.callback(self._transport.close)
-            self.manifest = Manifest.load(Path(bundle))
+            files = Bundle.open(bundle, trusted_keys=trusted_keys)
+            self.manifest = Manifest.load(files)
             contract = self.manifest.contract
-            self.privacy_report = PrivacyReport.load(Path(bundle), contract)
-            self._obfuscator = Obfuscator(Path(bundle), contract, device=device, threads=threads)
+            self.privacy_report = PrivacyReport.load(files, contract)
+            self._obfuscator = Obfuscator(files, contract, device=device, threads=threads)
             self._transport.connect(contract, timeouts.connect_s)
             if isinstance(camera, int | str):
                 camera = opened.enter_context(Camera(camera))

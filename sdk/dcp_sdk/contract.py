@@ -19,21 +19,19 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
+from .bundle import MANIFEST_FILE, Bundle, BundleLike
 from .errors import BundleError
 
 SCHEMA_VERSION = 1
 """Version of ``manifest.json`` that this package reads and writes."""
 
-MANIFEST_FILE = "manifest.json"
-DEVICE_GRAPH_FILE = "device.onnx"
-MODEL_CARD_FILE = "MODEL_CARD.md"
-PRIVACY_REPORT_FILE = "privacy_report.json"
-
 DIGEST_PARAMETER = "contract_digest"
 """Key under ``parameters`` in Triton's model configuration; its value is :attr:`Contract.digest`."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Name = Annotated[str, Field(min_length=1, max_length=128)]
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+"""No control characters: a terminal would obey those of a stranger's bundle."""
+Name = Annotated[Line, Field(min_length=1, max_length=128)]
 DType = Literal["uint8", "uint16", "float32"]
 
 
@@ -275,32 +273,25 @@ class Manifest(_Frozen):
     provenance: Provenance
 
     @classmethod
-    def load(cls, bundle: Path) -> Manifest:
-        """Read and check the manifest of the bundle folder ``bundle``.
+    def load(cls, bundle: BundleLike) -> Manifest:
+        """Read and check the manifest of ``bundle``.
+
+        Args:
+            bundle: A bundle that was opened, or the path of its folder or archive, signed or not.
 
         Raises:
-            BundleError: The folder or the manifest is missing, is not JSON, or does not fit the schema.
+            BundleError: The bundle or the manifest is missing, is not JSON, or does not fit the schema.
         """
-        path = bundle / MANIFEST_FILE
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise BundleError(
-                f"expected a bundle folder with {MANIFEST_FILE} at {bundle}, got {type(error).__name__}. "
-                "Give the folder that export/to_onnx.py wrote."
-            ) from error
-        try:
-            raw = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise BundleError(f"{path} is not JSON: {error}. Copy the bundle again.") from error
-        version = raw.get("schema_version") if isinstance(raw, dict) else None
+        opened = Bundle.of(bundle)
+        data, path = opened.read(MANIFEST_FILE), opened.path / MANIFEST_FILE
+        version = _schema_version(data, path)
         if version != SCHEMA_VERSION:
             raise BundleError(
-                f"{path} has schema version {version!r}, this package reads {SCHEMA_VERSION}. "
+                f"{path} has schema version {version!r:.20}, this package reads {SCHEMA_VERSION}. "
                 "Install the dcp_sdk release that the bundle was exported with, or export it again."
             )
         try:
-            return cls.model_validate_json(text)
+            return cls.model_validate_json(data)
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "manifest"
@@ -323,3 +314,12 @@ def sha256_file(path: Path) -> str:
     """SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _schema_version(data: bytes, path: Path) -> object:
+    """Read the version alone: a manifest of another version need not fit this schema."""
+    try:
+        raw = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of 5,000 digits
+        raise BundleError(f"{path} is not JSON ({type(error).__name__}). Copy the bundle again.") from error
+    return raw.get("schema_version") if isinstance(raw, dict) else None

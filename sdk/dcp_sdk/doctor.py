@@ -7,7 +7,7 @@ import ctypes
 import io
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,6 +17,7 @@ import numpy as np
 import onnxruntime as ort
 
 from ._version import __version__
+from .bundle import Bundle
 from .camera import Camera
 from .config import Device, ServerAddress, Timeouts
 from .contract import Contract, Manifest
@@ -24,6 +25,7 @@ from .errors import ConfigError, ContractMismatch, DCPError, FrameError
 from .guard import check_payload
 from .obfuscate import Obfuscator
 from .runtime import why_no_cuda
+from .signing_keys import KeySource
 from .transport import open_transport
 from .triton_install import TritonInstall
 
@@ -58,15 +60,21 @@ class Finding:
 
 
 def diagnose(
-    bundle: Path | None = None, server: str | None = None, *, camera: int = 0, device: Device = "auto"
+    bundle: Path | None = None,
+    server: str | None = None,
+    *,
+    camera: int = 0,
+    device: Device = "auto",
+    trusted_keys: Sequence[KeySource] | None = None,
 ) -> Iterator[Finding]:
     """Look at this machine, then at a bundle, then at the server it is paired with.
 
     Args:
-        bundle: Folder of a bundle, or None.
+        bundle: Folder or archive of a bundle, or None.
         server: Address as ``PrivateClient`` takes it, or None. Looked at only together with a bundle.
         camera: Number of the camera to try.
         device: What is needed; with ``cuda``, whatever keeps CUDA from working is a problem.
+        trusted_keys: As ``PrivateClient`` takes them.
 
     Yields:
         Findings, as soon as each is known. Nothing is raised for what is found, and no picture is sent.
@@ -81,10 +89,11 @@ def diagnose(
     if bundle is None:
         return
     try:
-        manifest = Manifest.load(bundle)
+        opened = Bundle.open(bundle, trusted_keys=trusted_keys)
+        manifest = Manifest.load(opened)
         contract = manifest.contract
         yield Finding("bundle", "ok", f"{manifest.name}, contract {contract.digest[:12]}…")
-        yield Finding("device graph", "ok", _run_device_graph(bundle, contract, device))
+        yield Finding("device graph", "ok", _run_device_graph(opened, contract, device))
     except DCPError as error:  # each of ours names its own remedy
         yield Finding("bundle", "problem", str(error))
         return
@@ -154,7 +163,7 @@ def _triton() -> Finding:
     return Finding("tritonserver", "ok", str(install.binary))
 
 
-def _run_device_graph(bundle: Path, contract: Contract, device: Device) -> str:
+def _run_device_graph(bundle: Bundle, contract: Contract, device: Device) -> str:
     obfuscator = Obfuscator(bundle, contract, device=device)
     blank = np.zeros((1, *contract.input.shape), contract.input.dtype)
     check_payload(contract, obfuscator.run(blank))

@@ -6,7 +6,8 @@
     ├ ConfigError             an option makes no sense            (also ValueError)
     ├ FrameError              not a picture, or no picture came   (also ValueError)
     ├ BundleError             the bundle is missing, damaged or not understood
-    │  └ ContractMismatch     device bundle and server do not belong together
+    │  ├ ContractMismatch     device bundle and server do not belong together
+    │  └ SignatureError       nobody who is trusted signed the bundle as it is
     ├ RuntimeUnavailable      the asked-for device (CUDA) is not to be had
     ├ PrivacyGuardError       the payload is not what the contract says; nothing was sent
     └ ServerError
@@ -31,6 +32,7 @@ __all__ = [
     "ServerRejected",
     "ServerTimeout",
     "ServerUnavailable",
+    "SignatureError",
 ]
 
 
@@ -52,6 +54,10 @@ class BundleError(DCPError):
 
 class ContractMismatch(BundleError):
     """The server's task head was not exported together with this bundle."""
+
+
+class SignatureError(BundleError):
+    """The bundle has no signature by a trusted key, or not for these files, or one that cannot be read."""
 
 
 class RuntimeUnavailable(DCPError):

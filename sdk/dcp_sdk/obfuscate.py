@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .bundle import DEVICE_GRAPH_FILE, Bundle, BundleLike
 from .config import Device
-from .contract import DEVICE_GRAPH_FILE, Contract
+from .contract import Contract
 from .runtime import Graph, Provider
 
 __all__ = ["Obfuscator", "Payload"]
@@ -24,25 +24,28 @@ class Obfuscator:
     """The device graph: normalise, client network, pruner, hard mask, pack, quantise. Thread-safe.
 
     Args:
-        bundle: Folder of the bundle.
+        bundle: A bundle that was opened, or the path of its folder or archive.
         contract: The bundle's contract; it names the graph's hash and tensors.
         device: ``cpu``; ``cuda``, every node on the GPU or an error; ``auto``, CUDA if it works.
         threads: CPU threads of one run; None leaves the number to ONNX Runtime.
 
     Raises:
-        BundleError: ``device.onnx`` is missing, edited, or not what the contract says.
+        BundleError: ``device.onnx`` is missing, edited, holds what no device graph needs, or is not what the
+            contract says.
         RuntimeUnavailable: ``device="cuda"``, and CUDA cannot run the whole graph.
         ConfigError: ``device`` or ``threads`` makes no sense.
     """
 
     def __init__(
-        self, bundle: Path, contract: Contract, *, device: Device = "auto", threads: int | None = None
+        self, bundle: BundleLike, contract: Contract, *, device: Device = "auto", threads: int | None = None
     ) -> None:
         self._input = contract.input.name
         self._noise = contract.noise
+        opened = Bundle.of(bundle)
         self._graph = Graph(
-            bundle / DEVICE_GRAPH_FILE,
+            opened.read(DEVICE_GRAPH_FILE),
             contract.device_sha256,
+            where=opened.path / DEVICE_GRAPH_FILE,
             inputs=contract.device_inputs,
             outputs=contract.payload,
             device=device,

@@ -8,7 +8,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from .contract import PRIVACY_REPORT_FILE, Contract
+from .bundle import PRIVACY_REPORT_FILE, Bundle, BundleLike
+from .contract import Contract, Line
 from .errors import BundleError
 
 __all__ = [
@@ -57,8 +58,8 @@ class Interval(_Frozen):
 class GroupResult(_Frozen):
     """The task's balanced accuracy among the pictures of one group."""
 
-    attribute: str
-    label: str
+    attribute: Line
+    label: Line
     pictures: int
     balanced_accuracy: Interval
 
@@ -91,7 +92,7 @@ class Control(_Frozen):
 class AttackResult(_Frozen):
     """One fresh adversary, trained on payloads after everything else was frozen."""
 
-    name: str
+    name: Line
     balanced_accuracy: Interval
     accuracy: Interval
     recalls: dict[str, float]
@@ -103,7 +104,7 @@ class AttackResult(_Frozen):
     minutes: float
     auc: float | None = None
     """Area under the ROC curve, one group against the rest, mean over the groups; chance is 0.5."""
-    how: str = ""
+    how: Line = ""
     """Scaling and settings that the adversary chose on held-out leaked pairs."""
     confusion: Confusion | None = None
     seeds: dict[str, float] = {}
@@ -136,7 +137,7 @@ class AttackResult(_Frozen):
 class SideChannel(_Frozen):
     """What something else than the values tells."""
 
-    name: str
+    name: Line
     balanced_accuracy: Interval
     chance: float
 
@@ -150,7 +151,7 @@ class LeakedPoint(_Frozen):
     """The strongest family's result when fewer pairs leaked."""
 
     pairs: int
-    attack: str
+    attack: Line
     balanced_accuracy: Interval
 
 
@@ -175,7 +176,7 @@ class OtherAttribute(_Frozen):
 class Reconstruction(_Frozen):
     """How near an attack came to the pictures themselves. Data range 1."""
 
-    name: str
+    name: Line
     pictures: int
     ssim: float
     """Structural similarity, mean over the pictures; 1 is identity."""
@@ -230,7 +231,7 @@ class PrivacyReport(_Frozen):
     schema_version: Literal[1] = 1
     contract_digest: str
     """Of the bundle that was measured."""
-    sensitive: str
+    sensitive: Line
     chance: float
     """Balanced accuracy of guessing."""
     majority: float
@@ -305,22 +306,23 @@ class PrivacyReport(_Frozen):
         return self.model_copy(update={"panels": None, "reconstructions": drawings})
 
     @classmethod
-    def load(cls, bundle: Path, contract: Contract) -> Self | None:
+    def load(cls, bundle: BundleLike, contract: Contract) -> Self | None:
         """Read the report of a bundle; None if it has none.
 
         Args:
-            bundle: Folder of the bundle.
+            bundle: A bundle that was opened, or the path of its folder or archive.
             contract: The bundle's; a report about another one is refused.
 
         Raises:
             BundleError: The file does not fit the schema, or it was measured on another bundle.
         """
-        path = bundle / PRIVACY_REPORT_FILE
-        if not path.is_file():
+        opened = Bundle.of(bundle)
+        path = opened.path / PRIVACY_REPORT_FILE
+        if PRIVACY_REPORT_FILE not in opened.files:
             return None
         try:
-            report = cls.model_validate_json(path.read_bytes())
-        except (OSError, ValidationError) as error:
+            report = cls.model_validate_json(opened.read(PRIVACY_REPORT_FILE))
+        except ValidationError as error:
             raise BundleError(f"{path}: expected a report of training.evaluate, got {error}. {_AGAIN}") from error
         if report.contract_digest != contract.digest:
             raise BundleError(

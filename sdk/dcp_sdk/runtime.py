@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import io
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 from .config import Device
 from .contract import TensorSpec
 from .errors import BundleError, ConfigError, RuntimeUnavailable
+from .onnx_check import check_graph, check_hash
 
 __all__ = ["Graph", "Provider", "why_no_cuda"]
 
@@ -48,24 +48,26 @@ class Graph:
     """One ONNX graph, known by its hash, with exactly the tensors that it should have. Thread-safe.
 
     Args:
-        path: The ``.onnx`` file; weights inside, no external data.
-        sha256: Hash that the file must have. The bytes that were hashed are the bytes that are run.
+        graph: Content of the ``.onnx`` file; weights inside, no external data.
+        sha256: Hash that it must have. The bytes that were hashed are the bytes that are run.
+        where: The file that it was read from, for messages.
         inputs: Tensors that the graph takes: these and no others.
         outputs: Tensors that the graph gives: these and no others.
         device: ``cpu``; ``cuda``, every node on the GPU; ``auto``, CUDA if it works.
         threads: CPU threads of one run; None leaves the number to ONNX Runtime.
 
     Raises:
-        BundleError: The file is missing, has another hash, is no ONNX graph or has other tensors.
+        BundleError: It has another hash, is no ONNX graph, holds what no graph of ours needs, or has other tensors.
         RuntimeUnavailable: ``device="cuda"``, and CUDA cannot run the whole graph.
         ConfigError: ``device`` or ``threads`` makes no sense.
     """
 
     def __init__(
         self,
-        path: Path,
+        graph: bytes,
         sha256: str,
         *,
+        where: Path,
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         device: Device = "auto",
@@ -75,12 +77,13 @@ class Graph:
             raise ConfigError(f"device: expected 'auto', 'cpu' or 'cuda', got {device!r}.")
         if threads is not None and threads < 1:
             raise ConfigError(f"threads: expected at least 1, or None, got {threads}.")
-        graph = _read_verified(path, sha256)
-        self._session, self.provider = _open_session(graph, path, device, threads)
+        check_hash(graph, sha256, where)
+        check_graph(graph, where)
+        self._session, self.provider = _open_session(graph, where, device, threads)
         self._outputs = [spec.name for spec in outputs]
-        _check_tensors(path, "inputs", self._session.get_inputs(), inputs)
-        _check_tensors(path, "outputs", self._session.get_outputs(), outputs)
-        self._path = path
+        _check_tensors(where, "inputs", self._session.get_inputs(), inputs)
+        _check_tensors(where, "outputs", self._session.get_outputs(), outputs)
+        self._where = where
 
     def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], ...]:
         """Run the graph.
@@ -98,7 +101,7 @@ class Graph:
             return tuple(self._session.run(self._outputs, dict(inputs)))
         except _ORT_ERRORS as error:
             raise BundleError(
-                f"{self._path} failed while running ({type(error).__name__}). Export it again."
+                f"{self._where} failed while running ({type(error).__name__}). Export it again."
             ) from error
 
 
@@ -127,38 +130,24 @@ def why_no_cuda() -> str | None:
     return None
 
 
-def _read_verified(path: Path, sha256: str) -> bytes:
-    try:
-        graph = path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"expected a graph at {path}, got {type(error).__name__}. Copy the bundle again.") from error
-    actual = hashlib.sha256(graph).hexdigest()
-    if actual != sha256:
-        raise BundleError(
-            f"{path}: expected SHA-256 {sha256[:12]}…, got {actual[:12]}…. "
-            "The file is not the one that was exported; copy the bundle again."
-        )
-    return graph
-
-
 def _open_session(
-    graph: bytes, path: Path, device: Device, threads: int | None
+    graph: bytes, where: Path, device: Device, threads: int | None
 ) -> tuple[ort.InferenceSession, Provider]:
     if device != "cpu":
         try:
-            return _cuda_session(graph, path, threads), "cuda"
+            return _cuda_session(graph, where, threads), "cuda"
         except RuntimeUnavailable:
             if device == "cuda":
                 raise
     try:
         session = ort.InferenceSession(graph, _options(threads), providers=["CPUExecutionProvider"])
     except _ORT_ERRORS as error:
-        raise BundleError(f"{path} is not a graph that onnxruntime {ort.__version__} runs: {error}") from error
+        raise BundleError(f"{where} is not a graph that onnxruntime {ort.__version__} runs: {error}") from error
     return session, "cpu"
 
 
-def _cuda_session(graph: bytes, path: Path, threads: int | None) -> ort.InferenceSession:
-    expected = f"device 'cuda' means that all of {path.name} runs on CUDA, but"
+def _cuda_session(graph: bytes, where: Path, threads: int | None) -> ort.InferenceSession:
+    expected = f"device 'cuda' means that all of {where.name} runs on CUDA, but"
     if reason := why_no_cuda():
         raise RuntimeUnavailable(f"{expected} {reason}")
     options = _options(threads)
@@ -184,17 +173,19 @@ def _options(threads: int | None) -> ort.SessionOptions:
     return options
 
 
-def _check_tensors(path: Path, what: str, actual: Sequence[ort.NodeArg], specs: Sequence[TensorSpec]) -> None:
+def _check_tensors(where: Path, what: str, actual: Sequence[ort.NodeArg], specs: Sequence[TensorSpec]) -> None:
     found = {node.name: node for node in actual}
     if set(found) != {spec.name for spec in specs}:
-        raise BundleError(f"{path}: expected the {what} {[spec.name for spec in specs]}, got {sorted(found)}.")
+        raise BundleError(f"{where}: expected the {what} {[spec.name for spec in specs]}, got {sorted(found)}.")
     for spec in specs:
         node = found[spec.name]
         dtype = _ONNX_TYPES.get(node.type, node.type)
         if dtype != np.dtype(spec.dtype).name or tuple(node.shape[1:]) != spec.shape:
             raise BundleError(
-                f"{path}: expected {spec.name} to be {spec.dtype} (N, {', '.join(map(str, spec.shape))}), "
+                f"{where}: expected {spec.name} to be {spec.dtype} (N, {', '.join(map(str, spec.shape))}), "
                 f"got {dtype} {tuple(node.shape)}. Export the bundle again."
             )
         if isinstance(node.shape[0], int):
-            raise BundleError(f"{path}: {spec.name} has a fixed batch of {node.shape[0]}; export it with a free batch.")
+            raise BundleError(
+                f"{where}: {spec.name} has a fixed batch of {node.shape[0]}; export it with a free batch."
+            )

@@ -21,7 +21,7 @@ import tritonclient.http
 from onnx.utils import Extractor
 
 from dcp_sdk import PrivateClient, load_image
-from dcp_sdk.contract import DEVICE_GRAPH_FILE
+from dcp_sdk.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.preprocess import preprocess
 from dcp_sdk.serving import TritonServer
 from tests.benchmarks.record import record

@@ -10,7 +10,8 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 
-from dcp_sdk.contract import DEVICE_GRAPH_FILE, Contract
+from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.contract import Contract
 from dcp_sdk.preprocess import Image
 
 _WINDOW = 12

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dcp_sdk.contract import PRIVACY_REPORT_FILE
+from dcp_sdk.bundle import PRIVACY_REPORT_FILE
 from dcp_sdk.privacy_report import PrivacyReport, percent
 from dcp_sdk.serving import TritonServer
 from tests.tiny import ROOT
@@ -74,6 +74,21 @@ def test_python_runs(document: Path, shipped_server: TritonServer) -> None:
 def test_links_lead_somewhere(document: Path) -> None:
     links = [link for link in _LINK.findall(document.read_text(encoding="utf-8")) if "://" not in link]
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_each_test_that_a_document_names_exists() -> None:
+    named = [
+        (document, *reference)
+        for document in DOCUMENTS
+        for reference in re.findall(r"(tests/[\w/]+\.py)::(\w+)", document.read_text(encoding="utf-8"))
+    ]
+    assert len(named) > 30, "docs/security.md rests on them"
+    missing = [
+        (name(document), path, function)
+        for document, path, function in named
+        if f"\ndef {function}(" not in (ROOT / path).read_text(encoding="utf-8")
+    ]
+    assert missing == []
 
 
 def test_nobody_is_told_to_install_a_strangers_package() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from dcp_sdk.contract import DEVICE_GRAPH_FILE
+from dcp_sdk.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.errors import BundleError
 from export.parity import GARBAGE, Parity, open_graph, with_garbage
 from tests.tiny import ROOT

@@ -8,7 +8,8 @@ import onnx
 import pytest
 
 from dcp_sdk import PrivateClient
-from dcp_sdk.contract import DEVICE_GRAPH_FILE, Manifest, sha256_file
+from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.contract import Manifest, sha256_file
 from dcp_sdk.errors import BundleError, ConfigError
 from dcp_sdk.preprocess import Image
 from export import parity, triton_config

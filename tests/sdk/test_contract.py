@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
 from dcp_sdk import BundleError, Contract, Manifest
-from dcp_sdk.contract import MANIFEST_FILE, TensorSpec, kept_channels
+from dcp_sdk.bundle import MANIFEST_FILE
+from dcp_sdk.contract import Packing, TensorSpec, kept_channels
 from tests import tiny as graph
 from tests.tiny import Tiny
 
@@ -39,8 +40,13 @@ def changed(value: Any, path: tuple[Any, ...]) -> Any:
     return copy
 
 
+PACKED = TensorSpec(name="features", dtype="uint8", shape=(24,), layout="B", low=0, high=255)
 NOISY = CONTRACT.model_copy(
-    update={"noise": TensorSpec(name="noise", dtype="float32", shape=(5,), layout="U", low=0, high=1)}
+    update={
+        "noise": TensorSpec(name="noise", dtype="float32", shape=(5,), layout="U", low=0, high=1),
+        "payload": (CONTRACT.payload[0], PACKED),
+        "packing": Packing(bits=4, shape=(graph.KEPT, graph.SIDE, graph.SIDE)),
+    }
 )
 AS_JSON = NOISY.model_dump(mode="json")
 
@@ -92,11 +98,13 @@ def test_manifest_survives_the_file(tiny: Tiny) -> None:
 
 
 def test_missing_manifest(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"expected a bundle folder with manifest\.json"):
+    with pytest.raises(BundleError, match=r"expected a bundle .* got nothing"):
         Manifest.load(tmp_path / "nowhere")
+    with pytest.raises(BundleError, match=r"expected a bundle with manifest\.json"):
+        Manifest.load(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "null", "[]", '"text"', "[" * 100_000], ids=range(6))
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", '"text"', "[" * 100_000, "1" * 5000], ids=range(7))
 def test_manifest_that_is_none(text: str, broken: Tiny) -> None:
     (broken.bundle / MANIFEST_FILE).write_text(text)
     with pytest.raises(BundleError):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from dcp_sdk import PrivateClient
+from dcp_sdk.bundle import Bundle
 from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import BundleError, ConfigError
 from dcp_sdk.privacy_report import PrivacyReport, Reconstruction
@@ -102,6 +103,13 @@ def test_balanced_accuracy_of_a_constant_answer_is_chance() -> None:
     truth = np.array([0] * 90 + [1] * 10)
     assert balanced_accuracy(np.zeros(100, np.int64), truth).value == 0.5
     assert balanced_accuracy(truth, truth).value == 1
+
+
+def test_an_archive_is_refused_before_hours_of_attacks(tiny: Tiny, tmp_path: Path) -> None:
+    archived = tmp_path / "tiny.dcp"
+    archived.write_bytes(Bundle.open(tiny.bundle).pack())
+    with pytest.raises(ConfigError, match=r"got the archive .*tiny\.dcp"):
+        evaluate(archived, tiny.repository, None, quick=True)
 
 
 def test_a_bundle_is_measured_and_its_card_says_so(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnx2torch
@@ -11,7 +9,8 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from onnx.utils import Extractor
 from torch import Tensor, nn
 
-from dcp_sdk.contract import DEVICE_GRAPH_FILE, Contract
+from dcp_sdk.bundle import DEVICE_GRAPH_FILE, Bundle, BundleLike
+from dcp_sdk.contract import Contract
 
 __all__ = ["DeviceTwin"]
 
@@ -26,16 +25,17 @@ class DeviceTwin(nn.Module):
     """The deterministic part of a bundle's device graph, up to what is packed. Weights are frozen, pictures are not.
 
     Args:
-        bundle: Folder of the bundle. Noise that its graph adds is left out: an attacker matches what lies under it.
+        bundle: A bundle, or the path of its folder or archive. Noise that its graph adds is left out: an attacker
+            matches what lies under it.
         contract: The bundle's.
 
     Raises:
         NotImplementedError: The graph holds an operation that cannot be converted.
     """
 
-    def __init__(self, bundle: Path, contract: Contract) -> None:
+    def __init__(self, bundle: BundleLike, contract: Contract) -> None:
         super().__init__()
-        graph = shape_inference.infer_shapes(onnx.load(bundle / DEVICE_GRAPH_FILE))
+        graph = shape_inference.infer_shapes(onnx.load_from_string(Bundle.of(bundle).read(DEVICE_GRAPH_FILE)))
         outputs = [_packed(graph.graph, contract.input.name)]
         if contract.pruning.rule == "dynamic":
             outputs.append(_SCORES)

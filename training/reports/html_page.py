@@ -16,6 +16,7 @@ import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from dcp_sdk.bundle import HTML_REPORT_FILE
 from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import ConfigError, DCPError
 from dcp_sdk.privacy_report import Confusion, Interval, PrivacyReport, percent, strongest_of
@@ -24,9 +25,7 @@ from .results import points_beside
 from .statements import statements
 from .trade_off import TradeOffPoint, trade_off
 
-__all__ = ["HTML_REPORT_FILE", "render", "write"]
-
-HTML_REPORT_FILE = "privacy_report.html"
+__all__ = ["render", "write"]
 
 _RED, _GREEN, _GREY, _INK = "#b3261e", "#1b7f4b", "#9aa0a6", "#202124"
 mpl.rcParams["svg.fonttype"] = "none"  # text stays text: it can be searched and read aloud

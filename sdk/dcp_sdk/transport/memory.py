@@ -41,12 +41,17 @@ class MemoryTransport(Transport):
         model = self._repository / contract.head.model
         check_pairing(contract, _read_config(model / "config.pbtxt"), self.address)
         path = model / str(contract.head.version) / "model.onnx"
-        if not path.is_file():
-            raise ServerUnavailable(f"expected the task head at {path}, got nothing. Export the bundle again.")
         try:
-            graph = Graph(path, contract.head.sha256, inputs=contract.payload, outputs=(contract.answer,), device="cpu")
+            data = path.read_bytes()
+        except OSError as error:
+            raise ServerUnavailable(
+                f"expected the task head at {path}, got {type(error).__name__}. Export the bundle again."
+            ) from error
+        sha256, inputs, outputs = contract.head.sha256, contract.payload, (contract.answer,)
+        try:
+            graph = Graph(data, sha256, where=path, inputs=inputs, outputs=outputs, device="cpu")
         except BundleError as error:
-            raise ContractMismatch(f"the head at {self.address} is not the paired one. {error}") from error
+            raise ContractMismatch(f"the head at {self.address} is not one to be paired with. {error}") from error
         self._connected = contract, graph
 
     def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:

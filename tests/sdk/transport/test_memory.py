@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 from dcp_sdk import ConfigError, ContractMismatch, DCPError, ServerRejected, ServerUnavailable
+from dcp_sdk.contract import sha256_file
 from dcp_sdk.transport.memory import MemoryTransport
 from tests import tiny as graph
 from tests.tiny import Tiny
@@ -65,6 +67,17 @@ DAMAGES: dict[str, tuple[Callable[[Tiny, Tiny], Any], type[DCPError], str]] = {
         "digest",
     ),
 }
+
+
+def test_a_head_that_does_more_than_compute_is_refused_though_it_is_paired(broken: Tiny) -> None:
+    model = onnx.load(broken.head)
+    model.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+    model.graph.initializer[0].external_data.add(key="location", value="/etc/passwd")
+    broken.head.write_bytes(model.SerializeToString())
+    contract = graph.contract(broken.manifest.contract.device_sha256, sha256_file(broken.head))
+    graph.triton_config.write(contract, broken.repository)
+    with pytest.raises(ContractMismatch, match="data outside of its file"):
+        MemoryTransport(broken.repository).connect(contract, 1)
 
 
 @pytest.mark.parametrize(("damage", "error", "says"), DAMAGES.values(), ids=DAMAGES)
