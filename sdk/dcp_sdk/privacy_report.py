@@ -159,16 +159,16 @@ class FramesPoint(_Frozen):
     """What the strongest adversary reads when the server averages many frames of one picture."""
 
     frames: int
-    attack: str
+    attack: Line
     balanced_accuracy: Interval
 
 
 class OtherAttribute(_Frozen):
     """What is read of an attribute that nobody asked to hide."""
 
-    name: str
-    labels: tuple[str, ...]
-    attack: str
+    name: Line
+    labels: tuple[Line, ...]
+    attack: Line
     balanced_accuracy: Interval
     """Of the strongest of a few adversaries; guessing gives one over the number of labels."""
 

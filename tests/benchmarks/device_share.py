@@ -17,7 +17,8 @@ import onnx
 import torch
 from torch import nn
 
-from dcp_sdk.contract import DEVICE_GRAPH_FILE, Manifest
+from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.contract import Manifest
 from dcp_sdk.obfuscate import draw_uniform
 from export.fused import as_stored
 from export.graphs import write_graph
