@@ -142,6 +142,8 @@ class PruningConfig(_Frozen):
     pruner: Literal["light", "paper", "saliency"] = "light"
     """``paper``: the remaining ResNet layers; ``light``: pooled channels through two small linear layers; ``saliency``:
     one linear layer, for feature boosting. Only for ``dynamic``."""
+    learnt: bool = True
+    """``static`` under latent pruning: whether the channels are learnt, or drawn once and kept."""
     temperature: Annotated[float, Field(gt=0)] = 0.3
     """T of the soft mask ``sigmoid((score - threshold) / T)`` that carries the straight-through gradient."""
     adversary_weight: Annotated[float, Field(ge=0)] = 1.0

@@ -52,6 +52,8 @@ class _Entry(BaseModel):
     ratios: tuple[float, ...] = (0.0,)
     seeds: tuple[int, ...] = (0,)
     set: tuple[str, ...] = ()
+    variant: str = ""
+    """Tells rows apart that differ in ``set`` alone; ends their names."""
     effort: Effort = "row"
 
 
@@ -62,6 +64,7 @@ class Experiment(BaseModel):
 
     name: str
     defense: str
+    variant: str = ""
     base: str
     """Name of the recipe that it varies."""
     overrides: tuple[str, ...]
@@ -114,11 +117,13 @@ def experiments_of(suite: str | Path) -> list[Experiment]:
 def _experiments(entry: _Entry) -> Iterator[Experiment]:
     for ratio in entry.ratios:
         for seed in entry.seeds:
-            name = f"{entry.recipe}-{entry.defense}-r{round(100 * ratio):02d}-s{seed}"
+            variant = f"-{entry.variant}" if entry.variant else ""
+            name = f"{entry.recipe}-{entry.defense}-r{round(100 * ratio):02d}-s{seed}{variant}"
             overrides = (*entry.set, f"pruning.ratio={ratio}", f"seed={seed}", f"name={name}")
             experiment = Experiment(
                 name=name,
                 defense=entry.defense,
+                variant=entry.variant,
                 base=entry.recipe,
                 overrides=overrides,
                 data=entry.data,
@@ -161,6 +166,7 @@ def run(experiment: Experiment, folder: Path, runs: Path, threads: int | None) -
         name=experiment.name,
         configuration=experiment.base,
         defense=experiment.defense,
+        variant=experiment.variant,
         ratio=manifest.contract.pruning.ratio,
         seed=manifest.provenance.seed,
         settings=manifest.provenance.settings,

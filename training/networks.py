@@ -169,11 +169,11 @@ class SaliencyPruner(nn.Module):
 
 
 class LearntPruner(nn.Module):
-    """The same scores for every picture, learnt like any weight through the soft mask."""
+    """The same scores for every picture, learnt like any weight through the soft mask, or left as they were drawn."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, learnt: bool = True) -> None:
         super().__init__()
-        self.scores = nn.Parameter(0.1 * torch.randn(channels))
+        self.scores = nn.Parameter(0.1 * torch.randn(channels), requires_grad=learnt)
 
     def forward(self, activations: Tensor) -> Tensor:
         """``(N, C, h, w) -> (N, C)`` scores."""

@@ -122,7 +122,7 @@ class LatentPruning(Defense):
         if self.recipe.pruning.rule == "dynamic":
             pruner = Float32(LightPruner(channels))
         elif self.recipe.pruning.rule == "static":
-            pruner = Float32(LearntPruner(channels))
+            pruner = Float32(LearntPruner(channels, learnt=self.recipe.pruning.learnt))
         panel = AdversaryPanel(channels * height * width, self.task_classes, self.sensitive_classes, self._settings)
         return replace(model, pruner=pruner, adversary=Float32(panel))
 

@@ -18,10 +18,11 @@ __all__ = ["DOCUMENT", "RESULTS", "Row", "points_beside", "rows_of", "tables", "
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 DOCUMENT = RESULTS.with_suffix(".md")
+_FRAMES = 100
 _BEGIN, _END = "<!-- rows: written by training.experiments -->", "<!-- end of rows -->"
 
-_HEAD = """| defence | r | seed | bytes | task | strongest adversary | which | verdict | trained, attacked |
-|---|---:|---:|---:|---:|---:|---|---|---:|"""
+_HEAD = """| defence | r | seed | bytes | task | strongest adversary | which | 100 frames | verdict | train, attack |
+|---|---:|---:|---:|---:|---:|---|---:|---|---:|"""
 
 
 class Row(BaseModel):
@@ -33,6 +34,8 @@ class Row(BaseModel):
     configuration: str
     """Name of the recipe that it varies: data, task, what is hidden, size."""
     defense: str
+    variant: str = ""
+    """What tells it apart from another row of the same defence."""
     ratio: float
     """r, share of channels that is removed."""
     seed: int
@@ -122,9 +125,11 @@ def _order(row: Row) -> tuple[str, float, str]:
 
 def _line(row: Row) -> str:
     report = row.report
+    frames = [percent(seen.balanced_accuracy) for seen in report.many_frames if seen.frames == _FRAMES]
+    name = " ".join(filter(None, (row.defense.replace("_", " "), row.variant)))
     verdict = {True: "holds so far", False: "**not protected**", None: "unknown"}[report.protected]
     return (
-        f"| {row.defense.replace('_', ' ')} | {row.ratio:g} | {row.seed} | {row.payload_bytes:,} "
+        f"| {name} | {row.ratio:g} | {row.seed} | {row.payload_bytes:,} "
         f"| {percent(report.utility.balanced_accuracy)} | {percent(report.strongest)} | {report.strongest_attack} "
-        f"| {verdict} | {row.training_hours:.2f} h, {row.attack_hours:.2f} h |"
+        f"| {', '.join(frames)} | {verdict} | {row.training_hours:.2f} h, {row.attack_hours:.2f} h |"
     )

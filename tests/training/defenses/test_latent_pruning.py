@@ -64,6 +64,9 @@ def test_static_channels_are_learnt_and_the_same_for_all(batch: Batch) -> None:
     defense.losses(model, batch, 0.5).task.backward()
     assert model.pruner is not None
     assert all(p.grad is not None and p.grad.any() for p in model.pruner.parameters())
+    drawn = defense_of(recipe("pruning.rule=static", "pruning.learnt=false"), 2, 3).build()
+    assert drawn.pruner is not None
+    assert not any(p.requires_grad for p in drawn.pruner.parameters())
 
 
 def test_adversaries_remember_the_last_values_and_start_anew_in_turn() -> None:
