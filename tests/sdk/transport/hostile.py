@@ -71,7 +71,12 @@ def grpc_server(contract: Contract, answer: Answer) -> Iterator[str]:
             output = {"name": answer.name, "datatype": answer.datatype, "shape": answer.shape}
             return service_pb2.ModelInferResponse(outputs=[output], raw_output_contents=[answer.data])
 
-    server = grpc.server(ThreadPoolExecutor(2))
+        def ModelStreamInfer(self, requests: Any, context: Any) -> Any:
+            yield from ()
+            for _ in requests:  # the client sends nothing, and keeps it open
+                pass
+
+    server = grpc.server(ThreadPoolExecutor(8))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
