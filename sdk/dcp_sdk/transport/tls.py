@@ -7,9 +7,9 @@ import ssl
 from ..deadline import Deadline
 from ..errors import ConfigError
 from ..security import Security
-from .tcp import connect, secure
+from .tcp import TLSDeadlineSocket, connect, secure
 
-__all__ = ["client_context", "explain", "speaks_tls", "why_no_tls"]
+__all__ = ["PLAINTEXT", "client_context", "explain", "speaks_http", "speaks_tls", "why_no_tls"]
 
 # OpenSSL's numbers (x509_vfy.h); the module has no names for them.
 _VERIFY = {
@@ -19,7 +19,8 @@ _VERIFY = {
     64: "its certificate is for another IP address. Use the name in the certificate as address",
 }
 _STRANGER = "no authority that this device trusts vouches for its certificate. Give the right Security(ca_file=…)"
-_PLAIN = "it does not speak TLS. Use grpc:// or http://, or switch TLS on in the server"
+PLAINTEXT = "it does not speak TLS. Use grpc:// or http://, or switch TLS on in the server"
+"""Why a server does not shake hands that answers in plaintext."""
 _WANTS_US = (
     "it refuses this device's certificate, or wants one and got none. Give Security(certificate_file=…, key_file=…) "
     "from the authority that the server trusts"
@@ -74,7 +75,7 @@ def explain(error: ssl.SSLError) -> str | None:
         return _VERIFY.get(error.verify_code, _STRANGER)
     reason = (error.reason or "").replace(" ", "_").upper()
     if reason in _NOT_TLS:
-        return _PLAIN
+        return PLAINTEXT
     if "ALERT" in reason and (reason.endswith(_ABOUT_US) or reason.endswith(_REFUSED)):
         return _WANTS_US
     return f"the handshake failed ({reason or type(error).__name__}). Compare the TLS settings of both sides"
@@ -87,15 +88,26 @@ def why_no_tls(host: str, port: int, security: Security | None, deadline: Deadli
     """
     context = client_context(security, protocol="h2")
     try:
-        with secure(connect(host, port, deadline), context, host) as connection:
-            # With TLS 1.3 the server looks at this side's certificate after the handshake has ended here.
-            connection.settimeout(min(deadline.remaining_s(), 1.0))
-            connection.recv(1)
+        connection = secure(connect(host, port, deadline), context, host)
     except ssl.SSLError as error:
         return explain(error)
     except OSError:
         return None
-    return None
+    with connection:
+        return _why_no_welcome(connection, deadline)
+
+
+def _why_no_welcome(connection: TLSDeadlineSocket, deadline: Deadline) -> str | None:
+    """Wait for what an HTTP/2 server says first. With TLS 1.3 it looks at our certificate after the handshake."""
+    try:
+        connection.settimeout(max(min(deadline.left_s(), 1.0), 0.01))
+        return None if connection.recv(1) else _WANTS_US
+    except TimeoutError:
+        return None
+    except ssl.SSLError as error:
+        return explain(error) or _WANTS_US
+    except OSError:
+        return _WANTS_US
 
 
 def speaks_tls(host: str, port: int, deadline: Deadline) -> bool:
@@ -109,3 +121,14 @@ def speaks_tls(host: str, port: int, deadline: Deadline) -> bool:
     except OSError:
         return False
     return True
+
+
+def speaks_http(host: str, port: int, deadline: Deadline) -> bool:
+    """Find out whether a server that hung up on a TLS greeting answers a question in plaintext."""
+    try:
+        with connect(host, port, deadline) as connection:
+            connection.sendall(b"GET /v2/health/live HTTP/1.0\r\n\r\n")
+            connection.settimeout(deadline.remaining_s())
+            return connection.recv(5) == b"HTTP/"
+    except OSError:
+        return False

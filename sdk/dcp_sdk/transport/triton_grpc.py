@@ -178,6 +178,7 @@ class GrpcTransport(TritonTransport):
         if "exceeds maximum queue size" in details.lower():
             return self._full(details)
         if status in {"UNAVAILABLE", "CANCELLED"}:
+            link.close()  # it would go on trying to connect
             reason = None if link.was_ready else self._why_not_secure(details, deadline)
             return self._unreachable(details) if reason is None else self._insecure(reason)
         return self._refused(f"{status}, {details}")
@@ -203,9 +204,9 @@ def _channel_args(contract: Contract) -> list[tuple[str, int]]:
         ),
         ("grpc.max_receive_message_length", _LARGEST_ANSWER_BYTES),
         ("grpc.enable_retries", 0),
-        # A link that was lost is made anew by us; gRPC's own waiting for seconds must not come between.
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 500),
+        # A link that was lost is made anew by us, at once; gRPC's own attempts would only come between.
+        ("grpc.initial_reconnect_backoff_ms", 1000),
+        ("grpc.max_reconnect_backoff_ms", 1000),
         # Otherwise all clients of the process share one connection, its failures and its back-off.
         ("grpc.use_local_subchannel_pool", 1),
     ]

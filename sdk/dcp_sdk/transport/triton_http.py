@@ -24,7 +24,7 @@ from .http_pool import Connection, ConnectionPool, Response
 from .pairing import TRITON_TYPES, ServedConfig, ServedModel, check_digest, check_pairing
 from .tcp import DeadlineSocket, TLSDeadlineSocket
 from .tcp import secure as secure_socket
-from .tls import client_context, explain, speaks_tls
+from .tls import PLAINTEXT, client_context, explain, speaks_http, speaks_tls
 from .triton import TritonTransport
 
 __all__ = ["HttpTransport"]
@@ -130,7 +130,7 @@ class HttpTransport(TritonTransport):
         except TimeoutError as error:
             raise self._too_late(deadline.timeout_s) from error
         except ssl.SSLError as error:
-            reason = explain(error)
+            reason = explain(error) or self._why_hung_up(deadline)
             raise (self._unreachable(str(error)) if reason is None else self._insecure(reason)) from error
         except (OSError, http.client.HTTPException) as error:
             nonsense = isinstance(error, http.client.HTTPException) and not isinstance(error, OSError)
@@ -147,6 +147,13 @@ class HttpTransport(TritonTransport):
         if speaks_tls(self._host, self._port, Deadline(min(deadline.left_s(), _DIAGNOSIS_S))):
             return f"it speaks TLS. Use {self.scheme}s://{self._target}"
         return None
+
+    def _why_hung_up(self, deadline: Deadline) -> str | None:
+        """Find out whether a server that ended the handshake without a word speaks plaintext."""
+        if self._connected_contract is not None:
+            return None
+        time_left = Deadline(min(deadline.left_s(), _DIAGNOSIS_S))
+        return PLAINTEXT if speaks_http(self._host, self._port, time_left) else None
 
     def _raise_for(self, response: Response, contract: Contract) -> NoReturn:
         why = f"HTTP {response.status}, {_error_text(response)}"
