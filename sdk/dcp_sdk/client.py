@@ -83,6 +83,8 @@ class PrivateClient:
 
     privacy_report: PrivacyReport | None
     """What was measured of this very bundle; None if nothing was. Look at ``privacy_report.protected``."""
+    timeouts: Timeouts
+    """How long a request may take in all."""
     manifest: Manifest
     """The bundle's manifest; ``manifest.contract`` says what leaves the device."""
 
@@ -104,7 +106,7 @@ class PrivateClient:
     ) -> None:
         if on_failure not in ("raise", "local"):
             raise ConfigError(f"on_failure: expected 'raise' or 'local', got {on_failure!r}.")
-        self._timeouts = timeouts
+        self.timeouts = timeouts
         self._gate = Gate()
         with ExitStack() as opened:
             transports = open_transports(server, transport, headers=headers, security=security)
@@ -199,7 +201,7 @@ class PrivateClient:
 
         Later calls raise :class:`ConfigError`. May be called twice.
         """
-        self._gate.close(self._timeouts.predict_s)
+        self._gate.close(self.timeouts.predict_s)
         self._servers.stop()
         self._opened.close()
 
@@ -218,7 +220,7 @@ class PrivateClient:
         """Take the frame's journey, one stage per line, by one deadline for all of them."""
         contract = self.manifest.contract
         with self._gate.entered():
-            deadline = Deadline(self._timeouts.predict_s)
+            deadline = Deadline(self.timeouts.predict_s)
             watch = _Stopwatch(deadline)
             frames = [self._require_camera().read(deadline.left_s()) if p is None else as_frame(p) for p in pictures]
             capture_ms = watch.lap_ms("capture")
