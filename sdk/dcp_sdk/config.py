@@ -95,7 +95,7 @@ class CircuitBreaker(Options):
 
     failures: Annotated[int, Field(ge=1)] = 5
     """Failures in a row after which nothing is sent to this server for a while."""
-    pause_s: Annotated[float, Field(gt=0, le=1)] = 0.5
+    pause_s: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Seconds of that while, and with it the longest delay after the server is back."""
 
 
