@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE, MANIFEST_FILE, MODEL_CARD_FILE
+from dcp_sdk.bundle import DEVICE_GRAPH_FILE, HEAD_FILE, MANIFEST_FILE, MODEL_CARD_FILE
 from dcp_sdk.contract import (
     Contract,
     Manifest,
@@ -160,7 +160,7 @@ def refuse_to_overwrite(bundle: Path, repository: Path, model: str) -> None:
             )
 
 
-def install(folder: Path, contract: Contract, bundle: Path, repository: Path) -> None:
+def install(folder: Path, contract: Contract, bundle: Path, repository: Path, *, with_head: bool = False) -> None:
     """Move finished files from ``folder`` to where they belong, the manifest last.
 
     Args:
@@ -168,10 +168,15 @@ def install(folder: Path, contract: Contract, bundle: Path, repository: Path) ->
         contract: Of these graphs.
         bundle: Folder of the bundle.
         repository: Triton's model repository.
+        with_head: Let the bundle carry the head, too, for a client with ``on_failure="local"``.
     """
     version_folder = repository / contract.head.model / str(contract.head.version)
     version_folder.mkdir(parents=True, exist_ok=True)
     bundle.mkdir(parents=True, exist_ok=True)
+    if with_head:
+        shutil.copyfile(folder / HEAD_GRAPH_FILE, bundle / HEAD_FILE)
+    else:
+        (bundle / HEAD_FILE).unlink(missing_ok=True)  # of an earlier export: it would not be the paired one
     shutil.move(folder / HEAD_GRAPH_FILE, version_folder / HEAD_GRAPH_FILE)
     code = version_folder / _MODEL_CODE.name
     if not code.exists() or not code.samefile(_MODEL_CODE):

@@ -41,6 +41,7 @@ def export(
     name: str | None = None,
     model: str = "task_head",
     data_note: str = "not stated",
+    with_head: bool = False,
     force: bool = False,
 ) -> Parity:
     """Write the bundle and its paired head; nothing is written unless the graphs compute what torch does.
@@ -54,6 +55,7 @@ def export(
         name: The bundle's; None takes the folder's name.
         model: Triton's name for the head.
         data_note: What it was trained on, and under which licence; stands in the model card.
+        with_head: Let the bundle carry the head, too, for a client with ``on_failure="local"``.
         force: Replace an existing pair.
 
     Raises:
@@ -80,7 +82,7 @@ def export(
         files.write_manifest(
             checkpoint, checkpoint_file, contract, built, name=name or bundle.resolve().name, data=data_note
         )
-        files.install(built, contract, bundle, repository)
+        files.install(built, contract, bundle, repository, with_head=with_head)
     return parity
 
 
@@ -110,6 +112,9 @@ def _main(
     data_note: Annotated[
         str, typer.Option(help="what it was trained on, with the licence; for the card")
     ] = "not stated",
+    with_head: Annotated[
+        bool, typer.Option("--with-head", help="let the bundle carry the head, for answers without a server")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an existing pair")] = False,
 ) -> None:
     """Write a bundle and the task head that is paired with it."""
@@ -123,6 +128,7 @@ def _main(
             name=name,
             model=model,
             data_note=data_note,
+            with_head=with_head,
             force=force,
         )
     except DCPError as error:

@@ -8,13 +8,16 @@
 from ._version import __version__
 from .camera import Camera
 from .client import PrivateClient
-from .config import Device, ServerAddress, Timeouts
+from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts
 from .contract import Contract, Manifest
 from .errors import (
+    AccessDenied,
     BundleError,
+    CircuitOpen,
     ConfigError,
     ContractMismatch,
     DCPError,
+    DeadlineExceeded,
     FrameError,
     PrivacyGuardError,
     RuntimeUnavailable,
@@ -23,38 +26,48 @@ from .errors import (
     ServerTimeout,
     ServerUnavailable,
     SignatureError,
+    TLSFailed,
 )
 from .frames import Frame, FrameSource, load_image
 from .predictions import Prediction, Timings
 from .privacy_report import PrivacyReport
+from .security import Security
 from .sources import Arrays, Folder, Video, open_source
 from .transport import Transport
 
 __all__ = [
+    "AccessDenied",
     "Arrays",
     "BundleError",
     "Camera",
+    "CircuitBreaker",
+    "CircuitOpen",
     "ConfigError",
     "Contract",
     "ContractMismatch",
     "DCPError",
+    "DeadlineExceeded",
     "Device",
     "Folder",
     "Frame",
     "FrameError",
     "FrameSource",
     "Manifest",
+    "OnFailure",
     "Prediction",
     "PrivacyGuardError",
     "PrivacyReport",
     "PrivateClient",
+    "Retries",
     "RuntimeUnavailable",
+    "Security",
     "ServerAddress",
     "ServerError",
     "ServerRejected",
     "ServerTimeout",
     "ServerUnavailable",
     "SignatureError",
+    "TLSFailed",
     "Timeouts",
     "Timings",
     "Transport",

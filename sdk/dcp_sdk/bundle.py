@@ -22,6 +22,7 @@ from .signing_keys import KeySource, TrustedKeys, load_trusted
 __all__ = [
     "ARCHIVE_SUFFIX",
     "DEVICE_GRAPH_FILE",
+    "HEAD_FILE",
     "HTML_REPORT_FILE",
     "MANIFEST_FILE",
     "MODEL_CARD_FILE",
@@ -33,6 +34,8 @@ __all__ = [
 
 MANIFEST_FILE = "manifest.json"
 DEVICE_GRAPH_FILE = "device.onnx"
+HEAD_FILE = "head.onnx"
+"""The paired head, in bundles that may answer without a server; ``export/to_onnx.py --with-head`` puts it there."""
 MODEL_CARD_FILE = "MODEL_CARD.md"
 PRIVACY_REPORT_FILE = "privacy_report.json"
 HTML_REPORT_FILE = "privacy_report.html"
@@ -42,6 +45,7 @@ _MIB = 1 << 20
 _LIMITS = {
     MANIFEST_FILE: _MIB,
     DEVICE_GRAPH_FILE: 512 * _MIB,
+    HEAD_FILE: 512 * _MIB,
     MODEL_CARD_FILE: _MIB,
     PRIVACY_REPORT_FILE: 16 * _MIB,
     HTML_REPORT_FILE: 32 * _MIB,

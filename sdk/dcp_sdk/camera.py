@@ -50,8 +50,11 @@ class Camera(FrameSource):
             self.close()
             raise
 
-    def read(self) -> Frame:
+    def read(self, timeout_s: float | None = None) -> Frame:
         """Give the newest frame that was not given before; wait for it if need be.
+
+        Args:
+            timeout_s: Longest wait of this call in seconds, where that is less than the camera's own.
 
         Raises:
             FrameError: None came in time, the camera stopped, or it is closed.
@@ -59,7 +62,7 @@ class Camera(FrameSource):
         with self._news:
             if self._newest is not None and self._newest.age_ms > self._timeout_s * 1000:
                 self._newest = None
-            frame = self._wait_for_frame()
+            frame = self._wait_for_frame(timeout_s)
             self._newest = None
             return frame
 
@@ -76,10 +79,11 @@ class Camera(FrameSource):
             self._news.notify_all()
         self._thread.join(self._timeout_s)
 
-    def _wait_for_frame(self) -> Frame:
-        self._news.wait_for(lambda: self._newest is not None or self._ended is not None, self._timeout_s)
+    def _wait_for_frame(self, timeout_s: float | None = None) -> Frame:
+        wait_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
+        self._news.wait_for(lambda: self._newest is not None or self._ended is not None, wait_s)
         if self._newest is None:
-            why = self._ended or f"no frame came within {self._timeout_s:g} s"
+            why = self._ended or f"no frame came within {wait_s:.3g} s"
             raise FrameError(f"expected a frame from {self.name}, but {why}. Try `dcp doctor`.")
         return self._newest
 

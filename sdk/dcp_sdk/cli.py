@@ -51,9 +51,9 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # a local variable could be a picture
 )
 
-ServerArgument = Annotated[str, typer.Argument(help="grpc://HOST:PORT, http://HOST:PORT or memory://MODEL_REPOSITORY.")]
+ServerArgument = Annotated[str, typer.Argument(help="grpc[s]://HOST:PORT, http[s]://HOST:PORT or memory://REPOSITORY.")]
 DeviceOption = Annotated[Device, typer.Option(help="Where the device graph runs.")]
-TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds that one request may take.")]
+TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds that one picture may take.")]
 HeaderOption = Annotated[
     list[str] | None,
     typer.Option("--header", help="NAME=VALUE to send with each request, such as an access key."),

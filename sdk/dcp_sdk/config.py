@@ -1,4 +1,4 @@
-"""What a caller may choose: how long to wait, where the server is, on which device to compute."""
+"""What a caller may choose: how long to wait, how often to try, where the server is, on which device to compute."""
 
 from __future__ import annotations
 
@@ -9,17 +9,22 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .errors import ConfigError
 
-__all__ = ["Device", "ServerAddress", "Timeouts"]
+__all__ = ["CircuitBreaker", "Device", "OnFailure", "Options", "Retries", "ServerAddress", "Timeouts"]
 
 Device = Literal["auto", "cpu", "cuda"]
 """Where the device graph runs. ``cuda``: all of it on the GPU, or an error; ``auto``: CUDA where it works."""
+
+OnFailure = Literal["raise", "local"]
+"""When no server answers: ``raise`` the error, or let the head in the bundle answer on the device (``local``)."""
 
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?):(?P<port>[0-9]{1,5})")
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Options(BaseModel):
+class Options(BaseModel):
+    """Base of all options: frozen, nothing misspelt, and a :class:`ConfigError` for what makes no sense."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     def __init__(self, **values: object) -> None:
@@ -29,31 +34,80 @@ class _Options(BaseModel):
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
-            raise ConfigError(f"{type(self).__name__}.{where}: {first['msg']}, got {first['input']!r}.") from error
+            hidden = self.model_config.get("hide_input_in_errors")
+            got = "" if hidden else f", got {first['input']!r}"
+            raise ConfigError(f"{type(self).__name__}.{where}: {first['msg']}{got}.") from error
 
 
-class Timeouts(_Options):
-    """How long the client waits for the server.
+class Timeouts(Options):
+    """How long the client waits.
 
     Raises:
         ConfigError: A value is not a positive, finite number.
     """
 
     connect_s: Seconds = 5.0
-    """Seconds in all for reaching the server and checking the pairing, when the client is made."""
+    """Seconds in all for reaching a server and checking the pairing, when the client is made."""
     predict_s: Seconds = 2.0
-    """Seconds in all for the network part of a request: connection, upload, the task head's work, answer."""
+    """Seconds in all for one request: waiting for the camera, device graph, connection, upload, the task head's
+    work, answer, and every retry and failover."""
 
 
-class ServerAddress(_Options):
+class Retries(Options):
+    """How often a request is sent again after a failure that may pass by itself, within its deadline.
+
+    A connection that is refused or breaks and a full queue may pass; a wrong key, a certificate and a refusal do
+    not, and a deadline never starts anew. The same bytes are sent again. A server that broke off after it had read
+    them sees the same payload twice.
+
+    Raises:
+        ConfigError: A value is out of range, or the waits contradict each other.
+    """
+
+    attempts: Annotated[int, Field(ge=1, le=20)] = 3
+    """Attempts in all; 1 never tries again. With several servers an attempt asks each of them once."""
+    first_wait_s: Seconds = 0.05
+    """Seconds of the longest pause after the first attempt; it doubles with each. The pause itself is drawn between
+    0 and that, so that many devices do not come back in step."""
+    longest_wait_s: Seconds = 0.5
+    """Seconds that no pause exceeds."""
+
+    @model_validator(mode="after")
+    def _waits_grow(self) -> Self:
+        if self.longest_wait_s < self.first_wait_s:
+            raise ValueError(f"expected longest_wait_s of at least first_wait_s, {self.first_wait_s:g}")
+        return self
+
+    @classmethod
+    def none(cls) -> Self:
+        """Send everything once."""
+        return cls(attempts=1)
+
+
+class CircuitBreaker(Options):
+    """When to stop asking a server that keeps failing, so that calls fail at once instead of waiting for it.
+
+    Only failures that may pass by themselves count. After the pause one call tries the server again.
+
+    Raises:
+        ConfigError: A value is out of range.
+    """
+
+    failures: Annotated[int, Field(ge=1)] = 5
+    """Failures in a row after which nothing is sent to this server for a while."""
+    pause_s: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Seconds of that while, and with it the longest delay after the server is back."""
+
+
+class ServerAddress(Options):
     """Where the task head runs. Usually made by :meth:`parse`.
 
     Raises:
         ConfigError: A part is missing or unknown.
     """
 
-    scheme: Literal["grpc", "http", "memory"]
-    """Triton over gRPC, Triton over HTTP, or the head in this very process."""
+    scheme: Literal["grpc", "grpcs", "http", "https", "memory"]
+    """Triton over gRPC or HTTP, each in plaintext or with TLS, or the head in this very process."""
     target: Annotated[str, Field(min_length=1)]
     """``host:port``, or for ``memory`` the path of a Triton model repository."""
 
@@ -66,7 +120,7 @@ class ServerAddress(_Options):
 
     @classmethod
     def parse(cls, address: str) -> Self:
-        """Read ``grpc://HOST:PORT``, ``http://HOST:PORT``, ``HOST:PORT`` (gRPC) or ``memory://MODEL_REPOSITORY``.
+        """Read ``grpc[s]://HOST:PORT``, ``http[s]://HOST:PORT``, ``HOST:PORT`` (gRPC) or ``memory://REPOSITORY``.
 
         >>> ServerAddress.parse("localhost:8001")
         ServerAddress(scheme='grpc', target='localhost:8001')
@@ -77,16 +131,21 @@ class ServerAddress(_Options):
         Raises:
             ConfigError: It is none of these.
         """
-        expected = "server: expected grpc://HOST:PORT, http://HOST:PORT, HOST:PORT or memory://MODEL_REPOSITORY"
+        expected = (
+            "server: expected grpc://HOST:PORT, http://HOST:PORT (or grpcs, https), HOST:PORT or memory://REPOSITORY"
+        )
         if not isinstance(address, str):
             raise ConfigError(f"{expected}, got {type(address).__name__}.")
         scheme, separator, target = address.strip().rpartition("://")
-        if scheme in {"https", "grpcs"}:
-            raise ConfigError(f"{expected}, got {address!r}. This version does not speak TLS.")
         try:
             return cls(scheme=scheme if separator else "grpc", target=target)  # type: ignore[arg-type]
         except ConfigError as error:
             raise ConfigError(f"{expected}, got {address!r}. {error}") from error
+
+    @property
+    def secure(self) -> bool:
+        """Whether the connection is encrypted."""
+        return self.scheme in {"grpcs", "https"}
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.target}"

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from .bundle import DEVICE_GRAPH_FILE, Bundle, BundleLike
 from .config import Device
 from .contract import Contract
+from .deadline import Deadline
 from .runtime import Graph, Provider
 
 __all__ = ["Obfuscator", "Payload"]
@@ -57,19 +58,21 @@ class Obfuscator:
         """What the graph really runs on."""
         return self._graph.provider
 
-    def run(self, pixels: npt.NDArray[np.uint8]) -> Payload:
+    def run(self, pixels: npt.NDArray[np.uint8], deadline: Deadline | None = None) -> Payload:
         """Compute the payload of a batch.
 
         Args:
             pixels: uint8 ``(N, S, S, 3)``, RGB, as ``preprocess`` gives them.
+            deadline: When to stop; None never stops.
 
         Raises:
             BundleError: The graph failed.
+            DeadlineExceeded: The deadline passed.
         """
         inputs: dict[str, npt.NDArray[Any]] = {self._input: pixels}
         if self._noise is not None:
             inputs[self._noise.name] = draw_uniform((len(pixels), *self._noise.shape))
-        return self._graph.run(inputs)
+        return self._graph.run(inputs, deadline)
 
 
 def draw_uniform(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,12 @@ from .frames import Frame
 from .obfuscate import Payload
 from .runtime import Provider
 
-__all__ = ["Prediction", "Timings", "decode_answer", "make_predictions"]
+__all__ = ["DEVICE", "AnsweredBy", "Prediction", "Timings", "decode_answer", "make_predictions"]
+
+AnsweredBy = Literal["server", "device"]
+
+DEVICE = "device"
+"""Stands in place of an address where the head in the bundle answered."""
 
 _SUM_TOLERANCE = 1e-3
 
@@ -60,7 +65,12 @@ class Prediction:
     provider: Provider
     """What the device graph ran on."""
     server: str
-    """Who answered."""
+    """Who answered: the address, or ``device`` for the head in the bundle."""
+    answered_by: AnsweredBy = "server"
+    """``device``: no server answered, and the client was made with ``on_failure="local"``."""
+    sends: int = 1
+    """How often the payload was handed to a connection: more than 1 after a retry or a failover, when a server that
+    broke off may have seen it too."""
 
     @property
     def probability(self) -> float:
@@ -99,6 +109,7 @@ def make_predictions(
     *,
     provider: Provider,
     server: str,
+    sends: int = 1,
 ) -> list[Prediction]:
     """Put together what is known about each picture of a batch.
 
@@ -109,7 +120,8 @@ def make_predictions(
         probabilities: float32 ``(N, classes)``, from :func:`decode_answer`.
         timings: Of the batch.
         provider: What the device graph ran on.
-        server: Who answered.
+        server: Who answered; :data:`DEVICE` for the head in the bundle.
+        sends: How often the payload was handed to a connection.
     """
     labels = contract.task.labels
     kept = _kept_channels(contract, payload)
@@ -124,6 +136,8 @@ def make_predictions(
             timings=timings,
             provider=provider,
             server=server,
+            answered_by="device" if server == DEVICE else "server",
+            sends=sends,
         )
         for frame, row, channels, index in zip(
             frames, probabilities, kept, probabilities.argmax(axis=-1).tolist(), strict=True

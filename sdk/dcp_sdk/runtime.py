@@ -17,8 +17,10 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
 from .config import Device
 from .contract import TensorSpec
+from .deadline import Deadline
 from .errors import BundleError, ConfigError, RuntimeUnavailable
 from .onnx_check import check_graph, check_hash
+from .watchdog import Watchdog
 
 __all__ = ["Graph", "Provider", "why_no_cuda"]
 
@@ -41,6 +43,7 @@ _ORT_ERRORS = (
     ValueError,
 )
 _ONNX_TYPES = {"tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(float)": "float32"}
+_WATCHDOG = Watchdog()
 _INSTALL_CUDA = "Run: pip install 'dcp-private-client[cuda]', or choose device='cpu'."
 
 
@@ -85,21 +88,31 @@ class Graph:
         _check_tensors(where, "outputs", self._session.get_outputs(), outputs)
         self._where = where
 
-    def run(self, inputs: Mapping[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], ...]:
+    def run(
+        self, inputs: Mapping[str, npt.NDArray[Any]], deadline: Deadline | None = None
+    ) -> tuple[npt.NDArray[Any], ...]:
         """Run the graph.
 
         Args:
             inputs: Array ``(N, *shape)`` per input name.
+            deadline: When to stop, after the node that runs at that moment; None never stops.
 
         Returns:
             Arrays ``(N, *shape)`` in the order of ``outputs``.
 
         Raises:
             BundleError: The graph failed.
+            DeadlineExceeded: The deadline passed.
         """
+        options = ort.RunOptions()
         try:
-            return tuple(self._session.run(self._outputs, dict(inputs)))
+            if deadline is None:
+                return tuple(self._session.run(self._outputs, dict(inputs)))
+            with _WATCHDOG.watching(deadline.left_s(), lambda: setattr(options, "terminate", True)):
+                return tuple(self._session.run(self._outputs, dict(inputs), options))
         except _ORT_ERRORS as error:
+            if deadline is not None and options.terminate:
+                deadline.check(f"a run of {self._where}")
             raise BundleError(
                 f"{self._where} failed while running ({type(error).__name__}). Export it again."
             ) from error

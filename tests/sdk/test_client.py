@@ -327,4 +327,5 @@ def test_time_limits_reach_the_transport(tiny: Tiny, picture: Image) -> None:
     clock = Clock(tiny.repository)
     with PrivateClient(tiny.bundle, transport=clock, timeouts=Timeouts(connect_s=7, predict_s=3)) as client:
         client.predict(picture)
-    assert clock.limits == (7, 3)
+    assert clock.limits[0] == pytest.approx(7, abs=1)
+    assert 0 < clock.limits[1] < 3, "what capture and device graph have left"

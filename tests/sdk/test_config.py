@@ -15,6 +15,8 @@ from dcp_sdk import ConfigError, ServerAddress, Timeouts
         ("triton.example.org:9001", "grpc", "triton.example.org:9001"),
         ("grpc://[::1]:8001", "grpc", "[::1]:8001"),
         (" grpc://my_triton:1 ", "grpc", "my_triton:1"),
+        ("grpcs://triton.example.org:8001", "grpcs", "triton.example.org:8001"),
+        ("https://[::1]:443", "https", "[::1]:443"),
         ("memory://triton_models", "memory", "triton_models"),
         ("memory:///srv/models", "memory", "/srv/models"),
     ],
@@ -46,11 +48,6 @@ def test_address(text: str, scheme: str, target: str) -> None:
 def test_address_that_makes_no_sense(text: str) -> None:
     with pytest.raises(ConfigError, match="expected grpc://HOST:PORT"):
         ServerAddress.parse(text)
-
-
-def test_tls_is_named() -> None:
-    with pytest.raises(ConfigError, match="TLS"):
-        ServerAddress.parse("https://localhost:8000")
 
 
 def test_address_of_the_wrong_type() -> None:

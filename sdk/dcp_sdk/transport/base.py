@@ -1,8 +1,7 @@
-"""What every transport can do, and the deadline that they share."""
+"""What every transport can do."""
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -11,14 +10,15 @@ import numpy.typing as npt
 from ..contract import Contract
 from ..obfuscate import Payload
 
-__all__ = ["Deadline", "Transport"]
+__all__ = ["Transport"]
 
 
 class Transport(ABC):
     """Carries checked payloads to one task head and brings its answers back.
 
-    An implementation is thread-safe, never retries, and holds the time limits that it is given. Inject your
-    own with ``PrivateClient(bundle, transport=…)``.
+    An implementation is thread-safe, never retries, and holds the time limits that it is given; ``Servers``
+    retries. A payload travels only over a connection on which the pairing was checked: where one was lost, the
+    next :meth:`infer` checks anew. Inject your own with ``PrivateClient(bundle, transport=…)``.
     """
 
     @property
@@ -50,34 +50,12 @@ class Transport(ABC):
             timeout_s: Seconds in all.
 
         Raises:
-            ServerUnavailable: The connection cannot be made, or broke.
+            ServerUnavailable: The connection cannot be made, or broke. This alone is tried again.
             ServerTimeout: No answer within ``timeout_s``.
             ServerRejected: The server refuses, or answers with nonsense.
+            ContractMismatch: Another head is served there now; the payload was not sent.
         """
 
     @abstractmethod
     def close(self) -> None:
         """Free connections. May be called twice."""
-
-
-class Deadline:
-    """A moment after which nobody waits any longer.
-
-    Args:
-        timeout_s: Seconds from now.
-    """
-
-    def __init__(self, timeout_s: float) -> None:
-        self.timeout_s = timeout_s
-        self._end = time.monotonic() + timeout_s
-
-    def remaining_s(self) -> float:
-        """Seconds that are left.
-
-        Raises:
-            TimeoutError: None are.
-        """
-        remaining = self._end - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError("the deadline has passed")
-        return remaining

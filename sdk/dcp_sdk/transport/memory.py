@@ -11,7 +11,16 @@ from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
 from ..contract import Contract
-from ..errors import BundleError, ConfigError, ContractMismatch, ServerRejected, ServerUnavailable
+from ..deadline import Deadline
+from ..errors import (
+    BundleError,
+    ConfigError,
+    ContractMismatch,
+    DeadlineExceeded,
+    ServerRejected,
+    ServerTimeout,
+    ServerUnavailable,
+)
 from ..obfuscate import Payload
 from ..runtime import Graph
 from .base import Transport
@@ -23,7 +32,7 @@ __all__ = ["MemoryTransport"]
 class MemoryTransport(Transport):
     """Runs the head of a Triton model repository with ONNX Runtime, on the CPU. No byte leaves the process.
 
-    Time limits do not apply: there is nobody to wait for, and a run cannot be interrupted.
+    There is nobody to wait for, so :meth:`connect` knows no time limit.
 
     Args:
         repository: Path of the model repository.
@@ -62,7 +71,12 @@ class MemoryTransport(Transport):
             if violation := spec.violation(value):
                 raise ServerRejected(f"{self.address} refused the request: {violation}.")
         names = (spec.name for spec in contract.payload)
-        (answer,) = graph.run(dict(zip(names, payload, strict=True)))
+        try:
+            (answer,) = graph.run(dict(zip(names, payload, strict=True)), Deadline(timeout_s))
+        except DeadlineExceeded as error:
+            raise ServerTimeout(
+                f"expected an answer from {self.address} within {timeout_s:.3g} s, got none. Allow more with Timeouts."
+            ) from error
         return answer
 
     def close(self) -> None:

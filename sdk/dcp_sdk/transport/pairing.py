@@ -10,10 +10,14 @@ from pydantic import BaseModel, ValidationError
 from ..contract import DIGEST_PARAMETER, Contract, TensorSpec
 from ..errors import ContractMismatch, ServerRejected
 
-__all__ = ["TRITON_TYPES", "ServedModel", "check_pairing"]
+__all__ = ["TRITON_TYPES", "ServedConfig", "ServedModel", "check_digest", "check_pairing"]
+
+_REMEDY = "Serve the model repository that was exported with this bundle, or install that server's bundle."
 
 TRITON_TYPES = {"uint8": "UINT8", "uint16": "UINT16", "float32": "FP32"}
 """Triton's names for the contract's element types."""
+
+_NO_DESCRIPTION = "expected Triton's description of a model, got something else. Check that a Triton listens there."
 
 
 class _Parameter(BaseModel):
@@ -26,13 +30,30 @@ class _Tensor(BaseModel):
     shape: tuple[int, ...]
 
 
-class ServedModel(BaseModel):
-    """What a server says about the model that it serves. Both Triton protocols give this same JSON."""
+class ServedConfig(BaseModel):
+    """What a server says about the configuration of a model. Both Triton protocols give this same JSON."""
+
+    max_batch_size: int = 0
+    parameters: dict[str, _Parameter] = {}
+
+    @classmethod
+    def read(cls, config: object) -> ServedConfig:
+        """Read the answer to Triton's request for a model's configuration.
+
+        Raises:
+            ServerRejected: It is no such answer.
+        """
+        try:
+            return ServedConfig.model_validate(config)
+        except ValidationError as error:
+            raise ServerRejected(_NO_DESCRIPTION) from error
+
+
+class ServedModel(ServedConfig):
+    """What a server says about the model that it serves."""
 
     inputs: tuple[_Tensor, ...]
     outputs: tuple[_Tensor, ...]
-    max_batch_size: int = 0
-    parameters: dict[str, _Parameter] = {}
 
     @classmethod
     def parse(cls, metadata: object, config: object) -> Self:
@@ -46,9 +67,7 @@ class ServedModel(BaseModel):
                 raise TypeError("not JSON objects")
             return cls.model_validate({**config, **metadata})
         except (TypeError, ValidationError) as error:
-            raise ServerRejected(
-                "expected Triton's description of a model, got something else. Check that a Triton listens there."
-            ) from error
+            raise ServerRejected(_NO_DESCRIPTION) from error
 
 
 def check_pairing(contract: Contract, served: ServedModel, address: str) -> None:
@@ -57,12 +76,8 @@ def check_pairing(contract: Contract, served: ServedModel, address: str) -> None
     Raises:
         ContractMismatch: The digest, a tensor's name, type or shape, or the largest batch differs.
     """
-    head = f"the head {contract.head.model!r} version {contract.head.version} at {address}"
-    remedy = "Serve the model repository that was exported with this bundle, or install that server's bundle."
-    digest = served.parameters.get(DIGEST_PARAMETER, _Parameter()).string_value
-    if digest != contract.digest:
-        got = f"{digest[:12]}…" if digest else "none"
-        raise ContractMismatch(f"{head}: expected contract digest {contract.digest[:12]}…, got {got}. {remedy}")
+    check_digest(contract, served, address)
+    head, remedy = _head(contract, address), _REMEDY
     for what, specs, tensors in (
         ("inputs", contract.payload, served.inputs),
         ("outputs", (contract.answer,), served.outputs),
@@ -74,6 +89,24 @@ def check_pairing(contract: Contract, served: ServedModel, address: str) -> None
         raise ContractMismatch(
             f"{head}: expected batches up to {contract.head.max_batch_size}, got {served.max_batch_size}. {remedy}"
         )
+
+
+def check_digest(contract: Contract, served: ServedConfig, address: str) -> None:
+    """Make sure that the served head states this contract's digest: enough where the rest was checked before.
+
+    Raises:
+        ContractMismatch: It states another one, or none.
+    """
+    digest = served.parameters.get(DIGEST_PARAMETER, _Parameter()).string_value
+    if digest != contract.digest:
+        got = f"{digest[:12]}…" if digest else "none"
+        raise ContractMismatch(
+            f"{_head(contract, address)}: expected contract digest {contract.digest[:12]}…, got {got}. {_REMEDY}"
+        )
+
+
+def _head(contract: Contract, address: str) -> str:
+    return f"the head {contract.head.model!r} version {contract.head.version} at {address}"
 
 
 def _expected(specs: Iterable[TensorSpec]) -> dict[str, tuple[str, tuple[int, ...]]]:

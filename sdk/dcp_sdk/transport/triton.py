@@ -1,15 +1,20 @@
-"""What Triton's two protocols share: the order of the checks, and one sentence for each way to fail."""
+"""What Triton's two protocols share: headers, tensors, and one sentence for each way to fail."""
 
 from __future__ import annotations
 
+import math
 import re
-from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from ..contract import Contract
-from ..errors import ConfigError, ServerRejected, ServerTimeout, ServerUnavailable
-from .base import Deadline, Transport
-from .pairing import ServedModel, check_pairing
+from ..errors import AccessDenied, ConfigError, ServerRejected, ServerTimeout, ServerUnavailable, TLSFailed
+from ..security import Security
+from .base import Transport
+from .tcp import split_target
 
 __all__ = ["TritonTransport"]
 
@@ -19,47 +24,50 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
 class TritonTransport(Transport):
-    """Base of the two: a protocol tells whether the model is ready, describes it, and sends a request.
+    """Base of the two: a protocol asks about the model and sends requests; here are the words for its failures.
 
     Args:
         target: ``host:port``.
-        headers: Sent with each request, for example the key of a restricted endpoint.
+        headers: Sent with each request.
+        secure: Speak TLS.
+        security: Certificates and access key.
 
     Raises:
-        ConfigError: A header is not what both protocols can carry.
+        ConfigError: A header is not what both protocols can carry, or the access key is missing.
     """
 
     scheme: str
+    """In plaintext; with TLS an ``s`` follows."""
+    key_prefix: str
+    """What the protocol puts before the name of Triton's key."""
 
-    def __init__(self, target: str, *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, target: str, *, headers: Mapping[str, str] | None, secure: bool, security: Security | None
+    ) -> None:
         self._target = target
+        self._host, self._port = split_target(target)
         self._headers = _check_headers(headers or {})
+        self._secure, self._security = secure, security
+        self._request_headers()
         self._connected_contract: Contract | None = None
 
     @property
     def address(self) -> str:
-        return f"{self.scheme}://{self._target}"
+        return f"{self.scheme}{'s' if self._secure else ''}://{self._target}"
 
-    def connect(self, contract: Contract, timeout_s: float) -> None:
-        deadline = Deadline(timeout_s)
-        if not self._is_ready(contract, deadline):
-            raise self._not_ready(contract)
-        check_pairing(contract, self._describe(contract, deadline), self.address)
-        self._connected_contract = contract
+    def _request_headers(self) -> dict[str, str]:
+        """Read the access key anew: somebody may have changed it."""
+        key = self._security.api_key() if self._security else None
+        if key is None or self._security is None:
+            return self._headers
+        name = f"{self.key_prefix}{self._security.api_key_header}"
+        return self._headers | _check_headers({name: key.get_secret_value()})
 
     @property
     def _contract(self) -> Contract:
         if self._connected_contract is None:
             raise ConfigError(f"the transport to {self.address} is not connected. Call connect first.")
         return self._connected_contract
-
-    @abstractmethod
-    def _is_ready(self, contract: Contract, deadline: Deadline) -> bool:
-        """Ask whether the contract's head is loaded."""
-
-    @abstractmethod
-    def _describe(self, contract: Contract, deadline: Deadline) -> ServedModel:
-        """Ask for the head's metadata and configuration."""
 
     def _not_ready(self, contract: Contract) -> ServerUnavailable:
         head = contract.head
@@ -70,28 +78,52 @@ class TritonTransport(Transport):
 
     def _unreachable(self, why: str) -> ServerUnavailable:
         return ServerUnavailable(
-            f"expected a Triton server at {self.address}, got: {_short(why)}. "
+            f"expected a Triton server at {self.address}, got: {self._said(why)}. "
             "Start one with `dcp serve`, or check the address: Triton takes gRPC at 8001 and HTTP at 8000."
         )
 
     def _too_late(self, timeout_s: float) -> ServerTimeout:
         return ServerTimeout(
-            f"expected an answer from {self.address} within {timeout_s:g} s, got none. "
+            f"expected an answer from {self.address} within {timeout_s:.3g} s, got none. "
             "Look into the server's load and log, or allow more with Timeouts."
         )
 
-    def _refused(self, why: str) -> ServerRejected:
-        return ServerRejected(f"{self.address} refused the request: {_short(why)}. Look into the server's log.")
-
-    def _needs_key(self, why: str) -> ServerRejected:
-        return ServerRejected(
-            f"{self.address} wants a key: {_short(why)}. Give it as a header: PrivateClient(…, headers={{NAME: KEY}})."
+    def _full(self, why: str) -> ServerUnavailable:
+        return ServerUnavailable(
+            f"expected room in the queue of {self.address}, got: {self._said(why)}. "
+            "Send less at a time, or give the server more instances or a longer queue."
         )
+
+    def _refused(self, why: str) -> ServerRejected:
+        return ServerRejected(f"{self.address} refused the request: {self._said(why)}. Look into the server's log.")
+
+    def _needs_key(self, why: str) -> AccessDenied:
+        return AccessDenied(
+            f"{self.address} wants a key: {self._said(why)}. Give the right one with Security(api_key_variable=…) or "
+            "Security(api_key_file=…), and its name with api_key_header."
+        )
+
+    def _insecure(self, reason: str) -> TLSFailed:
+        return TLSFailed(f"expected a secure connection to {self.address}, but {reason}. Nothing was sent.")
 
     def _nonsense(self, why: str) -> ServerRejected:
         return ServerRejected(
             f"expected Triton's answer from {self.address}, got {why}. Check that a Triton listens there."
         )
+
+    def _tensor(self, dtype: str, shape: Sequence[int], data: bytes) -> npt.NDArray[Any]:
+        """Read a tensor's little-endian bytes, if they are as many as its shape says."""
+        stored = np.dtype(dtype).newbyteorder("<")
+        if min(shape, default=0) < 0 or math.prod(shape) * stored.itemsize != len(data):
+            raise self._nonsense("a tensor whose bytes do not fit its shape")
+        return np.frombuffer(data, stored).astype(dtype).reshape(tuple(shape))
+
+    def _said(self, text: str) -> str:
+        """One line of somebody else's text, bounded, without the keys that a server may repeat."""
+        for secret in self._request_headers().values():
+            text = text.replace(secret, "…") if len(secret) > 3 else text
+        line = " ".join(text.split()).rstrip(".")
+        return line if len(line) <= 200 else f"{line[:200]}…"
 
 
 def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -102,9 +134,3 @@ def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:
         if not _HEADER_VALUE.fullmatch(value):
             raise ConfigError(f"headers: expected the value of {name!r} as one line of ASCII, got something else.")
     return checked
-
-
-def _short(text: str) -> str:
-    """One line of somebody else's text, bounded: a server's words end up in our messages and logs."""
-    line = " ".join(text.split()).rstrip(".")
-    return line if len(line) <= 200 else f"{line[:200]}…"

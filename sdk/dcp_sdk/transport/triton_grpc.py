@@ -1,4 +1,4 @@
-"""Triton over gRPC, with NVIDIA's client. Every call has a deadline, no call is retried."""
+"""Triton over gRPC, with NVIDIA's protocol buffers. Every call has a deadline, no call is retried here."""
 
 from __future__ import annotations
 
@@ -7,122 +7,192 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import grpc
+import numpy as np
 import numpy.typing as npt
-from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
-from tritonclient.utils import InferenceServerException
+from google.protobuf import json_format
+from tritonclient.grpc import service_pb2
 
 from ..contract import Contract
+from ..deadline import Deadline
 from ..obfuscate import Payload
-from .base import Deadline
-from .pairing import TRITON_TYPES, ServedModel
+from ..security import Security
+from .grpc_link import GrpcLink, LinkLost
+from .pairing import TRITON_TYPES, ServedConfig, ServedModel, check_digest, check_pairing
+from .tls import client_context, speaks_tls, why_no_tls
 from .triton import TritonTransport
 
 __all__ = ["GrpcTransport"]
 
 _LARGEST_ANSWER_BYTES = 1 << 20
 _FRAMING_BYTES = 1 << 16
+_DIAGNOSIS_S = 1.0
+_NEVER_TLS = ("refused", "DNS", "resolution", "unreachable", "No route", "not resolve")
+"""Words of gRPC for a connection that failed before TLS could."""
 
 
 class GrpcTransport(TritonTransport):
-    """One gRPC channel to a Triton server, shared by all threads.
+    """One gRPC connection to a Triton server, shared by all threads.
 
     Args:
         target: ``host:port``.
         headers: Sent as gRPC metadata with each request.
+        secure: Speak TLS.
+        security: Certificates and access key.
     """
 
     scheme = "grpc"
+    key_prefix = "triton-grpc-protocol-"
 
-    def __init__(self, target: str, *, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(target, headers=headers)
-        self._lock = threading.Lock()
-        self._client: InferenceServerClient | None = None
+    def __init__(
+        self,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        secure: bool = False,
+        security: Security | None = None,
+    ) -> None:
+        super().__init__(target, headers=headers, secure=secure, security=security)
+        if secure:
+            client_context(security)  # complains about files that gRPC would fail on without a reason
+        self._linking = threading.Lock()
+        self._link: GrpcLink | None = None
         self._closed = False
 
     def connect(self, contract: Contract, timeout_s: float) -> None:
-        with self._lock:
-            if self._client is not None:
-                self._client.close()
-            self._client = InferenceServerClient(self._target, channel_args=_channel_args(contract))
-        super().connect(contract, timeout_s)
+        deadline = Deadline(timeout_s)
+        with self._alone(deadline):
+            self._replace(self._checked_link(contract, deadline, thorough=True))
+        self._connected_contract = contract
 
     def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
         contract, deadline = self._contract, Deadline(timeout_s)
-        with self._mapped_errors(contract, deadline):
-            result = self._open_client.infer(
-                contract.head.model,
-                _inputs(contract, payload),
-                model_version=str(contract.head.version),
-                outputs=[InferRequestedOutput(contract.answer.name)],
-                headers=self._headers,
-                client_timeout=deadline.remaining_s(),
-            )
-        return self._answer(contract, result)
+        link = self._living_link(contract, deadline)
+        with self._mapped_errors(link, contract, deadline):
+            return self._answer(contract, link.call("ModelInfer", _request(contract, payload), deadline))
 
     def close(self) -> None:
-        with self._lock:
-            self._closed = True
-            if self._client is not None:
-                self._client.close()
+        self._closed = True
+        link = self._link
+        if link is not None:
+            link.close()
 
-    @property
-    def _open_client(self) -> InferenceServerClient:
-        if self._client is None or self._closed:
-            raise self._unreachable("the transport is closed")
-        return self._client
-
-    def _is_ready(self, contract: Contract, deadline: Deadline) -> bool:
-        with self._mapped_errors(contract, deadline):
-            return bool(self._open_client.is_model_ready(**self._about(contract, deadline)))
-
-    def _describe(self, contract: Contract, deadline: Deadline) -> ServedModel:
-        with self._mapped_errors(contract, deadline):
-            metadata = self._open_client.get_model_metadata(**self._about(contract, deadline), as_json=True)
-            config = self._open_client.get_model_config(**self._about(contract, deadline), as_json=True)
-        return ServedModel.parse(metadata, config.get("config"))
-
-    def _about(self, contract: Contract, deadline: Deadline) -> dict[str, Any]:
-        return {
-            "model_name": contract.head.model,
-            "model_version": str(contract.head.version),
-            "headers": self._headers,
-            "client_timeout": deadline.remaining_s(),
-        }
-
-    def _answer(self, contract: Contract, result: InferResult) -> npt.NDArray[Any]:
-        output = result.get_output(contract.answer.name)
-        if output is None or output.datatype != TRITON_TYPES[contract.answer.dtype]:
-            raise self._nonsense(f"no {contract.answer.dtype} tensor {contract.answer.name!r}")
-        try:
-            answer: npt.NDArray[Any] = result.as_numpy(contract.answer.name)
-        except ValueError as error:
-            raise self._nonsense("a tensor whose bytes do not fit its shape") from error
-        return answer
+    def _living_link(self, contract: Contract, deadline: Deadline) -> GrpcLink:
+        """Give the checked connection; make and check a new one where it was lost."""
+        link = self._link
+        if link is not None and link.alive:
+            return link
+        with self._alone(deadline):
+            if self._link is None or not self._link.alive:
+                self._replace(self._checked_link(contract, deadline, thorough=False))
+            assert self._link is not None
+            return self._link
 
     @contextmanager
-    def _mapped_errors(self, contract: Contract, deadline: Deadline) -> Iterator[None]:
+    def _alone(self, deadline: Deadline) -> Iterator[None]:
+        """Let one thread connect while the others wait for it, each until its own deadline."""
+        if not self._linking.acquire(timeout=deadline.left_s()):
+            raise self._too_late(deadline.timeout_s)
+        try:
+            yield
+        finally:
+            self._linking.release()
+
+    def _checked_link(self, contract: Contract, deadline: Deadline, *, thorough: bool) -> GrpcLink:
+        if self._closed:
+            raise self._unreachable("the transport is closed")
+        link = GrpcLink(
+            self._target,
+            credentials=self._credentials(),
+            options=_channel_args(contract),
+            metadata=self._request_headers(),
+        )
+        try:
+            with self._mapped_errors(link, contract, deadline):
+                self._check(link, contract, deadline, thorough=thorough)
+        except BaseException:
+            link.close()
+            raise
+        return link
+
+    def _check(self, link: GrpcLink, contract: Contract, deadline: Deadline, *, thorough: bool) -> None:
+        """Ask about the head. The digest is enough where names and shapes were compared before."""
+        about = {"name": contract.head.model, "version": str(contract.head.version)}
+        if not thorough:
+            config = _as_json(link.call("ModelConfig", service_pb2.ModelConfigRequest(**about), deadline))
+            check_digest(contract, ServedConfig.read(config.get("config")), self.address)
+            return
+        if not link.call("ModelReady", service_pb2.ModelReadyRequest(**about), deadline).ready:
+            raise self._not_ready(contract)
+        metadata = _as_json(link.call("ModelMetadata", service_pb2.ModelMetadataRequest(**about), deadline))
+        config = _as_json(link.call("ModelConfig", service_pb2.ModelConfigRequest(**about), deadline))
+        check_pairing(contract, ServedModel.parse(metadata, config.get("config")), self.address)
+
+    def _replace(self, link: GrpcLink) -> None:
+        old, self._link = self._link, link
+        if old is not None:
+            old.close()
+        if self._closed:  # meanwhile, by another thread
+            link.close()
+
+    def _credentials(self) -> grpc.ChannelCredentials | None:
+        if not self._secure:
+            return None
+        security = self._security or Security()
+        certificate, key = security.identity() or (None, None)
+        return grpc.ssl_channel_credentials(security.authorities(), key, certificate)
+
+    def _answer(self, contract: Contract, response: Any) -> npt.NDArray[Any]:
+        spec = contract.answer
+        found = [index for index, output in enumerate(response.outputs) if output.name == spec.name]
+        if not found or response.outputs[found[0]].datatype != TRITON_TYPES[spec.dtype]:
+            raise self._nonsense(f"no {spec.dtype} tensor {spec.name!r}")
+        if len(response.raw_output_contents) <= found[0]:
+            raise self._nonsense("a tensor without its bytes")
+        return self._tensor(spec.dtype, response.outputs[found[0]].shape, response.raw_output_contents[found[0]])
+
+    @contextmanager
+    def _mapped_errors(self, link: GrpcLink, contract: Contract, deadline: Deadline) -> Iterator[None]:
         try:
             yield
         except TimeoutError as error:
             raise self._too_late(deadline.timeout_s) from error
-        except InferenceServerException as error:
-            raise self._map(error, contract, deadline) from error
-        except ValueError as error:  # grpc's word for a channel that was closed by another thread
-            raise self._unreachable("the transport is closed") from error
+        except LinkLost as error:
+            raise self._map(link, error.code, error.details, contract, deadline) from error
+        except grpc.RpcError as error:
+            raise self._map(link, error.code(), str(error.details()), contract, deadline) from error
+        except ValueError as error:  # the link was closed by another thread
+            raise self._unreachable("the connection is closed") from error
 
-    def _map(self, error: InferenceServerException, contract: Contract, deadline: Deadline) -> Exception:
-        status = str(error.status()).removeprefix("StatusCode.")
-        message = str(error.message())
+    def _map(
+        self, link: GrpcLink, code: grpc.StatusCode, details: str, contract: Contract, deadline: Deadline
+    ) -> Exception:
+        status = code.name
         if status == "DEADLINE_EXCEEDED":
             return self._too_late(deadline.timeout_s)
         if status == "NOT_FOUND":
             return self._not_ready(contract)
-        # Triton says UNAVAILABLE for a missing key, too.
-        if status in {"UNAUTHENTICATED", "PERMISSION_DENIED"} or "restricted" in message:
-            return self._needs_key(message)
+        # Triton says UNAVAILABLE for a missing key and a full queue, too.
+        if status in {"UNAUTHENTICATED", "PERMISSION_DENIED"} or "restricted" in details:
+            return self._needs_key(details)
+        if "exceeds maximum queue size" in details.lower():
+            return self._full(details)
         if status in {"UNAVAILABLE", "CANCELLED"}:
-            return self._unreachable(message)
-        return self._refused(f"{status}, {message}")
+            link.close()  # it would go on trying to connect
+            reason = None if link.was_ready else self._why_not_secure(details, deadline)
+            return self._unreachable(details) if reason is None else self._insecure(reason)
+        return self._refused(f"{status}, {details}")
+
+    def _why_not_secure(self, details: str, deadline: Deadline) -> str | None:
+        """Look at what gRPC calls unavailable: it may be a certificate, or TLS on one side only."""
+        if any(word in details for word in _NEVER_TLS):
+            return None
+        time_left = Deadline(min(deadline.left_s(), _DIAGNOSIS_S))
+        if self._secure:
+            return why_no_tls(self._host, self._port, self._security, time_left)
+        if speaks_tls(self._host, self._port, time_left):
+            return f"it speaks TLS. Use {self.scheme}s://{self._target}"
+        return None
 
 
 def _channel_args(contract: Contract) -> list[tuple[str, int]]:
@@ -134,18 +204,23 @@ def _channel_args(contract: Contract) -> list[tuple[str, int]]:
         ),
         ("grpc.max_receive_message_length", _LARGEST_ANSWER_BYTES),
         ("grpc.enable_retries", 0),
-        # The default waits seconds before it tries a server that was restarted.
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 500),
+        # A link that was lost is made anew by us, at once; gRPC's own attempts would only come between.
+        ("grpc.initial_reconnect_backoff_ms", 1000),
+        ("grpc.max_reconnect_backoff_ms", 1000),
         # Otherwise all clients of the process share one connection, its failures and its back-off.
         ("grpc.use_local_subchannel_pool", 1),
     ]
 
 
-def _inputs(contract: Contract, payload: Payload) -> list[InferInput]:
-    inputs = []
+def _request(contract: Contract, payload: Payload) -> Any:
+    request = service_pb2.ModelInferRequest(model_name=contract.head.model, model_version=str(contract.head.version))
     for spec, value in zip(contract.payload, payload, strict=True):
-        tensor = InferInput(spec.name, value.shape, TRITON_TYPES[spec.dtype])
-        tensor.set_data_from_numpy(value)
-        inputs.append(tensor)
-    return inputs
+        request.inputs.add(name=spec.name, datatype=TRITON_TYPES[spec.dtype], shape=value.shape)
+        request.raw_input_contents.append(np.asarray(value, value.dtype.newbyteorder("<")).tobytes())
+    request.outputs.add(name=contract.answer.name)
+    return request
+
+
+def _as_json(message: Any) -> dict[str, Any]:
+    as_json: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return as_json

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 import http.client
 import json
-import math
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
-import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from ..contract import Contract
+from ..deadline import Deadline
 from ..obfuscate import Payload
-from .base import Deadline
-from .http_pool import ConnectionPool, Response
-from .pairing import TRITON_TYPES, ServedModel
+from ..security import Security
+from .http_pool import Connection, ConnectionPool, Response
+from .pairing import TRITON_TYPES, ServedConfig, ServedModel, check_digest, check_pairing
+from .tcp import DeadlineSocket, TLSDeadlineSocket
+from .tcp import secure as secure_socket
+from .tls import PLAINTEXT, client_context, explain, speaks_http, speaks_tls
 from .triton import TritonTransport
 
 __all__ = ["HttpTransport"]
 
+_DIAGNOSIS_S = 1.0
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -35,24 +39,53 @@ class HttpTransport(TritonTransport):
     Args:
         target: ``host:port``.
         headers: Sent with each request.
+        secure: Speak TLS.
+        security: Certificates and access key.
     """
 
     scheme = "http"
 
-    def __init__(self, target: str, *, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(target, headers=headers)
-        self._pool = ConnectionPool(target)
+    key_prefix = ""
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        secure: bool = False,
+        security: Security | None = None,
+    ) -> None:
+        super().__init__(target, headers=headers, secure=secure, security=security)
+        if secure:
+            client_context(security)  # complains about the files now
+        self._pool = ConnectionPool(target, secure=self._shake_hands if secure else None)
+
+    def connect(self, contract: Contract, timeout_s: float) -> None:
+        deadline = Deadline(timeout_s)
+        with self._mapped_errors(deadline), self._pool.lend(deadline) as connection:
+            ready = self._ask(connection, "GET", f"{_path(contract)}/ready")
+            if ready.status not in {200, 400, 404, 503}:
+                self._raise_for(ready, contract)
+            if ready.status != 200:
+                raise self._not_ready(contract)
+            metadata = self._get_json(connection, _path(contract), contract)
+            config = self._get_json(connection, f"{_path(contract)}/config", contract)
+            check_pairing(contract, ServedModel.parse(metadata, config), self.address)
+            connection.checked = True
+        self._connected_contract = contract
 
     def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
-        contract = self._contract
+        contract, deadline = self._contract, Deadline(timeout_s)
         head, body = _encode(contract, payload)
-        response = self._request(
-            "POST",
-            f"{_path(contract)}/infer",
-            Deadline(timeout_s),
-            headers={_HEADER_LENGTH: str(len(head)), "Content-Type": "application/octet-stream"},
-            body=head + body,
-        )
+        with self._mapped_errors(deadline), self._pool.lend(deadline) as connection:
+            self._check(connection, contract)
+            response = self._ask(
+                connection,
+                "POST",
+                f"{_path(contract)}/infer",
+                headers={_HEADER_LENGTH: str(len(head)), "Content-Type": "application/octet-stream"},
+                body=head + body,
+            )
         if response.status != 200:
             self._raise_for(response, contract)
         return self._answer(contract, response)
@@ -60,20 +93,15 @@ class HttpTransport(TritonTransport):
     def close(self) -> None:
         self._pool.close()
 
-    def _is_ready(self, contract: Contract, deadline: Deadline) -> bool:
-        response = self._request("GET", f"{_path(contract)}/ready", deadline)
-        if response.status not in {200, 400, 404, 503}:
-            self._raise_for(response, contract)
-        return response.status == 200
+    def _check(self, connection: Connection, contract: Contract) -> None:
+        """Ask whom a new connection leads to: between two of them the server may have got another head."""
+        if not connection.checked:
+            config = self._get_json(connection, f"{_path(contract)}/config", contract)
+            check_digest(contract, ServedConfig.read(config), self.address)
+            connection.checked = True
 
-    def _describe(self, contract: Contract, deadline: Deadline) -> ServedModel:
-        return ServedModel.parse(
-            self._get_json(_path(contract), contract, deadline),
-            self._get_json(f"{_path(contract)}/config", contract, deadline),
-        )
-
-    def _get_json(self, path: str, contract: Contract, deadline: Deadline) -> object:
-        response = self._request("GET", path, deadline)
+    def _get_json(self, connection: Connection, path: str, contract: Contract) -> object:
+        response = self._ask(connection, "GET", path)
         if response.status != 200:
             self._raise_for(response, contract)
         try:
@@ -81,19 +109,19 @@ class HttpTransport(TritonTransport):
         except (ValueError, RecursionError) as error:
             raise self._nonsense("something that is not JSON") from error
 
-    def _request(
+    def _ask(
         self,
+        connection: Connection,
         method: str,
         path: str,
-        deadline: Deadline,
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> Response:
-        with self._mapped_errors(deadline):
-            return self._pool.request(
-                method, path, deadline=deadline, headers={**self._headers, **(headers or {})}, body=body
-            )
+        return connection.exchange(method, path, headers={**self._request_headers(), **(headers or {})}, body=body)
+
+    def _shake_hands(self, plain: DeadlineSocket) -> TLSDeadlineSocket:
+        return secure_socket(plain, client_context(self._security, protocol="http/1.1"), self._host)
 
     @contextmanager
     def _mapped_errors(self, deadline: Deadline) -> Iterator[None]:
@@ -101,10 +129,31 @@ class HttpTransport(TritonTransport):
             yield
         except TimeoutError as error:
             raise self._too_late(deadline.timeout_s) from error
-        except OSError as error:
-            raise self._unreachable(str(error) or type(error).__name__) from error
-        except http.client.HTTPException as error:
-            raise self._unreachable(f"{type(error).__name__}, which is not an HTTP answer") from error
+        except ssl.SSLError as error:
+            reason = explain(error) or self._why_hung_up(deadline)
+            raise (self._unreachable(str(error)) if reason is None else self._insecure(reason)) from error
+        except (OSError, http.client.HTTPException) as error:
+            nonsense = isinstance(error, http.client.HTTPException) and not isinstance(error, OSError)
+            why = f"{type(error).__name__}, which is not an HTTP answer" if nonsense else str(error)
+            reason = self._why_not_secure(error, deadline)
+            if reason is not None:
+                raise self._insecure(reason) from error
+            raise self._unreachable(why or type(error).__name__) from error
+
+    def _why_not_secure(self, error: Exception, deadline: Deadline) -> str | None:
+        """Find out whether a server that did not answer in plaintext wants TLS. It talks, but not HTTP."""
+        if self._secure or self._connected_contract is not None or isinstance(error, ConnectionRefusedError):
+            return None
+        if speaks_tls(self._host, self._port, Deadline(min(deadline.left_s(), _DIAGNOSIS_S))):
+            return f"it speaks TLS. Use {self.scheme}s://{self._target}"
+        return None
+
+    def _why_hung_up(self, deadline: Deadline) -> str | None:
+        """Find out whether a server that ended the handshake without a word speaks plaintext."""
+        if self._connected_contract is not None:
+            return None
+        time_left = Deadline(min(deadline.left_s(), _DIAGNOSIS_S))
+        return PLAINTEXT if speaks_http(self._host, self._port, time_left) else None
 
     def _raise_for(self, response: Response, contract: Contract) -> NoReturn:
         why = f"HTTP {response.status}, {_error_text(response)}"
@@ -112,6 +161,8 @@ class HttpTransport(TritonTransport):
             raise self._needs_key(why)
         if response.status == 404:
             raise self._not_ready(contract)
+        if "exceeds maximum queue size" in why.lower():
+            raise self._full(why)
         if response.status == 503:
             raise self._unreachable(why)
         raise self._refused(why)
@@ -126,10 +177,7 @@ class HttpTransport(TritonTransport):
         output, data = head.outputs[0], response.body[int(head_length) :]
         if (output.name, output.datatype) != (spec.name, TRITON_TYPES[spec.dtype]):
             raise self._nonsense(f"no {spec.dtype} tensor {spec.name!r}")
-        dtype = np.dtype(spec.dtype).newbyteorder("<")
-        if min(output.shape, default=0) < 0 or math.prod(output.shape) * dtype.itemsize != len(data):
-            raise self._nonsense("a tensor whose bytes do not fit its shape")
-        return np.frombuffer(data, dtype).astype(spec.dtype).reshape(output.shape)
+        return self._tensor(spec.dtype, output.shape, data)
 
 
 class _Tensor(BaseModel):

@@ -31,6 +31,27 @@ class Answer:
     data: bytes
 
 
+@dataclass
+class Refusal:
+    """What a server says in place of an answer."""
+
+    status: str
+    """Of gRPC."""
+    code: int
+    """Of HTTP."""
+    words: str
+    times: int = 1 << 30
+    """After so many it gives the honest answer."""
+    asked: int = 0
+    """How often it was asked."""
+
+    @property
+    def over(self) -> bool:
+        """Count one request; tell whether it may be answered."""
+        self.asked += 1
+        return self.asked > self.times
+
+
 def true_answer(contract: Contract) -> Answer:
     """Give what an honest head could say to one picture."""
     (classes,) = contract.answer.shape
@@ -53,7 +74,7 @@ def describe(contract: Contract) -> tuple[dict[str, Any], model_config_pb2.Model
 
 
 @contextlib.contextmanager
-def grpc_server(contract: Contract, answer: Answer) -> Iterator[str]:
+def grpc_server(contract: Contract, answer: Answer | Refusal) -> Iterator[str]:
     """Serve over gRPC; gives the address."""
     metadata, config = describe(contract)
 
@@ -68,10 +89,18 @@ def grpc_server(contract: Contract, answer: Answer) -> Iterator[str]:
             return service_pb2.ModelConfigResponse(config=config)
 
         def ModelInfer(self, request: Any, context: Any) -> Any:
-            output = {"name": answer.name, "datatype": answer.datatype, "shape": answer.shape}
-            return service_pb2.ModelInferResponse(outputs=[output], raw_output_contents=[answer.data])
+            if isinstance(answer, Refusal) and not answer.over:
+                context.abort(grpc.StatusCode[answer.status], answer.words)
+            said = true_answer(contract) if isinstance(answer, Refusal) else answer
+            output = {"name": said.name, "datatype": said.datatype, "shape": said.shape}
+            return service_pb2.ModelInferResponse(outputs=[output], raw_output_contents=[said.data])
 
-    server = grpc.server(ThreadPoolExecutor(2))
+        def ModelStreamInfer(self, requests: Any, context: Any) -> Any:
+            yield from ()
+            for _ in requests:  # the client sends nothing, and keeps it open
+                pass
+
+    server = grpc.server(ThreadPoolExecutor(8))
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(Servicer(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
@@ -80,7 +109,7 @@ def grpc_server(contract: Contract, answer: Answer) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def http_server(contract: Contract, answer: Answer | bytes) -> Iterator[str]:
+def http_server(contract: Contract, answer: Answer | bytes | Refusal) -> Iterator[str]:
     """Serve over HTTP; gives the address. Bytes are sent as they are, in place of the whole body."""
     metadata, config = describe(contract)
     model = f"/v2/models/{contract.head.model}/versions/{contract.head.version}"
@@ -101,18 +130,21 @@ def http_server(contract: Contract, answer: Answer | bytes) -> Iterator[str]:
             if isinstance(answer, bytes):
                 self._send(answer)
                 return
-            parameters = {"binary_data_size": len(answer.data)}
+            if isinstance(answer, Refusal) and not answer.over:
+                self._send(json.dumps({"error": answer.words}).encode(), status=answer.code)
+                return
+            said = true_answer(contract) if isinstance(answer, Refusal) else answer
             output = {
-                "name": answer.name,
-                "datatype": answer.datatype,
-                "shape": answer.shape,
-                "parameters": parameters,
+                "name": said.name,
+                "datatype": said.datatype,
+                "shape": said.shape,
+                "parameters": {"binary_data_size": len(said.data)},
             }
             head = json.dumps({"outputs": [output]}).encode()
-            self._send(head + answer.data, {"Inference-Header-Content-Length": str(len(head))})
+            self._send(head + said.data, {"Inference-Header-Content-Length": str(len(head))})
 
-        def _send(self, body: bytes, headers: dict[str, str] | None = None) -> None:
-            self.send_response(200)
+        def _send(self, body: bytes, headers: dict[str, str] | None = None, status: int = 200) -> None:
+            self.send_response(status)
             for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
                 self.send_header(name, value)
             self.end_headers()

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from dcp_sdk import PrivateClient, ServerError, ServerRejected, ServerUnavailable, Timeouts
+from dcp_sdk import AccessDenied, PrivateClient, Retries, ServerError, ServerRejected, ServerUnavailable, Timeouts
 from dcp_sdk.preprocess import Image
 from tests.sdk.transport import hostile
 from tests.sdk.transport.hostile import Answer
@@ -50,6 +50,50 @@ def test_lies_are_refused(lie: Callable[[Answer], Answer], scheme: str, tiny: Ti
         with PrivateClient(tiny.bundle, address, device="cpu") as client:
             with pytest.raises(ServerRejected, match="expected"):
                 client.predict(picture)
+
+
+PASSING = [
+    ("UNAVAILABLE", 503, "Exceeds maximum queue size"),
+    ("UNAVAILABLE", 503, "Socket closed"),
+]
+LASTING = [
+    ("UNAVAILABLE", 403, "This protocol is restricted, expecting header 'triton-grpc-protocol-dcp-key'", AccessDenied),
+    ("UNAUTHENTICATED", 401, "who are you? you said a-secret-of-ours", AccessDenied),
+    ("INVALID_ARGUMENT", 400, "unexpected shape", ServerRejected),
+    ("INTERNAL", 500, "an exception in the model", ServerRejected),
+]
+
+
+@pytest.mark.parametrize("scheme", SERVERS)
+@pytest.mark.parametrize(("status", "code", "words"), PASSING)
+def test_what_may_pass_is_tried_again(
+    status: str, code: int, words: str, scheme: str, tiny: Tiny, picture: Image
+) -> None:
+    refusal = hostile.Refusal(status, code, words, times=2)
+    with SERVERS[scheme](tiny.manifest.contract, refusal) as address:  # type: ignore[operator]
+        with PrivateClient(tiny.bundle, address, device="cpu", timeouts=Timeouts(predict_s=10)) as client:
+            assert client.predict(picture).sends == 3
+        refusal.asked = 0
+        with PrivateClient(tiny.bundle, address, device="cpu", retries=Retries.none()) as client:
+            with pytest.raises(ServerUnavailable, match="expected"):
+                client.predict(picture)
+
+
+@pytest.mark.parametrize("scheme", SERVERS)
+@pytest.mark.parametrize(("status", "code", "words", "error"), LASTING)
+def test_what_lasts_is_said_once(
+    status: str, code: int, words: str, error: type[ServerError], scheme: str, tiny: Tiny, picture: Image
+) -> None:
+    refusal = hostile.Refusal(status, code, words)
+    headers = {"x-key": "a-secret-of-ours"}
+    with SERVERS[scheme](tiny.manifest.contract, refusal) as address:  # type: ignore[operator]
+        with PrivateClient(tiny.bundle, address, device="cpu", headers=headers) as client:
+            for count in range(1, 8):  # beyond what opens the circuit
+                with pytest.raises(error) as caught:
+                    client.predict(picture)
+                assert type(caught.value) is error
+                assert refusal.asked == count
+                assert "a-secret-of-ours" not in str(caught.value), "not even where the server repeats it"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dcp_sdk.transport.base import Deadline
+from dcp_sdk.deadline import Deadline
 from dcp_sdk.transport.http_pool import ConnectionPool
 from tests.sdk.conftest import Behaviour
 
@@ -59,7 +59,8 @@ class Polite:
 
 
 def get(pool: ConnectionPool, timeout_s: float = 10, body: bytes | None = None) -> bytes:
-    return pool.request("POST", "/", deadline=Deadline(timeout_s), headers={}, body=body).body
+    with pool.lend(Deadline(timeout_s)) as connection:
+        return connection.exchange("POST", "/", headers={}, body=body).body
 
 
 @pytest.mark.parametrize("behaviour", [drips_its_headers, drips_its_body, never_reads])

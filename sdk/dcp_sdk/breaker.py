@@ -1,0 +1,115 @@
+"""Leave a server alone that keeps failing, and find out soon when it is back."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime, timedelta
+
+import pybreaker
+
+from .config import CircuitBreaker
+from .errors import CircuitOpen, ServerTimeout, ServerUnavailable
+
+__all__ = ["TRANSIENT", "Breaker"]
+
+TRANSIENT = (ServerUnavailable, ServerTimeout)
+"""Failures that may pass by themselves. All others say that a server is there, and that somebody must mend it."""
+
+
+class Breaker:
+    """Counts the failures of one server. Thread-safe; the calls themselves run at the same time.
+
+    Args:
+        address: The server's, for messages.
+        options: How many failures, and how long a pause.
+    """
+
+    def __init__(self, address: str, options: CircuitBreaker) -> None:
+        self._address = address
+        self._options = options
+        self._lock = threading.Lock()
+        self._probe_until = 0.0
+        self._last = ""
+        self._storage = _SteadyStorage(pybreaker.STATE_CLOSED)
+        self._circuit = pybreaker.CircuitBreaker(
+            fail_max=options.failures,
+            reset_timeout=options.pause_s,
+            exclude=[lambda error: not isinstance(error, TRANSIENT)],
+            state_storage=self._storage,
+            throw_new_error_on_trip=False,
+        )
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the server is asked as usual."""
+        return bool(self._circuit.current_state == pybreaker.STATE_CLOSED)
+
+    @contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Run the block unless the server is to be left alone, and remember how it ended.
+
+        Raises:
+            CircuitOpen: It is to be left alone.
+        """
+        with self._lock:
+            call = self._enter()
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, TRANSIENT):
+                self._last = type(error).__name__
+            self._leave(call, error)
+            raise
+        self._leave(call, None)
+
+    def _enter(self) -> AbstractContextManager[None]:
+        """Start the library's own bookkeeping of one call; of those after a pause, one at a time."""
+        if self._circuit.current_state == pybreaker.STATE_HALF_OPEN and time.monotonic() < self._probe_until:
+            raise self._open_error(self._probe_until - time.monotonic())
+        call = self._circuit.calling()
+        try:
+            call.__enter__()
+        except pybreaker.CircuitBreakerError:
+            raise self._open_error(self._options.pause_s - self._storage.age_s()) from None
+        # A trial that hangs does not keep others from trying for longer than a pause.
+        self._probe_until = time.monotonic() + self._options.pause_s
+        return call
+
+    def _leave(self, call: AbstractContextManager[None], error: BaseException | None) -> None:
+        with self._lock:
+            try:
+                call.__exit__(type(error) if error else None, error, None)
+            except BaseException as same:
+                if same is not error:
+                    raise
+
+    def _open_error(self, left_s: float) -> CircuitOpen:
+        until = datetime.now(UTC) + timedelta(seconds=max(left_s, 0))
+        return CircuitOpen(
+            f"expected {self._address} to be well, but it failed {self._options.failures} times in a row or more "
+            f"({self._last}). Nothing is sent there until {until:%H:%M:%S}.{until.microsecond // 1000:03} UTC. "
+            "Try again then, and look into the server's log."
+        )
+
+
+class _SteadyStorage(pybreaker.CircuitMemoryStorage):
+    """Tells the time of opening by the clock that never jumps: a device that sets its clock must not wait for it."""
+
+    def __init__(self, state: str) -> None:
+        super().__init__(state)
+        self._opened: float | None = None
+
+    def age_s(self) -> float:
+        """Seconds since the circuit opened."""
+        return 0.0 if self._opened is None else time.monotonic() - self._opened
+
+    @property
+    def opened_at(self) -> datetime | None:
+        return None if self._opened is None else datetime.now(UTC) - timedelta(seconds=self.age_s())
+
+    @opened_at.setter
+    def opened_at(self, _: datetime) -> None:
+        self._opened = time.monotonic()

@@ -1,0 +1,55 @@
+"""Calls that are under way, and a door that closes behind the last of them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from .errors import ConfigError
+
+__all__ = ["Gate"]
+
+
+class Gate:
+    """Lets calls in until it is closed. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside = 0
+        self._closed = False
+
+    def check(self) -> None:
+        """Make sure that calls may enter.
+
+        Raises:
+            ConfigError: The gate is closed.
+        """
+        if self._closed:
+            raise ConfigError("the client is closed. Make a new PrivateClient, or predict inside its `with` block.")
+
+    @contextmanager
+    def entered(self) -> Iterator[None]:
+        """Be inside for the length of the block.
+
+        Raises:
+            ConfigError: The gate is closed.
+        """
+        with self._changed:
+            self.check()
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside -= 1
+                self._changed.notify_all()
+
+    def close(self, timeout_s: float) -> None:
+        """Let nobody in any more, and wait until all are out, but at most ``timeout_s`` seconds."""
+        with self._changed:
+            self._closed = True
+            end = time.monotonic() + timeout_s
+            while self._inside and (left := end - time.monotonic()) > 0:
+                self._changed.wait(left)

@@ -1,0 +1,93 @@
+"""How device and server know each other: certificates for TLS, and the key of a restricted endpoint."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import ConfigDict, Field, SecretStr, model_validator
+
+from .config import Options
+from .errors import ConfigError
+
+__all__ = ["Security"]
+
+
+class Security(Options):
+    """Certificates and access key. It holds where secrets lie, and never a secret itself.
+
+    Files and the variable are read when a connection is made, so that a renewed certificate or key is taken up.
+
+    Raises:
+        ConfigError: Options contradict each other. The message does not repeat what was given.
+    """
+
+    # What somebody puts into the wrong field could be the key itself.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    ca_file: Path | None = None
+    """PEM file of the authorities that may vouch for the server; None takes the public ones."""
+    certificate_file: Path | None = None
+    """PEM file of this device's own certificate, with those between it and its authority (mutual TLS)."""
+    key_file: Path | None = None
+    """PEM file of the certificate's private key, without a passphrase."""
+    api_key_variable: str | None = None
+    """Environment variable that holds the access key of Triton's restricted protocols."""
+    api_key_file: Path | None = None
+    """File that holds the access key; white space around it is ignored."""
+    api_key_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")] = "dcp-key"
+    """Name of the key, as the server's flags state it: ``--http-restricted-api=…:NAME=…``."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("expected certificate_file and key_file, got one without the other")
+        if self.api_key_variable is not None and self.api_key_file is not None:
+            raise ValueError("expected api_key_variable or api_key_file, got both")
+        return self
+
+    @property
+    def concerns_tls(self) -> bool:
+        """Whether anything here has a meaning with TLS only."""
+        return self.ca_file is not None or self.certificate_file is not None
+
+    def api_key(self) -> SecretStr | None:
+        """Read the access key; None if there should be none.
+
+        Raises:
+            ConfigError: The variable or the file is missing or empty.
+        """
+        if self.api_key_variable is not None:
+            key = os.environ.get(self.api_key_variable, "")
+            source = "the environment variable of Security.api_key_variable"
+        elif self.api_key_file is not None:
+            key = read_secret(self.api_key_file).decode("utf-8", errors="replace")
+            source = "the file of Security.api_key_file"
+        else:
+            return None
+        if not key.strip():
+            raise ConfigError(f"expected an access key in {source}, got nothing. Set it before the client is made.")
+        return SecretStr(key.strip())
+
+    def authorities(self) -> bytes | None:
+        """Read :attr:`ca_file`; None for the public authorities."""
+        return None if self.ca_file is None else read_secret(self.ca_file)
+
+    def identity(self) -> tuple[bytes, bytes] | None:
+        """Read this device's certificate and its private key; None if it has none."""
+        if self.certificate_file is None or self.key_file is None:
+            return None
+        return read_secret(self.certificate_file), read_secret(self.key_file)
+
+
+def read_secret(path: Path) -> bytes:
+    """Read a file whose content must not appear in any message.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"Security: expected a file at {path}, got {type(error).__name__}.") from error

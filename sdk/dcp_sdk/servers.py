@@ -1,0 +1,175 @@
+"""The servers of one client: who is asked, how often, for how long, and who is left alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy.typing as npt
+
+from .breaker import Breaker
+from .config import CircuitBreaker, Retries
+from .contract import Contract
+from .deadline import Deadline
+from .errors import AccessDenied, CircuitOpen, ContractMismatch, DCPError, ServerTimeout, ServerUnavailable, TLSFailed
+from .obfuscate import Payload
+from .transport import Transport
+
+__all__ = ["Answer", "Sends", "Servers"]
+
+_ELSEWHERE = (ServerUnavailable, ServerTimeout, AccessDenied, TLSFailed, ContractMismatch)
+"""Failures of one server; another may be well. A refused request would be refused there, too."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server said, not yet checked against the contract."""
+
+    values: npt.NDArray[Any]
+    address: str
+    """Who said it."""
+    sends: int
+    """How often the payload was handed to a connection by then."""
+
+
+class Sends:
+    """How often one payload was handed to a connection, whatever came of it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+
+class Servers:
+    """Servers with the same head, in the order in which they are preferred. Thread-safe.
+
+    Args:
+        transports: One per server.
+        contract: What each must be paired with before a payload goes there.
+        retries: How often to try all of them.
+        breaker: When to leave one of them alone.
+    """
+
+    def __init__(
+        self, transports: Sequence[Transport], contract: Contract, *, retries: Retries, breaker: CircuitBreaker
+    ) -> None:
+        self._servers = [_Server(transport, contract, breaker) for transport in transports]
+        self._retries = retries
+        self._closing = threading.Event()
+
+    def connect(self, timeout_s: float) -> None:
+        """Reach the first server that is well, and check the pairing. The others are checked when they are needed.
+
+        Raises:
+            ServerError: None is well; the error is that of the first.
+            ContractMismatch: The first serves another head, and no other is well.
+        """
+        self._first_well(Deadline(timeout_s), lambda server, deadline: server.check(deadline))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where they are, in order."""
+        return tuple(server.transport.address for server in self._servers)
+
+    def infer(self, payload: Payload, deadline: Deadline, sends: Sends) -> Answer:
+        """Send one batch to the first server that is well, and try again what may pass by itself.
+
+        The bytes of every attempt are those of ``payload``.
+
+        Args:
+            payload: Arrays ``(N, *shape)`` in the order of ``contract.payload``, from the guard.
+            deadline: Of all attempts together.
+            sends: Counts them.
+
+        Raises:
+            ServerError: No server gave an answer.
+            ContractMismatch: The first serves another head, and no other is well.
+        """
+        import tenacity  # late: it loads asyncio
+
+        attempts = tenacity.Retrying(
+            stop=tenacity.stop_after_attempt(self._retries.attempts) | tenacity.stop_before_delay(deadline.left_s()),
+            wait=tenacity.wait_random_exponential(self._retries.first_wait_s, self._retries.longest_wait_s),
+            retry=tenacity.retry_if_exception(_may_pass),
+            sleep=tenacity.sleep_using_event(self._closing),
+            reraise=True,
+        )
+        answer: Answer = attempts(self._first_well, deadline, lambda server, share: server.infer(payload, share, sends))
+        return answer
+
+    def stop(self) -> None:
+        """Pause before no further attempt. The transports belong to whoever opened them."""
+        self._closing.set()
+
+    def _first_well(self, deadline: Deadline, ask: Callable[[_Server, Deadline], T]) -> T:
+        """Ask one server after the other, each for its share of the time; raise the first's error if all fail."""
+        failures: list[DCPError] = []
+        for left in range(len(self._servers), 0, -1):
+            server = self._servers[-left]
+            try:
+                return ask(server, Deadline(server.share_s(deadline.left_s(), left)))
+            except _ELSEWHERE as error:
+                failures.append(error)
+        # One that is left alone tells less than one that was asked.
+        raise next((failure for failure in failures if not isinstance(failure, CircuitOpen)), failures[0])
+
+
+class _Server:
+    """One server: its transport, its breaker, and whether its head was compared with the contract."""
+
+    def __init__(self, transport: Transport, contract: Contract, options: CircuitBreaker) -> None:
+        self.transport = transport
+        self._contract = contract
+        self._breaker = Breaker(transport.address, options)
+        self._longest_trial_s = options.pause_s
+        self._checking = threading.Lock()
+        self._checked = False
+
+    def share_s(self, left_s: float, servers: int) -> float:
+        """Seconds of ``left_s`` that this server may take, the first of ``servers`` that are left to ask."""
+        share = left_s / servers
+        return share if servers == 1 or self._breaker.is_closed else min(share, self._longest_trial_s)
+
+    def check(self, deadline: Deadline) -> None:
+        with self._breaker.guarding():
+            self._check_once(deadline)
+
+    def infer(self, payload: Payload, deadline: Deadline, sends: Sends) -> Answer:
+        with self._breaker.guarding():
+            self._check_once(deadline)
+            sends.count += 1
+            values = self.transport.infer(payload, self._left(deadline))
+        return Answer(values, self.transport.address, sends.count)
+
+    def _check_once(self, deadline: Deadline) -> None:
+        """Compare the head with the contract before the first payload; later the transport does it where needed."""
+        if self._checked:
+            return
+        if not self._checking.acquire(timeout=deadline.left_s()):
+            raise self._too_late(deadline)
+        try:
+            if not self._checked:
+                self.transport.connect(self._contract, self._left(deadline))
+                self._checked = True
+        finally:
+            self._checking.release()
+
+    def _left(self, deadline: Deadline) -> float:
+        try:
+            return deadline.remaining_s()
+        except TimeoutError as error:
+            raise self._too_late(deadline) from error
+
+    def _too_late(self, deadline: Deadline) -> ServerTimeout:
+        return ServerTimeout(
+            f"expected an answer from {self.transport.address} within {deadline.timeout_s:.3g} s, got none. "
+            "Look into the server's load and log, or allow more with Timeouts."
+        )
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Say whether the same bytes may be welcome a moment later; time that ran out does not come back."""
+    return isinstance(error, ServerUnavailable) and not isinstance(error, CircuitOpen)

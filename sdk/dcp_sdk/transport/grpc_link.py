@@ -1,0 +1,113 @@
+"""One gRPC connection that never turns into another one unseen.
+
+A gRPC channel reconnects by itself, also in the middle of a call, and does not tell to whom. The server that
+answers after that may serve another head. So each link keeps one stream open on which nothing is ever sent: a
+stream lives and dies with its connection. Its end and the answers of later calls arrive through the same queue,
+in order: an answer that arrives while the stream lives came over the connection that was checked.
+"""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import grpc
+from tritonclient.grpc import service_pb2_grpc
+
+from ..deadline import Deadline
+
+__all__ = ["GrpcLink", "LinkLost"]
+
+_GRACE_S = 0.05
+"""gRPC ends calls at their deadline itself; this much later nobody waits for it any longer."""
+
+
+class LinkLost(Exception):
+    """The connection ended; what came over the channel since then may be somebody else's.
+
+    Args:
+        code: Status with which the connection's stream ended.
+        details: The words for it.
+    """
+
+    def __init__(self, code: grpc.StatusCode, details: str) -> None:
+        super().__init__(details)
+        self.code, self.details = code, details
+
+
+class GrpcLink:
+    """A channel for as long as its first connection lives. Thread-safe.
+
+    Args:
+        target: ``host:port``.
+        credentials: For TLS; None for plaintext.
+        options: Channel arguments.
+        metadata: Sent with each call.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        credentials: grpc.ChannelCredentials | None,
+        options: Sequence[tuple[str, int]],
+        metadata: Mapping[str, str],
+    ) -> None:
+        self._metadata = tuple(metadata.items())
+        self._channel = (
+            grpc.insecure_channel(target, options=options)
+            if credentials is None
+            else grpc.secure_channel(target, credentials, options=options)
+        )
+        self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
+        self.was_ready = False
+        """Whether the connection ever came about, TLS included."""
+        self._nothing: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._stream = self.stub.ModelStreamInfer(iter(self._nothing.get, None), metadata=self._metadata)
+        # The thread that waits for something to send ends with the stream.
+        if not self._stream.add_callback(self._release):
+            self._release()
+        self._channel.subscribe(self._notice)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the first connection still lives."""
+        return bool(self._stream.is_active())
+
+    def call(self, method: str, request: Any, deadline: Deadline) -> Any:
+        """Call ``method`` of Triton's service, once.
+
+        Raises:
+            TimeoutError: The deadline passed.
+            LinkLost: An answer came, but perhaps over another connection.
+            grpc.RpcError: The call failed.
+            ValueError: The link was closed.
+        """
+        remaining_s = deadline.remaining_s()
+        call = getattr(self.stub, method).future(request, timeout=remaining_s, metadata=self._metadata)
+        try:
+            answer = call.result(remaining_s + _GRACE_S)
+        except grpc.FutureTimeoutError as error:
+            call.cancel()
+            raise TimeoutError("the deadline has passed") from error
+        except grpc.FutureCancelledError as error:
+            raise ValueError("the link was closed") from error
+        if not self.alive:
+            raise LinkLost(self._stream.code(), str(self._stream.details()))
+        return answer
+
+    def close(self) -> None:
+        """End the connection, and calls that are under way. May be called twice."""
+        self._stream.cancel()
+        self._channel.close()
+
+    def _notice(self, state: grpc.ChannelConnectivity) -> None:
+        if state is grpc.ChannelConnectivity.READY:
+            self.was_ready = True
+        elif self.was_ready:
+            # A server that says goodbye waits for the streams to end; calls that it has read may complete.
+            self._stream.cancel()
+
+    def _release(self) -> None:
+        self._nothing.put(None)

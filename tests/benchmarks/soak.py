@@ -1,0 +1,209 @@
+"""Threads that predict while the server is killed and started again: ``python -m tests.benchmarks.soak``.
+
+Counts wrong answers, calls beyond their deadline, the time until the first answer after a restart, and memory; then
+freezes the server, so that calls can only end by their deadline, and measures by how much they miss it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import resource
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dcp_sdk import CircuitBreaker, DCPError, PrivateClient, ServerTimeout, Timeouts
+from dcp_sdk.preprocess import Image
+from dcp_sdk.serving import TritonServer
+from tests.tiny import ROOT, SIZE, write_tiny
+
+SLACK_S = 0.1
+"""A call that takes longer than its deadline and this is counted as late."""
+
+
+@dataclass
+class Tally:
+    """What happened, by all threads together."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    wrong: int = 0
+    late: int = 0
+    largest_overshoot_s: float = 0.0
+    resident_mib: list[tuple[int, float]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    last_answer: float = 0.0
+
+    @property
+    def calls(self) -> int:
+        """How many have ended."""
+        return sum(self.outcomes.values())
+
+    def add(self, outcome: str, overshoot_s: float, *, wrong: bool = False) -> None:
+        """Count one call."""
+        with self.lock:
+            self.outcomes[outcome] += 1
+            self.wrong += wrong
+            self.late += overshoot_s > SLACK_S
+            self.largest_overshoot_s = max(self.largest_overshoot_s, overshoot_s)
+            if outcome == "answer":
+                self.last_answer = time.monotonic()
+
+
+def soak(*, threads: int, calls: int, kills: int, scheme: str, predict_s: float = 2.0) -> dict[str, Any]:
+    """Run it, and return the figures."""
+    with tempfile.TemporaryDirectory() as folder:
+        tiny = write_tiny(Path(folder))
+        random = np.random.default_rng(0)
+        pictures = list(random.integers(0, 256, (8, SIZE, SIZE, 3), np.uint8))
+        with PrivateClient(tiny.bundle, f"memory://{tiny.repository}", device="cpu", threads=1) as client:
+            expected = [np.array(list(client.predict(picture).probabilities.values())) for picture in pictures]
+        with TritonServer(tiny.repository, venv=ROOT / ".venv-triton") as server:
+            address = server.grpc_address if scheme == "grpc" else server.http_address
+            timeouts = Timeouts(connect_s=10, predict_s=predict_s)
+            with PrivateClient(tiny.bundle, address, device="cpu", threads=1, timeouts=timeouts) as client:
+                figures = _run(client, server, pictures, expected, threads=threads, calls=calls, kills=kills)
+            return figures | {"frozen_server": _frozen(tiny.bundle, server, address, pictures[0], threads)}
+
+
+def _run(
+    client: PrivateClient,
+    server: TritonServer,
+    pictures: list[Image],
+    expected: list[np.ndarray],
+    *,
+    threads: int,
+    calls: int,
+    kills: int,
+) -> dict[str, Any]:
+    tally, done = Tally(), threading.Event()
+    workers = [
+        threading.Thread(target=_work, args=(client, pictures, expected, tally, done, number))
+        for number in range(threads)
+    ]
+    start = time.monotonic()
+    for worker in workers:
+        worker.start()
+    recoveries_s = []
+    for kill in range(kills + 1):
+        while tally.calls < calls * (kill + 1) / (kills + 1):
+            tally.resident_mib.append((tally.calls, _resident_mib()))
+            time.sleep(0.05)
+        if kill < kills:
+            server.kill()  # SIGKILL, to the whole process group
+            server.start()
+            recoveries_s.append(_next_answer_s(tally))
+    done.set()
+    for worker in workers:
+        worker.join()
+    return _figures(tally, recoveries_s, time.monotonic() - start)
+
+
+def _work(
+    client: PrivateClient,
+    pictures: list[Image],
+    expected: list[np.ndarray],
+    tally: Tally,
+    done: threading.Event,
+    number: int,
+) -> None:
+    limit_s = client.timeouts.predict_s
+    while not done.is_set():
+        number = (number + 1) % len(pictures)
+        start = time.monotonic()
+        try:
+            values = list(client.predict(pictures[number]).probabilities.values())
+        except DCPError as error:
+            tally.add(type(error).__name__, time.monotonic() - start - limit_s)
+            time.sleep(0.01)  # a device does not ask in a tight loop either
+        else:
+            wrong = not np.allclose(values, expected[number], rtol=0, atol=1e-6)
+            tally.add("answer", time.monotonic() - start - limit_s, wrong=wrong)
+
+
+def _frozen(bundle: Path, server: TritonServer, address: str, picture: Image, threads: int) -> dict[str, Any]:
+    """Ask a server that takes connections and never answers; nothing is retried, no circuit opens."""
+    options: dict[str, Any] = {"device": "cpu", "threads": 1, "breaker": CircuitBreaker(failures=1 << 30)}
+    with PrivateClient(bundle, address, timeouts=Timeouts(connect_s=10, predict_s=0.5), **options) as client:
+        client.predict(picture)
+        assert server.pid is not None
+        os.killpg(server.pid, signal.SIGSTOP)
+
+        def overshoot_ms(_: int) -> float:
+            start = time.monotonic()
+            with contextlib.suppress(ServerTimeout):
+                client.predict(picture)
+            return (time.monotonic() - start - client.timeouts.predict_s) * 1000
+
+        try:
+            with ThreadPoolExecutor(threads) as pool:
+                found = list(pool.map(overshoot_ms, range(8 * threads)))
+        finally:
+            os.killpg(server.pid, signal.SIGCONT)
+    p50, p95, most = np.percentile(found, (50, 95, 100)).round(1).tolist()
+    return {"calls": len(found), "overshoot_ms": {"p50": p50, "p95": p95, "max": most}}
+
+
+def _next_answer_s(tally: Tally, longest_s: float = 30) -> float:
+    """Seconds from now until some call is answered."""
+    start = time.monotonic()
+    while tally.last_answer < start and time.monotonic() - start < longest_s:
+        time.sleep(0.005)
+    return time.monotonic() - start
+
+
+def _resident_mib() -> float:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def _figures(tally: Tally, recoveries_s: list[float], seconds: float) -> dict[str, Any]:
+    # The first tenth warms caches up.
+    steady = [(count, mib) for count, mib in tally.resident_mib if count >= tally.calls / 10]
+    slope = np.polyfit(*zip(*steady, strict=True), 1)[0] if len(steady) > 2 else 0.0
+    return {
+        "calls": tally.calls,
+        "calls_per_s": round(tally.calls / seconds, 1),
+        "outcomes": dict(tally.outcomes.most_common()),
+        "wrong_answers": tally.wrong,
+        f"later_than_deadline_and_{SLACK_S * 1000:.0f}_ms": tally.late,
+        "largest_overshoot_ms": round(tally.largest_overshoot_s * 1000, 1),
+        "restarts": len(recoveries_s),
+        "first_answer_after_restart_s": {
+            "p50": round(float(np.median(recoveries_s)), 3) if recoveries_s else None,
+            "max": round(max(recoveries_s), 3) if recoveries_s else None,
+        },
+        "resident_mib": {"first": round(tally.resident_mib[0][1], 1), "last": round(tally.resident_mib[-1][1], 1)},
+        "resident_kib_per_1000_calls": round(float(slope) * 1024 * 1000, 1),
+    }
+
+
+def main() -> None:
+    """Measure, and record."""
+    from tests.benchmarks.record import record  # late: it needs torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=16)
+    parser.add_argument("--calls", type=int, default=200_000)
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--scheme", choices=["grpc", "http"], default="grpc")
+    options = parser.parse_args()
+    figures = soak(threads=options.threads, calls=options.calls, kills=options.kills, scheme=options.scheme)
+    command = (
+        f"python -m tests.benchmarks.soak --threads {options.threads} --calls {options.calls} "
+        f"--kills {options.kills} --scheme {options.scheme}"
+    )
+    record(f"soak_{options.scheme}", command, {"threads": options.threads, **figures})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""TLS, certificates on both sides and access keys: what is wrong is said, is never tried again, and leaks nothing.
+
+``grpcs://`` meets a real Triton. Triton's HTTP has no TLS, so ``https://`` meets a proxy with TLS before it.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from dcp_sdk import AccessDenied, ConfigError, PrivateClient, Security, Timeouts, TLSFailed
+from dcp_sdk.preprocess import Image
+from dcp_sdk.serving import TritonServer
+from tests.e2e.authority import Authority, Identity
+from tests.e2e.secrets import Secrets, secrets_of
+from tests.e2e.tap import Tap, tap
+from tests.e2e.tls_proxy import tls_proxy
+from tests.tiny import ROOT, Tiny
+
+pytestmark = [pytest.mark.triton, pytest.mark.parametrize("scheme", ["grpcs", "https"])]
+
+KEY = "a-key-that-nobody-may-see"
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Who vouches for whom."""
+
+    authority: Authority
+    stranger: Authority
+    server: Identity
+    device: Identity
+    expired: Identity
+    elsewhere: Identity
+    impostor: Identity
+    """A device for which only the stranger vouches."""
+
+
+@pytest.fixture(scope="module")
+def trust(tmp_path_factory: pytest.TempPathFactory) -> Trust:
+    """Make all certificates."""
+    folder = tmp_path_factory.mktemp("certificates")
+    authority, stranger = Authority(folder, "authority"), Authority(folder, "stranger")
+    return Trust(
+        authority,
+        stranger,
+        authority.vouch("server"),
+        authority.vouch("device"),
+        authority.vouch("expired", days=-1),
+        authority.vouch("elsewhere", hosts=("triton.example.org",)),
+        stranger.vouch("impostor"),
+    )
+
+
+Serve = Callable[..., Tap]
+
+
+@pytest.fixture
+def serve(scheme: str, tiny: Tiny, tiny_server: TritonServer) -> Iterator[Serve]:
+    """Start a server with a certificate, and a tap before it: ``serve(identity, clients=FILE)``."""
+    with ExitStack() as opened:
+
+        def start(identity: Identity, *, clients: Path | None = None) -> Tap:
+            if scheme == "https":
+                port = opened.enter_context(
+                    tls_proxy(int(tiny_server.http_address.rpartition(":")[2]), identity, clients=clients)
+                )
+            else:
+                flags = [f"--grpc-server-cert={identity.certificate}", f"--grpc-server-key={identity.key}"]
+                if clients is None:
+                    flags += ["--grpc-use-ssl=true"]
+                else:
+                    flags += ["--grpc-use-ssl=true", "--grpc-use-ssl-mutual=true", f"--grpc-root-cert={clients}"]
+                server = opened.enter_context(
+                    TritonServer(tiny.repository, venv=ROOT / ".venv-triton", extra_flags=flags)
+                )
+                port = int(server.grpc_address.rpartition(":")[2])
+            return opened.enter_context(tap(port))
+
+        yield start
+
+
+@pytest.fixture(scope="module")
+def secrets(tiny: Tiny, noise: Image) -> Secrets:
+    """Know what must stay on the device."""
+    return secrets_of(tiny.bundle, tiny.manifest.contract, noise)
+
+
+def connect(tiny: Tiny, address: str, security: Security | None) -> PrivateClient:
+    return PrivateClient(tiny.bundle, address, device="cpu", timeouts=Timeouts(connect_s=5), security=security)
+
+
+def refused(tiny: Tiny, wire: Tap, address: str, security: Security | None, noise: Image) -> TLSFailed:
+    """Fail for a reason of TLS, at once or with the first picture, which does not leave then."""
+    with pytest.raises(TLSFailed) as caught, connect(tiny, address, security) as client:
+        client.predict(noise)
+    assert len(wire.streams) <= 2, "one attempt, and one to find out why"
+    return caught.value
+
+
+def test_both_sides_know_each_other(
+    scheme: str, serve: Serve, trust: Trust, tiny: Tiny, noise: Image, secrets: Secrets
+) -> None:
+    wire = serve(trust.server, clients=trust.authority.file)
+    security = Security(
+        ca_file=trust.authority.file, certificate_file=trust.device.certificate, key_file=trust.device.key
+    )
+    for host in ("localhost", "127.0.0.1"):
+        with connect(tiny, f"{scheme}://{host}:{wire.port}", security) as client:
+            prediction = client.predict(noise)
+            assert prediction.server == f"{scheme}://{host}:{wire.port}"
+            assert len(client.predict_batch([noise] * 9)) == 9
+            wire.cut()
+            assert client.predict(noise).label == prediction.label, "made anew, and checked anew"
+    assert secrets.kept not in wire.sent, "what travels is encrypted"
+    assert secrets.found_in(wire.sent) == []
+    for own, word in ((None, "certificate_file"), (trust.impostor, "certificate")):
+        wire.streams.clear()
+        options = {} if own is None else {"certificate_file": own.certificate, "key_file": own.key}
+        stranger = Security(ca_file=trust.authority.file, **options)
+        error = refused(tiny, wire, f"{scheme}://localhost:{wire.port}", stranger, noise)
+        assert word in str(error)
+
+
+def test_a_server_that_this_device_does_not_trust(
+    scheme: str, serve: Serve, trust: Trust, tiny: Tiny, noise: Image
+) -> None:
+    wire = serve(trust.server)
+    for authority in (trust.stranger.file, None):
+        wire.streams.clear()
+        error = refused(tiny, wire, f"{scheme}://localhost:{wire.port}", Security(ca_file=authority), noise)
+        assert "no authority that this device trusts" in str(error)
+        assert "ca_file" in str(error)
+
+
+@pytest.mark.parametrize(("who", "says"), [("expired", "has expired"), ("elsewhere", "another host name")])
+def test_a_certificate_that_is_no_good(
+    who: str, says: str, scheme: str, serve: Serve, trust: Trust, tiny: Tiny, noise: Image
+) -> None:
+    wire = serve(getattr(trust, who))
+    error = refused(tiny, wire, f"{scheme}://localhost:{wire.port}", Security(ca_file=trust.authority.file), noise)
+    assert says in str(error)
+
+
+def test_plaintext_meets_tls(scheme: str, serve: Serve, trust: Trust, tiny: Tiny, noise: Image) -> None:
+    wire = serve(trust.server)
+    error = refused(tiny, wire, f"{scheme.removesuffix('s')}://localhost:{wire.port}", None, noise)
+    assert f"Use {scheme}://localhost:{wire.port}" in str(error)
+
+
+def test_tls_meets_plaintext(scheme: str, tiny_server: TritonServer, trust: Trust, tiny: Tiny, noise: Image) -> None:
+    address = tiny_server.grpc_address if scheme == "grpcs" else tiny_server.http_address
+    with tap(int(address.rpartition(":")[2])) as wire:
+        error = refused(tiny, wire, f"{scheme}://localhost:{wire.port}", Security(ca_file=trust.authority.file), noise)
+    assert "does not speak TLS" in str(error)
+
+
+def test_access_keys(scheme: str, tiny: Tiny, noise: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The right key, out of a variable or a file; a wrong one; none; one that is put right while the client lives."""
+    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", key=KEY) as server:
+        address = server.grpc_address if scheme == "grpcs" else server.http_address
+        monkeypatch.setenv("DCP_TEST_KEY", KEY)
+        right = Security(api_key_variable="DCP_TEST_KEY")
+        with connect(tiny, address, right) as client:
+            assert client.predict(noise).label
+        file = tmp_path / "key"
+        file.write_text("a-wrong-key-that-nobody-may-see\n")
+        wrong = Security(api_key_file=file)
+        for security in (wrong, None):
+            with pytest.raises(AccessDenied, match="wants a key") as caught:
+                with connect(tiny, address, security) as client:
+                    client.predict(noise)
+            said = "".join(traceback.format_exception(caught.value)) + repr(security) + repr(client)
+            assert KEY not in said
+            assert "a-wrong-key" not in said
+        client = connect(tiny, address, right)
+        monkeypatch.delenv("DCP_TEST_KEY")
+        with client, pytest.raises(ConfigError, match="access key"):
+            connect(tiny, address, right)
+        file.write_text(f"{KEY}\n")
+        with connect(tiny, address, wrong) as client:
+            assert client.predict(noise).label
+
+
+def test_a_wrong_key_does_not_open_the_circuit(scheme: str, tiny: Tiny, noise: Image, tmp_path: Path) -> None:
+    """A key that is mended is taken up by the same client, at once."""
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", key=KEY) as server:
+        address = server.grpc_address if scheme == "grpcs" else server.http_address
+        with tap(int(address.rpartition(":")[2])) as wire:
+            plain = scheme.removesuffix("s")
+            with connect(tiny, f"{plain}://127.0.0.1:{wire.port}", Security(api_key_file=file)) as client:
+                client.predict(noise)
+                file.write_text("wrong-for-a-while")
+                wire.cut()
+                for _ in range(8):
+                    with pytest.raises(AccessDenied):
+                        client.predict(noise)
+                file.write_text(KEY)
+                assert client.predict(noise).sends == 1

@@ -1,0 +1,69 @@
+"""TLS before a server that does not speak it, as a reverse proxy does: Triton's HTTP has none."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.e2e.authority import Identity
+
+
+@contextlib.contextmanager
+def tls_proxy(target: int, identity: Identity, *, clients: Path | None = None) -> Iterator[int]:
+    """Take TLS connections and pass what is inside to port ``target``; gives the port.
+
+    Args:
+        target: Port on this machine.
+        identity: The proxy's.
+        clients: Authority that must vouch for those who connect; None takes everybody.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(identity.certificate, identity.key)
+    if clients is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(clients)
+    listener = socket.create_server(("127.0.0.1", 0))
+    sockets: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def start(work: object, *arguments: object) -> None:
+        thread = threading.Thread(target=work, args=arguments)  # type: ignore[arg-type]
+        threads.append(thread)
+        thread.start()
+
+    def accept() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                plain, _ = listener.accept()
+                sockets.append(plain)
+                start(serve, plain)
+
+    def serve(plain: socket.socket) -> None:
+        with contextlib.suppress(OSError), plain:
+            plain.settimeout(10)
+            with context.wrap_socket(plain, server_side=True) as device:
+                sockets.append(device)
+                with socket.create_connection(("127.0.0.1", target)) as server:
+                    sockets.append(server)
+                    start(forward, server, device)
+                    forward(device, server)
+
+    def forward(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+    start(accept)
+    yield listener.getsockname()[1]
+    for sock in [listener, *sockets]:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+        sock.close()
+    for thread in threads:
+        thread.join(12)

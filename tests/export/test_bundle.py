@@ -1,0 +1,30 @@
+"""What an export installs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from dcp_sdk.bundle import DEVICE_GRAPH_FILE, HEAD_FILE, MANIFEST_FILE, MODEL_CARD_FILE
+from dcp_sdk.contract import sha256_file
+from export import bundle as files
+from tests.tiny import Tiny
+
+
+def test_the_head_goes_into_the_bundle_where_that_is_wanted(tiny: Tiny, tmp_path: Path) -> None:
+    """And leaves it again with an export that does not want it: an old head would not be the paired one."""
+    contract = tiny.manifest.contract
+    bundle, repository = tmp_path / "bundle", tmp_path / "triton_models"
+    for with_head in (False, True, False):
+        built = tmp_path / "built"
+        built.mkdir()
+        for name in (DEVICE_GRAPH_FILE, MANIFEST_FILE):
+            shutil.copy(tiny.bundle / name, built)
+        shutil.copy(tiny.head, built / files.HEAD_GRAPH_FILE)
+        (built / MODEL_CARD_FILE).write_text("a card")
+        files.install(built, contract, bundle, repository, with_head=with_head)
+        built.rmdir()
+        assert (bundle / HEAD_FILE).is_file() == with_head
+        if with_head:
+            assert sha256_file(bundle / HEAD_FILE) == contract.head.sha256
+        assert sha256_file(repository / "task_head" / "1" / "model.onnx") == contract.head.sha256

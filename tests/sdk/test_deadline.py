@@ -1,0 +1,101 @@
+"""One deadline for every stage: camera, device graph, and what waits for them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from dcp_sdk import ConfigError, DeadlineExceeded, PrivateClient, Timeouts
+from dcp_sdk.contract import TensorSpec, sha256_file
+from dcp_sdk.deadline import Deadline
+from dcp_sdk.gate import Gate
+from dcp_sdk.preprocess import Image
+from dcp_sdk.runtime import Graph
+from dcp_sdk.watchdog import Watchdog
+from tests.tiny import Tiny
+
+TIME = TensorSpec(name="x", dtype="float32", shape=(1,), layout="K", low=0, high=1)
+
+
+def endless_graph(path: Path) -> Graph:
+    """Write a graph that adds one for hours."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Add", ["state", "one"], ["next"]),
+            helper.make_node("Identity", ["going"], ["go_on"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
+            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("state", TensorProto.FLOAT, ["n", 1]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["n", 1]),
+        ],
+        [numpy_helper.from_array(np.float32([[1]]), "one")],
+    )
+    graph = helper.make_graph(
+        [helper.make_node("Loop", ["turns", "yes", "x"], ["y"], body=body)],
+        "endless",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
+        [numpy_helper.from_array(np.int64(1 << 40), "turns"), numpy_helper.from_array(np.bool_(True), "yes")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    outputs = (TIME.model_copy(update={"name": "y"}),)
+    return Graph(path, sha256_file(path), inputs=(TIME,), outputs=outputs, device="cpu")
+
+
+def test_a_graph_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    graph = endless_graph(tmp_path / "endless.onnx")
+    start = time.monotonic()
+    with pytest.raises(DeadlineExceeded, match=r"endless\.onnx"):
+        graph.run({"x": np.float32([[0]])}, Deadline(0.3))
+    assert time.monotonic() - start < 10
+
+
+def test_a_call_without_time_sends_nothing(tiny: Tiny, picture: Image) -> None:
+    timeouts = Timeouts(predict_s=1e-6)
+    with PrivateClient(tiny.bundle, f"memory://{tiny.repository}", device="cpu", timeouts=timeouts) as client:
+        with pytest.raises(DeadlineExceeded, match="Nothing was sent"):
+            client.predict(picture)
+
+
+def test_a_dog_barks_at_those_who_stay_only() -> None:
+    dog, barks = Watchdog(), threading.Event()
+    for _ in range(100):
+        with dog.watching(0.05, barks.set):
+            pass
+    assert not barks.wait(0.2)
+    with dog.watching(60, lambda: None), dog.watching(0.05, barks.set):
+        assert barks.wait(10), "the nearest moment first"
+
+
+def test_a_gate_closes_behind_the_last() -> None:
+    gate, inside, leave = Gate(), threading.Event(), threading.Event()
+
+    def stay() -> None:
+        with gate.entered():
+            inside.set()
+            leave.wait(10)
+
+    thread = threading.Thread(target=stay)
+    thread.start()
+    assert inside.wait(10)
+    start = time.monotonic()
+    gate.close(0.2)
+    assert time.monotonic() - start >= 0.2, "it waits, but not for ever"
+    with pytest.raises(ConfigError, match="closed"), gate.entered():
+        pass
+    threading.Timer(0.1, leave.set).start()
+    gate.close(10)
+    thread.join(10)
+    assert not thread.is_alive()

@@ -1,0 +1,239 @@
+"""Who is asked, how often, for how long: with transports that fail as they are told."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from dcp_sdk import (
+    AccessDenied,
+    CircuitBreaker,
+    CircuitOpen,
+    ConfigError,
+    Contract,
+    ContractMismatch,
+    Retries,
+    ServerRejected,
+    ServerTimeout,
+    ServerUnavailable,
+    TLSFailed,
+    Transport,
+)
+from dcp_sdk.deadline import Deadline
+from dcp_sdk.obfuscate import Payload
+from dcp_sdk.servers import Answer, Sends, Servers
+from tests import tiny as graph
+from tests.tiny import Tiny
+
+PAYLOAD = tuple(graph.payload(1).values())
+QUICK = Retries(attempts=3, first_wait_s=0.01, longest_wait_s=0.02)
+NEVER = CircuitBreaker(failures=1000)
+
+
+class Script(Transport):
+    """Fails with each of ``failures`` in turn, then answers; ``waits_s`` seconds pass before."""
+
+    def __init__(
+        self, name: str, failures: Iterable[Exception] = (), *, refuses: Exception | None = None, waits_s: float = 0
+    ) -> None:
+        self._name, self._failures, self._refuses, self.waits_s = name, list(failures), refuses, waits_s
+        self.got: list[tuple[Payload, float]] = []
+        self.connected = 0
+
+    @property
+    def address(self) -> str:
+        return self._name
+
+    def connect(self, contract: Contract, timeout_s: float) -> None:
+        self.connected += 1
+        if self._refuses is not None:
+            raise self._refuses
+
+    def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
+        self.got.append((payload, timeout_s))
+        if self.waits_s > timeout_s:
+            time.sleep(timeout_s)
+            raise ServerTimeout("slow")
+        if self._failures:
+            raise self._failures.pop(0)
+        return np.float32([[0.5, 0.5]])
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture
+def ask(tiny: Tiny) -> Ask:
+    """Ask servers once; those that were made for the same transports before keep what they learnt."""
+    known: dict[tuple[int, ...], Servers] = {}
+
+    def once(
+        *scripts: Script, timeout_s: float = 2, retries: Retries = QUICK, breaker: CircuitBreaker = NEVER
+    ) -> Answer:
+        key = tuple(map(id, scripts))
+        known.setdefault(key, Servers(scripts, tiny.manifest.contract, retries=retries, breaker=breaker))
+        return known[key].infer(PAYLOAD, Deadline(timeout_s), Sends())
+
+    return once
+
+
+def test_what_passes_is_tried_again_with_the_very_same_arrays(ask: Ask) -> None:
+    server = Script("a", [ServerUnavailable("reset"), ServerUnavailable("full")])
+    assert ask(server).sends == 3
+    assert all(payload is PAYLOAD for payload, _ in server.got)
+    timeouts = [timeout_s for _, timeout_s in server.got]
+    assert timeouts == sorted(timeouts, reverse=True), "one deadline for all"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [AccessDenied("key"), TLSFailed("certificate"), ServerRejected("payload"), ContractMismatch("head")],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_what_does_not_pass_is_never_tried_again(failure: Exception, ask: Ask) -> None:
+    server = Script("a", [failure])
+    for _ in range(10):
+        with pytest.raises(type(failure)):
+            ask(server, breaker=CircuitBreaker(failures=1))
+        server._failures.append(failure)
+    assert len(server.got) == 10, "neither a retry nor an open circuit"
+
+
+def test_a_deadline_does_not_start_anew(ask: Ask) -> None:
+    server = Script("a", waits_s=9)
+    start = time.monotonic()
+    with pytest.raises(ServerTimeout):
+        ask(server, timeout_s=0.3)
+    assert len(server.got) == 1
+    assert time.monotonic() - start < 2
+
+
+def test_no_pause_goes_beyond_the_deadline(ask: Ask) -> None:
+    server = Script("a", [ServerUnavailable("reset")] * 99)
+    start = time.monotonic()
+    with pytest.raises(ServerUnavailable):
+        ask(server, timeout_s=0.3, retries=Retries(attempts=20, first_wait_s=9, longest_wait_s=9))
+    assert time.monotonic() - start < 2
+
+
+def test_retries_can_be_switched_off(ask: Ask) -> None:
+    server = Script("a", [ServerUnavailable("reset")])
+    with pytest.raises(ServerUnavailable):
+        ask(server, retries=Retries.none())
+    assert len(server.got) == 1
+
+
+def test_the_next_server_is_asked_in_order(ask: Ask) -> None:
+    first, second = Script("a", [ServerUnavailable("reset")]), Script("b")
+    assert ask(first, second).address == "b"
+    assert ask(first, second).address == "a", "back to the first"
+    assert (first.connected, second.connected) == (1, 1), "each was checked once, before its first payload"
+
+
+def test_a_slow_server_leaves_time_for_the_next(ask: Ask) -> None:
+    first, second = Script("a", waits_s=9), Script("b")
+    assert ask(first, second, timeout_s=0.6).address == "b"
+    assert first.got[0][1] == pytest.approx(0.3, abs=0.1)
+
+
+def test_a_server_that_is_not_paired_gets_no_payload(ask: Ask) -> None:
+    stranger, second = Script("a", refuses=ContractMismatch("head")), Script("b")
+    assert ask(stranger, second).address == "b"
+    assert stranger.got == []
+    with pytest.raises(ContractMismatch):
+        ask(stranger)
+
+
+def test_a_refused_payload_is_not_offered_elsewhere(ask: Ask) -> None:
+    second = Script("b")
+    with pytest.raises(ServerRejected):
+        ask(Script("a", [ServerRejected("payload")]), second)
+    assert second.got == []
+
+
+def test_the_error_is_that_of_the_first(ask: Ask) -> None:
+    with pytest.raises(AccessDenied, match="a wants a key"):
+        ask(Script("a", [AccessDenied("a wants a key")]), Script("b", [ServerUnavailable("b is down")]))
+
+
+def test_an_open_circuit_fails_at_once_says_until_when_and_closes_again(ask: Ask) -> None:
+    server = Script("a", [ServerUnavailable("reset")] * 4)
+    breaker = CircuitBreaker(failures=3, pause_s=0.3)
+    options: dict[str, Any] = {"breaker": breaker, "retries": Retries.none()}
+    for _ in range(3):
+        with pytest.raises(ServerUnavailable, match="reset"):
+            ask(server, **options)
+    for _ in range(5):
+        with pytest.raises(CircuitOpen, match=r"until \d\d:\d\d:\d\d\.\d{3} UTC"):
+            ask(server, **options)
+    assert len(server.got) == 3
+    time.sleep(0.4)
+    with pytest.raises(ServerUnavailable, match="reset"):
+        ask(server, **options)  # the trial
+    with pytest.raises(CircuitOpen):
+        ask(server, **options)
+    time.sleep(0.4)
+    assert ask(server, **options).address == "a"
+    assert ask(server, **options).address == "a"
+
+
+def test_one_call_at_a_time_tries_a_server_that_failed(ask: Ask) -> None:
+    server = Script("a", [ServerUnavailable("reset")])
+    options: dict[str, Any] = {"breaker": CircuitBreaker(failures=1, pause_s=0.3), "retries": Retries.none()}
+    with pytest.raises(ServerUnavailable):
+        ask(server, **options)
+    time.sleep(0.4)
+    server.waits_s = 9
+    outcomes: list[str] = []
+    gate = threading.Barrier(8)
+
+    def call() -> None:
+        gate.wait()
+        try:
+            outcomes.append(ask(server, timeout_s=0.25, **options).address)
+        except (CircuitOpen, ServerTimeout) as error:
+            outcomes.append(type(error).__name__)
+
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(8):
+            pool.submit(call)
+    assert len(server.got) == 2, "the failure and one trial"
+    assert outcomes.count("CircuitOpen") == 7
+
+
+def test_calls_run_at_the_same_time(ask: Ask) -> None:
+    """The breaker's bookkeeping is locked, the calls are not."""
+    together = threading.Barrier(4)
+
+    class Meeting(Script):
+        def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
+            together.wait(5)
+            return super().infer(payload, timeout_s)
+
+    server = Meeting("a")
+    with ThreadPoolExecutor(4) as pool:
+        assert [answer.sends for answer in pool.map(lambda _: ask(server, timeout_s=10), range(4))] == [1] * 4
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda: Retries(attempts=0), "attempts"),
+        (lambda: Retries(first_wait_s=2, longest_wait_s=1), "longest_wait_s"),
+        (lambda: CircuitBreaker(pause_s=2), "pause_s"),
+        (lambda: CircuitBreaker(failures=0), "failures"),
+    ],
+)
+def test_options_that_make_no_sense(make: Callable[[], object], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        make()
