@@ -132,7 +132,7 @@ def test_inspect_finds_an_edited_graph(tmp_path: Path) -> None:
     [
         (("predict", "nowhere", NOBODY, "a.png"), "BundleError"),
         (("predict", "{bundle}", NOBODY, "a.png"), "ServerUnavailable"),
-        (("predict", "{bundle}", "https://host:1", "a.png"), "ConfigError"),
+        (("predict", "{bundle}", "ftp://host:1", "a.png"), "ConfigError"),
         (("predict", "{bundle}", "{memory}", "nowhere.png"), "FrameError"),
         (("predict", "{bundle}", "{memory}", "a.png", "--timeout", "0"), "ConfigError"),
         (("predict", "{bundle}", NOBODY, "a.png", "--header", "no-value"), "ConfigError"),

@@ -9,6 +9,7 @@ in order: an answer that arrives while the stream lives came over the connection
 from __future__ import annotations
 
 import queue
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,6 +22,8 @@ __all__ = ["GrpcLink", "LinkLost"]
 
 _GRACE_S = 0.05
 """gRPC ends calls at their deadline itself; this much later nobody waits for it any longer."""
+_LINGER_S = 2.0
+"""gRPC's thread that watches a channel takes a fifth of a second to end, and fails if the channel is closed before."""
 
 
 class LinkLost(Exception):
@@ -63,6 +66,8 @@ class GrpcLink:
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self.was_ready = False
         """Whether the connection ever came about, TLS included."""
+        self._closed = False
+        self._calls: set[Any] = set()
         self._nothing: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stream = self.stub.ModelStreamInfer(iter(self._nothing.get, None), metadata=self._metadata)
         # The thread that waits for something to send ends with the stream.
@@ -86,21 +91,34 @@ class GrpcLink:
         """
         remaining_s = deadline.remaining_s()
         call = getattr(self.stub, method).future(request, timeout=remaining_s, metadata=self._metadata)
+        self._calls.add(call)
         try:
+            if self._closed:  # perhaps too late for close() to see this call
+                call.cancel()
             answer = call.result(remaining_s + _GRACE_S)
         except grpc.FutureTimeoutError as error:
             call.cancel()
             raise TimeoutError("the deadline has passed") from error
         except grpc.FutureCancelledError as error:
             raise ValueError("the link was closed") from error
+        finally:
+            self._calls.discard(call)
         if not self.alive:
             raise LinkLost(self._stream.code(), str(self._stream.details()))
         return answer
 
     def close(self) -> None:
-        """End the connection, and calls that are under way. May be called twice."""
+        """End calls that are under way, and soon the connection. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._channel.unsubscribe(self._notice)
         self._stream.cancel()
-        self._channel.close()
+        for call in tuple(self._calls):
+            call.cancel()
+        later = threading.Timer(_LINGER_S, self._channel.close)
+        later.daemon = True
+        later.start()
 
     def _notice(self, state: grpc.ChannelConnectivity) -> None:
         if state is grpc.ChannelConnectivity.READY:
