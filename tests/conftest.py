@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from dcp_sdk.serving import TritonServer
 
@@ -15,6 +16,11 @@ from .tiny import ROOT, Tiny, write_tiny
 
 if TYPE_CHECKING:
     from .trained import Trained
+
+
+# How long an example takes says nothing on a shared machine.
+settings.register_profile("dcp", deadline=None)
+settings.load_profile("dcp")
 
 
 def pytest_configure() -> None:

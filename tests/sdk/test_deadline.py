@@ -24,41 +24,33 @@ TIME = TensorSpec(name="x", dtype="float32", shape=(1,), layout="K", low=0, high
 
 
 def endless_graph(path: Path) -> Graph:
-    """Write a graph that adds one for hours."""
-    body = helper.make_graph(
-        [
-            helper.make_node("Add", ["state", "one"], ["next"]),
-            helper.make_node("Identity", ["going"], ["go_on"]),
-        ],
-        "body",
-        [
-            helper.make_tensor_value_info("turn", TensorProto.INT64, []),
-            helper.make_tensor_value_info("going", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("state", TensorProto.FLOAT, ["n", 1]),
-        ],
-        [
-            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
-            helper.make_tensor_value_info("next", TensorProto.FLOAT, ["n", 1]),
-        ],
-        [numpy_helper.from_array(np.float32([[1]]), "one")],
-    )
+    """Write a graph that multiplies large matrices for minutes."""
+    steps = [f"step{number}" for number in range(400)]
+    nodes = [helper.make_node("Mul", ["large", "x"], [steps[0]])]
+    nodes += [
+        helper.make_node("MatMul", [before, "large"], [after]) for before, after in zip(steps, steps[1:], strict=False)
+    ]
+    nodes += [helper.make_node("ReduceMean", [steps[-1], "axis"], ["y"], keepdims=1)]
     graph = helper.make_graph(
-        [helper.make_node("Loop", ["turns", "yes", "x"], ["y"], body=body)],
+        nodes,
         "endless",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 1])],
         [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 1])],
-        [numpy_helper.from_array(np.int64(1 << 40), "turns"), numpy_helper.from_array(np.bool_(True), "yes")],
+        [
+            numpy_helper.from_array(np.full((2048, 2048), 1 / 2048, np.float32), "large"),
+            numpy_helper.from_array(np.int64([1]), "axis"),
+        ],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
     outputs = (TIME.model_copy(update={"name": "y"}),)
-    return Graph(path, sha256_file(path), inputs=(TIME,), outputs=outputs, device="cpu")
+    return Graph(path.read_bytes(), sha256_file(path), where=path, inputs=(TIME,), outputs=outputs, device="cpu")
 
 
 def test_a_graph_that_does_not_end_is_ended(tmp_path: Path) -> None:
     graph = endless_graph(tmp_path / "endless.onnx")
     start = time.monotonic()
     with pytest.raises(DeadlineExceeded, match=r"endless\.onnx"):
-        graph.run({"x": np.float32([[0]])}, Deadline(0.3))
+        graph.run({"x": np.float32([[1]])}, Deadline(0.3))
     assert time.monotonic() - start < 10
 
 
