@@ -18,9 +18,9 @@ from .errors import BundleError
 __all__ = ["OPERATORS", "check_graph", "check_hash"]
 
 _EXPORTED = """
-Add AveragePool Cast Clip Concat Conv Cos Div Expand Floor Gather GatherElements Gemm Log MaxPool Mul Pad ReduceMax
-ReduceMean ReduceSum Relu Reshape Resize Round ScatterElements Shape Sign Slice Softmax Split Sqrt Sub TopK Transpose
-Unsqueeze
+Add AveragePool Cast Clip Concat Conv Cos Div Expand Floor Gather GatherElements GatherND Gemm Log MaxPool Mul Pad
+ReduceMax ReduceMean ReduceSum Relu Reshape Resize Round ScatterElements Shape Sign Slice Softmax Split Sqrt Sub TopK
+Transpose Unsqueeze
 """
 """What the exporter writes for the client networks, pruners, defences and heads of training/."""
 _KIN = """

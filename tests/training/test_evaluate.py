@@ -91,6 +91,11 @@ def test_who_reads_the_task_from_the_same_payloads_counts_though_he_learnt_nothi
     assert not idle.model_copy(update={"control": failed}).counts
 
 
+def test_boosting_learns_from_as_few_pairs_as_there_are() -> None:
+    few, target = payloads(14, 0, tell=True), payloads(60, 1, tell=True)
+    assert measure_attack("gradient boosting", few, target, SETTINGS, LABELS).balanced_accuracy.value > 0.2
+
+
 def test_dense_puts_each_channel_where_it_belongs() -> None:
     some = payloads(5, 0, tell=True)
     dense = some.dense().numpy()

@@ -22,6 +22,8 @@ Columns = Callable[[Payloads], npt.NDArray[np.float32]]
 _GRID = 4
 """Maps wider than this are averaged down to 4 x 4 values."""
 _BATCH = 512
+_VALIDATION = 0.1
+"""Share of the pairs on which boosting itself stops."""
 
 
 def boosting(leaked: Payloads, target: Payloads, settings: AttackSettings) -> Guess:
@@ -39,12 +41,14 @@ def boost(
     pairs: Payloads, chooser: Payloads, target: Payloads, columns: Columns, settings: AttackSettings
 ) -> tuple[Guess, float]:
     """Fit histogram gradient boosting, stopped early; the guess and its loss on ``chooser``."""
+    # Too few pairs to set some of every class aside: then it stops after its rounds.
+    enough = int(_VALIDATION * len(pairs)) >= settings.classes and np.bincount(pairs.labels).min() >= 2
     model = HistGradientBoostingClassifier(
         max_iter=settings.trees,
         learning_rate=0.1,
         max_features=0.2,
-        early_stopping=True,
-        validation_fraction=0.1,
+        early_stopping=bool(enough),
+        validation_fraction=_VALIDATION,
         n_iter_no_change=15,
         random_state=settings.seed,
     )
