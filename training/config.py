@@ -301,11 +301,10 @@ class Recipe(_Frozen):
         neck = self.network.bottleneck
         if isinstance(self.defense, Shredder | Osia | FeatureBoosting | GaussianNoise) and neck is not None:
             raise ValueError(f"network.bottleneck and defense {self.defense.name!r} both decide what values are sent")
-        if isinstance(self.defense, LatentPruning):
-            if neck is None:
-                raise ValueError("defense 'latent_pruning' needs network.bottleneck, which says what the wire carries")
-            return self
-        if self.defense is not None and self.pruning.rule != needed:
+        any_rule = isinstance(self.defense, LatentPruning)
+        if any_rule and neck is None:
+            raise ValueError("defense 'latent_pruning' needs network.bottleneck, which says what the wire carries")
+        if self.defense is not None and not any_rule and self.pruning.rule != needed:
             raise ValueError(
                 f"defense {self.defense.name!r} goes with pruning.rule {needed!r}, not {self.pruning.rule!r}"
             )

@@ -99,13 +99,14 @@ def collect(bundle: Path, manifest: Manifest, pictures: LabelledPictures, batch_
         for start in track(range(0, len(pictures), batch_size), f"{manifest.name}: payloads", transient=True)
     ]
     channels, features = (np.concatenate(tensors) for tensors in zip(*batches, strict=True))
-    if contract.packing is not None:
-        features = unpack(features, contract.packing)
-    return Payloads(channels, features, pictures.sensitive, contract.pruning.channels, contract.pruning.scale)
+    values = unpack(features, contract.packing)
+    return Payloads(channels, values, pictures.sensitive, contract.pruning.channels, contract.pruning.scale)
 
 
-def unpack(features: npt.NDArray[np.uint8], packing: Packing) -> npt.NDArray[np.uint8]:
-    """Values of fewer than 8 bits out of their bytes: ``(N, B)`` -> ``(N, k, h, w)``, as the head's graph does it."""
+def unpack(features: npt.NDArray[np.uint8], packing: Packing | None) -> npt.NDArray[np.uint8]:
+    """Take values out of their bytes, as the head's graph does: ``(N, B)`` -> ``(N, k, h, w)``. Whole bytes stay."""
+    if packing is None:
+        return features
     shifts = np.arange(0, 8, packing.bits, dtype=np.uint8)
     values = (features[:, :, None] >> shifts) & np.uint8(2**packing.bits - 1)
     return values.reshape(len(features), -1)[:, : math.prod(packing.shape)].reshape(-1, *packing.shape)

@@ -233,6 +233,11 @@ class Contract(_Frozen):
         return self.payload[-1].shape if self.packing is None else self.packing.shape
 
     @property
+    def bits(self) -> int:
+        """Of one value on the wire."""
+        return 8 if self.packing is None else self.packing.bits
+
+    @property
     def payload_bytes(self) -> int:
         """Bytes that leave the device for one picture, without the protocol's framing. Constant by design."""
         return sum(t.nbytes for t in self.payload)

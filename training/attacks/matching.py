@@ -31,7 +31,7 @@ class PayloadMatch:
     def __init__(self, twin: DeviceTwin, contract: Contract, target: Payloads) -> None:
         self._twin = twin
         self._pruning = contract.pruning
-        self._top = 255.0 if contract.packing is None else 2.0**contract.packing.bits - 1
+        self._top = 2.0**contract.bits - 1
         self._channels = torch.from_numpy(target.channels.astype(np.int64))
         self._steps = torch.from_numpy(target.features.astype(np.float32))
         self._mask = torch.from_numpy(target.mask())

@@ -186,18 +186,15 @@ class Audit:
 
     def readout(self) -> Interval:
         """Balanced accuracy of the task, read from the payload by one linear layer instead of the head."""
-        leaked, target = self._labelled(self.splits.train.task, self.splits.val.task)
-        asked = replace(self.settings, classes=len(self.splits.task.labels))
-        return measure_attack("linear probe", leaked, target, asked, self.splits.task.labels).balanced_accuracy
+        return measure_attack("linear probe", *self._task, self.splits.task.labels).balanced_accuracy
 
     def others(self) -> list[OtherAttribute]:
         """Let a few adversaries read the recipe's ``data.others``: attributes that nobody asked to hide."""
         found = []
         for attribute in self.recipe.data.others:
             names, known, truth = datasets.labels(self.recipe.data, self.folder, attribute)
-            leaked, target = self._labelled(known, truth)
-            asked = replace(self.settings, classes=len(names))
-            results = [measure_attack(name, leaked, target, asked, names) for name in _OTHERS]
+            question = self._asked(names, known, truth)
+            results = [measure_attack(name, *question, names) for name in _OTHERS]
             best = max(results, key=lambda result: result.balanced_accuracy.value)
             found.append(
                 OtherAttribute(
@@ -223,13 +220,21 @@ class Audit:
         }
 
     def _control(self, name: str, head: float) -> Control:
-        asked = replace(self.settings, classes=len(self.splits.task.labels))
-        task = self._labelled(self.splits.train.task, self.splits.val.task)
-        return self._notebook.once(f"{name}, control", Control, partial(run_control, name, *task, asked, head))
+        return self._notebook.once(f"{name}, control", Control, partial(run_control, name, *self._task, head))
 
-    def _labelled(self, known: datasets.Labels, truth: datasets.Labels) -> tuple[Payloads, Payloads]:
-        """Label the same payloads with something else."""
-        return replace(self.leaked, labels=known[: len(self.leaked)]), replace(self.target, labels=truth)
+    @property
+    def _task(self) -> tuple[Payloads, Payloads, AttackSettings]:
+        return self._asked(self.splits.task.labels, self.splits.train.task, self.splits.val.task)
+
+    def _asked(
+        self, labels: Sequence[str], known: datasets.Labels, truth: datasets.Labels
+    ) -> tuple[Payloads, Payloads, AttackSettings]:
+        """Ask the same payloads for something else: what leaked, what is answered for, and how."""
+        return (
+            replace(self.leaked, labels=known[: len(self.leaked)]),
+            replace(self.target, labels=truth),
+            replace(self.settings, classes=len(labels)),
+        )
 
     def _payloads(self, name: str, pictures: datasets.LabelledPictures) -> Payloads:
         return self._collected.payloads(name, partial(collect, self.bundle, self.manifest, pictures))

@@ -55,9 +55,8 @@ def certify(
     """
     contract = manifest.contract
     count = math.prod(contract.values_shape)
-    bits = 8 if contract.packing is None else contract.packing.bits
     choices = math.comb(contract.pruning.channels, contract.pruning.kept)
-    capacity = count * bits + math.ceil(math.log2(choices))
+    capacity = count * contract.bits + math.ceil(math.log2(choices))
     if neck is None:
         return Certificate(capacity_bits=capacity)
     twin = DeviceTwin(bundle, contract)
@@ -70,7 +69,9 @@ def certify(
     values = np.concatenate([_values(twin, split.pictures)[:, chosen] for split in (splits.val, splits.train)])
     groups = np.concatenate([splits.val.sensitive, splits.train.sensitive])
     steps = target.features.reshape(len(target), -1).astype(np.int64)
-    likelihoods = log_likelihoods(steps, values.reshape(len(values), -1).astype(np.float64), deviation, 2**bits)
+    likelihoods = log_likelihoods(
+        steps, values.reshape(len(values), -1).astype(np.float64), deviation, 2**contract.bits
+    )
     classes = len(splits.sensitive.labels)
     information, error = attribute_information(likelihoods, groups, target.labels, classes)
     return Certificate(

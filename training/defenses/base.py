@@ -13,7 +13,16 @@ from torch import Tensor, nn
 from dcp_sdk.errors import ConfigError
 
 from ..config import Recipe
-from ..networks import ClientNetwork, Float32, Neck, RandomPruner, RemainingLayers, SplitModel, output_shape
+from ..networks import (
+    ClientNetwork,
+    Float32,
+    LightPruner,
+    Neck,
+    RandomPruner,
+    RemainingLayers,
+    SplitModel,
+    output_shape,
+)
 from ..pruning import straight_through_mask
 from .noise import NoisyRounding, Rounding
 
@@ -125,6 +134,11 @@ class Defense:
     def remaining_layers(self, outputs: int) -> RemainingLayers:
         """All that follows what is sent, with this many logits."""
         return RemainingLayers.of(self.recipe.network, outputs)
+
+    def new_pruner(self, channels: int) -> Float32:
+        """Return the network that scores channels of this very picture, as ``pruning.pruner`` says."""
+        light = self.recipe.pruning.pruner == "light"
+        return Float32(LightPruner(channels) if light else self.remaining_layers(channels))
 
     def new_adversary(self) -> RemainingLayers:
         """Return the paper's: all that follows what is sent, with one logit per sensitive class."""

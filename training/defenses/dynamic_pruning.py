@@ -18,9 +18,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch.nn.functional as F
-from torch import nn
 
-from ..networks import Float32, LightPruner, SplitModel
+from ..networks import SplitModel
 from .base import Batch, Defense, Losses, need, reverse_gradient
 
 __all__ = ["DynamicPruning"]
@@ -31,10 +30,7 @@ class DynamicPruning(Defense):
 
     def build(self) -> SplitModel:
         model = super().build()
-        channels = model.activations_shape[0]
-        light = self.recipe.pruning.pruner == "light"
-        pruner: nn.Module = LightPruner(channels) if light else self.remaining_layers(channels)
-        return replace(model, pruner=Float32(pruner), adversary=self.new_adversary())
+        return replace(model, pruner=self.new_pruner(model.activations_shape[0]), adversary=self.new_adversary())
 
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
         del progress

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import config
-from ..networks import Float32, LearntPruner, LightPruner, SplitModel
+from ..networks import Float32, LearntPruner, SplitModel
 from .base import Batch, Defense, Losses, frozen, inner
 
 __all__ = ["AdversaryPanel", "LatentPruning", "conditional_dependence"]
@@ -34,6 +34,8 @@ _SHAPES = ((128,), (256, 256), (64, 64, 64), (512,))
 """Hidden layers of the adversaries, in turn."""
 _LEARNED = 1024
 """Remembered values in one step of the adversaries."""
+_FEWEST = 8
+"""Pictures of a task class in a batch, below which its estimate says nothing."""
 
 
 class AdversaryPanel(nn.Module):
@@ -120,7 +122,7 @@ class LatentPruning(Defense):
         channels, height, width = model.activations_shape
         pruner: nn.Module | None = model.pruner
         if self.recipe.pruning.rule == "dynamic":
-            pruner = Float32(LightPruner(channels))
+            pruner = self.new_pruner(channels)
         elif self.recipe.pruning.rule == "static":
             pruner = Float32(LearntPruner(channels, learnt=self.recipe.pruning.learnt))
         panel = AdversaryPanel(channels * height * width, self.task_classes, self.sensitive_classes, self._settings)
@@ -166,10 +168,6 @@ def conditional_dependence(values: Tensor, batch: Batch) -> Tensor:
         norm = torch.sqrt((ours * ours).sum() * (theirs * theirs).sum()).clamp_min(1e-9)
         total = total + rows.float().mean() * (ours * theirs).sum() / norm
     return total
-
-
-_FEWEST = 8
-"""Pictures of a task class in a batch, below which its estimate says nothing."""
 
 
 def _u_centred(distances: Tensor) -> Tensor:

@@ -3,11 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dcp_sdk.errors import ConfigError
 from training.config import LatentPruning, Recipe
 from training.defenses import Batch, defense_of
 from training.defenses.base import inner
 from training.defenses.latent_pruning import AdversaryPanel, conditional_dependence
 from training.defenses.noise import NoisyRounding, Rounding
+from training.networks import RemainingLayers
 
 SETTINGS = [
     "defense.name=latent_pruning",
@@ -132,6 +134,13 @@ def test_a_neck_sends_standardised_averages(batch: Batch) -> None:
     assert values.max() <= 1
     assert torch.allclose(values.mean((0, 2, 3)), torch.full((6,), 0.5), atol=0.05)
     assert torch.allclose(values.std((0, 2, 3)), torch.full((6,), 0.25), atol=0.05)
+
+
+def test_the_pruner_is_the_one_that_the_manifest_will_name() -> None:
+    pruner = defense_of(recipe("pruning.pruner=paper"), 2, 3).build().pruner
+    assert isinstance(inner(pruner, RemainingLayers), RemainingLayers)
+    with pytest.raises(ConfigError, match="saliency"):
+        recipe("pruning.pruner=saliency")
 
 
 def test_panel_is_found_behind_its_wrapper() -> None:
