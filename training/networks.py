@@ -12,6 +12,7 @@ from torchvision import models
 from dcp_sdk.errors import ConfigError
 
 from .config import BottleneckConfig, NetworkConfig
+from .small_maps import for_small_maps
 
 __all__ = [
     "ClientNetwork",
@@ -33,7 +34,7 @@ Arch = Literal["resnet18", "resnet34", "resnet50"]
 
 def _children(arch: Arch) -> list[nn.Module]:
     """conv1, bn1, relu, maxpool, layer1, layer2, layer3, layer4, avgpool, fc; freshly initialised."""
-    return list(getattr(models, arch)(weights=None).children())
+    return list(for_small_maps(getattr(models, arch)(weights=None)).children())
 
 
 def _width(layers: list[nn.Module]) -> int:

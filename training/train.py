@@ -74,7 +74,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
     torch.manual_seed(recipe.seed)
     model = defense.build()
     parameters = [p for module in model.modules().values() for p in module.parameters()]
-    bare_optimizer = torch.optim.AdamW(parameters, weight_decay=recipe.optim.weight_decay)
+    bare_optimizer = torch.optim.AdamW(parameters, weight_decay=recipe.optim.weight_decay, fused=True)
     previous = _resume(recipe, out / CHECKPOINT_FILE, model, bare_optimizer)
     wrapped, optimizer = _on_devices(fabric, model, bare_optimizer)
     train_batches, val_batches, sampler = _loaders(fabric, recipe, splits)

@@ -48,7 +48,7 @@ def decoder(knowledge: Knowledge, target: Payloads) -> Pictures:
     chooser = chooser[:256]
     network = _network((leaked.total_channels, *leaked.features.shape[2:]), pictures.shape[1])
     network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-3)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-3, fused=True)
     batch_size = max(2, min(_BATCH, len(learned) // 16))
     steps = len(learned) // batch_size
     plan = OptimConfig(epochs=settings.decoder_epochs, batch_size=batch_size, learning_rate=_LEARNING_RATE)

@@ -90,7 +90,7 @@ def _fit(
 ) -> _Fit:
     torch.manual_seed(settings.seed)
     network = make((pairs.total_channels, *pairs.features.shape[2:]), settings).to(memory_format=torch.channels_last)
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=1e-2, fused=True)
     batch_size = max(2, min(_BATCH, len(pairs) // _STEPS))
     steps = len(pairs) // batch_size
     plan = OptimConfig(epochs=epochs, batch_size=batch_size, learning_rate=rate)
