@@ -26,14 +26,14 @@ class SmallMapConv2d(nn.Conv2d):
     def like(cls, convolution: nn.Conv2d) -> Self:
         """Take over a convolution's shape and its very weights; no random number is drawn."""
         assert isinstance(convolution.padding, tuple)
-        taken = nn.utils.skip_init(
-            cls,
+        taken = cls(
             convolution.in_channels,
             convolution.out_channels,
-            convolution.kernel_size,
+            (convolution.kernel_size[0], convolution.kernel_size[1]),
             stride=convolution.stride,
             padding=convolution.padding,
             bias=False,
+            device="meta",
         )
         assert convolution.bias is None and convolution.groups == 1 and convolution.dilation == (1, 1)
         taken.weight = convolution.weight
@@ -52,7 +52,8 @@ class SmallMapConv2d(nn.Conv2d):
             or out_height * out_width > _PLACES
             or self.out_channels < _CHANNELS
         ):
-            return super().forward(maps)
+            convolved: Tensor = super().forward(maps)
+            return convolved
         places, weight = maps.permute(0, 2, 3, 1), self.weight.permute(2, 3, 1, 0)
         if torch.is_autocast_enabled("cpu"):  # as the matrix product would, but before values are copied
             kind = torch.get_autocast_dtype("cpu")
