@@ -30,8 +30,8 @@ class SmallMapConv2d(nn.Conv2d):
             convolution.in_channels,
             convolution.out_channels,
             (convolution.kernel_size[0], convolution.kernel_size[1]),
-            stride=convolution.stride,
-            padding=convolution.padding,
+            stride=(int(convolution.stride[0]), int(convolution.stride[1])),
+            padding=(int(convolution.padding[0]), int(convolution.padding[1])),
             bias=False,
             device="meta",
         )
