@@ -10,8 +10,9 @@ from rich.text import Text
 
 from .contract import Manifest, TensorSpec
 from .doctor import Finding, State
+from .measurements import percent
 from .predictions import Prediction, Timings
-from .privacy_report import PrivacyReport, percent
+from .privacy_report import PrivacyReport
 
 __all__ = [
     "contract_table",

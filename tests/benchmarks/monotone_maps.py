@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dcp_sdk.contract import Manifest
-from dcp_sdk.privacy_report import strongest_of
+from dcp_sdk.measurements import strongest_of
 from tests.benchmarks.record import record
 from training import data as datasets
 from training.attacks import ATTACKS

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from dcp_sdk.bundle import PRIVACY_REPORT_FILE
-from dcp_sdk.privacy_report import PrivacyReport, percent
+from dcp_sdk.measurements import percent
+from dcp_sdk.privacy_report import PrivacyReport
 from dcp_sdk.serving import TritonServer
 from tests.tiny import ROOT
 

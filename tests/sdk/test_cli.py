@@ -17,7 +17,8 @@ from typer.testing import CliRunner, Result
 from dcp_sdk import __version__, doctor
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.cli import app
-from dcp_sdk.privacy_report import AttackResult, Interval, PrivacyReport, Utility
+from dcp_sdk.measurements import AttackResult, Interval, Utility
+from dcp_sdk.privacy_report import PrivacyReport
 from dcp_sdk.serving import KEY_HEADER, TritonServer
 from tests.tiny import LABELS, ROOT, Tiny, write_tiny
 

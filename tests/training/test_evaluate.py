@@ -12,7 +12,8 @@ from dcp_sdk import PrivateClient
 from dcp_sdk.bundle import Bundle
 from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import BundleError, ConfigError
-from dcp_sdk.privacy_report import PrivacyReport, Reconstruction
+from dcp_sdk.measurements import Reconstruction
+from dcp_sdk.privacy_report import PrivacyReport
 from tests.benchmarks.monotone_maps import MAPS, disguised
 from tests.tiny import Tiny
 from tests.trained import Trained

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from dcp_sdk.contract import Manifest
-from dcp_sdk.privacy_report import (
+from dcp_sdk.measurements import (
     AttackResult,
     Certificate,
     Control,

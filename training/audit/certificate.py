@@ -13,7 +13,7 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from dcp_sdk.contract import Manifest
-from dcp_sdk.privacy_report import Certificate
+from dcp_sdk.measurements import Certificate
 
 from ..attacks.device_twin import DeviceTwin
 from ..attacks.reconstruction import as_tensor

@@ -11,7 +11,7 @@ import numpy as np
 
 from dcp_sdk import PrivateClient
 from dcp_sdk.contract import Manifest
-from dcp_sdk.privacy_report import (
+from dcp_sdk.measurements import (
     AttackResult,
     Control,
     FramesPoint,

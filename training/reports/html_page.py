@@ -19,10 +19,11 @@ from matplotlib.figure import Figure
 from dcp_sdk.bundle import HTML_REPORT_FILE
 from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import ConfigError, DCPError
-from dcp_sdk.privacy_report import Confusion, Interval, PrivacyReport, percent, strongest_of
+from dcp_sdk.measurements import Confusion, Interval, percent, strongest_of
+from dcp_sdk.privacy_report import PrivacyReport
 
 from .results import points_beside
-from .statements import statements
+from .statements import checked, statements
 from .trade_off import TradeOffPoint, trade_off
 
 __all__ = ["render", "write"]
@@ -195,7 +196,8 @@ def _certificate(report: PrivacyReport) -> str:
         for what, value, condition in statements(report)
     )
     return f"""<h2>What holds against any attacker</h2>
-<table><tr><th>statement<th><th>if</tr>{rows}</table>"""
+<table><tr><th>statement<th><th>if</tr>{rows}</table>
+<p>{_text(checked(report))}</p>"""
 
 
 def _drawings(report: PrivacyReport) -> str:

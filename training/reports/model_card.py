@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dcp_sdk.contract import Manifest
-from dcp_sdk.privacy_report import PrivacyReport, percent
+from dcp_sdk.measurements import percent
+from dcp_sdk.privacy_report import PrivacyReport
 
-from .statements import statements
+from .statements import checked, statements
 
 __all__ = ["render"]
 
@@ -115,7 +116,7 @@ right for {100 * report.majority:.1f} %. Of several seeds the strongest is shown
 
 def _certificate(report: PrivacyReport) -> str:
     lines = [f"* {what}: {value}. Holds if: {condition}." for what, value, condition in statements(report)]
-    return "\n".join(["Against *any* attacker:", "", *lines, "", ""]) if lines else ""
+    return "\n".join(["Against *any* attacker:", "", *lines, "", checked(report), "", ""]) if lines else ""
 
 
 def _beside(report: PrivacyReport) -> str:

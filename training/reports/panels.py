@@ -10,8 +10,8 @@ import numpy as np
 
 from dcp_sdk.contract import Manifest
 from dcp_sdk.frames import load_image
+from dcp_sdk.measurements import Panels
 from dcp_sdk.preprocess import Image, preprocess
-from dcp_sdk.privacy_report import Panels
 
 from ..attacks.reconstruction import Pictures
 from ..config import DataConfig

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dcp_sdk.errors import ConfigError
-from dcp_sdk.privacy_report import PrivacyReport, percent
+from dcp_sdk.measurements import percent
+from dcp_sdk.privacy_report import PrivacyReport
 
 from .trade_off import TradeOffPoint
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dcp_sdk.privacy_report import PrivacyReport
 
-__all__ = ["statements"]
+__all__ = ["checked", "statements"]
 
 
 def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
@@ -52,3 +52,13 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
             )
         )
     return lines
+
+
+def checked(report: PrivacyReport) -> str:
+    """Say in one sentence whether any attack did better than the certificate allows; empty without a certificate."""
+    if report.certificate is None:
+        return ""
+    tried = [*(attack.name for attack in report.attacks), *(drawing.name for drawing in report.reconstructions)]
+    if report.violations:
+        return f"WRONG: {'; '.join(report.violations)}. The certificate's assumptions do not hold here."
+    return f"Checked against what {len(tried)} attacks reached in this report: none did better."

@@ -9,7 +9,8 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict
 
-from dcp_sdk.privacy_report import Interval, PrivacyReport
+from dcp_sdk.measurements import Interval
+from dcp_sdk.privacy_report import PrivacyReport
 
 __all__ = ["TradeOffPoint", "trade_off"]
 

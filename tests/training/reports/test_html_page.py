@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from dcp_sdk.contract import Manifest
-from dcp_sdk.privacy_report import Certificate, Interval, Panels, PrivacyReport, Reconstruction
+from dcp_sdk.measurements import Certificate, Interval, Panels, Reconstruction
+from dcp_sdk.privacy_report import PrivacyReport
 from tests.tiny import ROOT
 from training.reports.html_page import render
 from training.reports.panels import png
@@ -105,6 +106,7 @@ def test_what_holds_for_any_attacker_comes_with_its_condition(shipped: tuple[Man
     )
     page = _Page()
     page.feed(render(manifest, report.model_copy(update={"certificate": certificate})))
+    assert "WRONG" in page.text, "the shipped bundle's adversaries read more than the 26.1 % invented here"
     for text in ("16", "26.1%", "0.020 ± 0.010", "3.5", "190.0", "too large to mean anything", "0.0123"):
         assert text in page.text
     assert "any attacker" not in render(manifest, report.model_copy(update={"certificate": None}))

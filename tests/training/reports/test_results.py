@@ -10,7 +10,8 @@ import pytest
 
 from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import ConfigError
-from dcp_sdk.privacy_report import PrivacyReport, percent
+from dcp_sdk.measurements import percent
+from dcp_sdk.privacy_report import PrivacyReport
 from tests.tiny import ROOT
 from training.reports.results import Row, points_beside, rows_of, tables
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from dcp_sdk.contract import Manifest
-from dcp_sdk.privacy_report import Interval, PrivacyReport
+from dcp_sdk.measurements import Interval
+from dcp_sdk.privacy_report import PrivacyReport
 from tests.tiny import ROOT
 from training.reports.trade_off import TradeOffPoint, trade_off
 

@@ -1,0 +1,239 @@
+"""What one measurement of a bundle is: the parts of a :class:`~dcp_sdk.privacy_report.PrivacyReport`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import BaseModel, ConfigDict
+
+from .contract import Line
+
+__all__ = [
+    "AttackResult",
+    "Certificate",
+    "Confusion",
+    "Control",
+    "FramesPoint",
+    "Frozen",
+    "GroupResult",
+    "Interval",
+    "LeakedPoint",
+    "OtherAttribute",
+    "Panels",
+    "Reconstruction",
+    "SideChannel",
+    "Utility",
+    "has_trained",
+    "percent",
+    "strongest_of",
+]
+
+
+class Frozen(BaseModel):
+    """Written once, and refused where a field is unknown."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Confusion(Frozen):
+    """How often each class was taken for each."""
+
+    labels: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    """One row per true class, one column per answer."""
+
+
+class Interval(Frozen):
+    """A share with its 95 % interval, all in 0..1."""
+
+    value: float
+    low: float
+    high: float
+
+
+class GroupResult(Frozen):
+    """The task's balanced accuracy among the pictures of one group."""
+
+    attribute: Line
+    label: Line
+    pictures: int
+    balanced_accuracy: Interval
+
+
+class Utility(Frozen):
+    """How well the bundle answers its task, on validation pictures."""
+
+    pictures: int
+    balanced_accuracy: Interval
+    groups: tuple[GroupResult, ...]
+    confusion: Confusion | None = None
+
+
+class Control(Frozen):
+    """What an adversary that learnt nothing of the attribute reads of the *task*, from the same payloads.
+
+    That is known to be in there: who cannot read it either has failed, and proves nothing.
+    """
+
+    balanced_accuracy: Interval
+    needed: float
+    """Halfway between guessing the task and what the task head reads."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether the adversary works on these payloads."""
+        return self.balanced_accuracy.value >= self.needed
+
+
+class AttackResult(Frozen):
+    """One fresh adversary, trained on payloads after everything else was frozen."""
+
+    name: Line
+    balanced_accuracy: Interval
+    accuracy: Interval
+    recalls: dict[str, float]
+    """Share of each group that it recognises."""
+    training_loss: float
+    """Cross-entropy on its own training payloads, in nats."""
+    prior_entropy: float
+    """Cross-entropy of always answering the groups' frequencies. An adversary that stays there did not train."""
+    minutes: float
+    auc: float | None = None
+    """Area under the ROC curve, one group against the rest, mean over the groups; chance is 0.5."""
+    how: Line = ""
+    """Scaling and settings that the adversary chose on held-out leaked pairs."""
+    confusion: Confusion | None = None
+    seeds: dict[str, float] = {}
+    """Balanced accuracy of each seed; the strongest is the one that is reported above."""
+    control: Control | None = None
+    """Only of one that did not train: whether there was nothing to learn, or it cannot learn."""
+
+    @property
+    def trained(self) -> bool:
+        """Whether it learned anything at all."""
+        return has_trained(self.training_loss, self.prior_entropy)
+
+    @property
+    def counts(self) -> bool:
+        """Whether its figure means something: it trained, or it reads the task from the very same payloads."""
+        return self.trained or (self.control is not None and self.control.passed)
+
+    @property
+    def note(self) -> str:
+        """How it was done, and why it counts or does not."""
+        if self.trained:
+            return self.how
+        if not self.counts:
+            return "did not train: proves nothing"
+        assert self.control is not None
+        read = percent(self.control.balanced_accuracy)
+        return f"{self.how}; learnt nothing, while it reads the task with {read} from the same payloads"
+
+
+class SideChannel(Frozen):
+    """What something else than the values tells."""
+
+    name: Line
+    balanced_accuracy: Interval
+    chance: float
+
+    @property
+    def silent(self) -> bool:
+        """Whether guessing lies within the interval."""
+        return self.balanced_accuracy.low <= self.chance
+
+
+class LeakedPoint(Frozen):
+    """The strongest family's result when fewer pairs leaked."""
+
+    pairs: int
+    attack: Line
+    balanced_accuracy: Interval
+
+
+class FramesPoint(Frozen):
+    """What the strongest adversary reads when the server averages many frames of one picture."""
+
+    frames: int
+    attack: Line
+    balanced_accuracy: Interval
+
+
+class OtherAttribute(Frozen):
+    """What is read of an attribute that nobody asked to hide."""
+
+    name: Line
+    labels: tuple[Line, ...]
+    attack: Line
+    balanced_accuracy: Interval
+    """Of the strongest of a few adversaries; guessing gives one over the number of labels."""
+
+
+class Reconstruction(Frozen):
+    """How near an attack came to the pictures themselves. Data range 1."""
+
+    name: Line
+    pictures: int
+    ssim: float
+    """Structural similarity, mean over the pictures; 1 is identity."""
+    psnr_db: float
+    mse: float | None = None
+    """Mean squared error of a pixel, mean over the pictures."""
+    mean_picture_ssim: float
+    """SSIM of always drawing the mean picture: what no payload is needed for."""
+    lpips: float | None = None
+    """Learned perceptual distance, 0 is identity; None where its backbone's weights were not at hand."""
+    attribute: Interval | None = None
+    """Balanced accuracy of a fresh classifier of the sensitive attribute on the drawings; None where few were drawn."""
+    pictures_attribute: Interval | None = None
+    """The same on the pictures themselves: what perfect drawings would give away."""
+    panels: tuple[str, ...] = ()
+    """What it recovered of each of the report's :attr:`PrivacyReport.panels`, in their order: PNG in base64."""
+
+
+class Certificate(Frozen):
+    """What holds against any attacker, not only those that were tried; None where nothing does."""
+
+    capacity_bits: int
+    """Bits that one payload can carry at all."""
+    reconstruction_mse: float | None = None
+    """Least mean squared error of a pixel (data range 1) of any reconstruction, if pictures vary like a Gaussian with
+    the data set's covariance."""
+    delta: float | None = None
+    """δ of :attr:`epsilons`."""
+    epsilons: dict[int, float] = {}
+    """ε of (ε, δ)-differential privacy for any two pictures, by how many frames of one picture the server sees."""
+    best_accuracy: float | None = None
+    """Balanced accuracy of the best possible attacker for one payload, if the pictures measured are the population and
+    he knows all of them: above what is true for pictures that are only like them."""
+    information_bits: float | None = None
+    """Bits that one payload tells about the sensitive attribute, under the same assumption."""
+    information_error: float | None = None
+    """Standard error of :attr:`information_bits`."""
+
+
+class Panels(Frozen):
+    """Pictures that may be shown, public-domain or drawn: never those of a data set."""
+
+    origin: str
+    """Where they come from."""
+    pictures: tuple[str, ...]
+    """As the device graph takes them: PNG in base64."""
+
+
+def has_trained(training_loss: float, prior_entropy: float) -> bool:
+    """Whether an adversary's loss left that of always answering the groups' frequencies."""
+    return training_loss < 0.95 * prior_entropy
+
+
+def strongest_of(attacks: Sequence[AttackResult]) -> AttackResult | None:
+    """Return the adversary that reads most, of those that count; None if none does."""
+    counted = [attack for attack in attacks if attack.counts]
+    return max(counted, key=lambda attack: attack.balanced_accuracy.value, default=None)
+
+
+def percent(value: Interval | None) -> str:
+    """Write ``61.9 % (59.4 to 64.4)``."""
+    if value is None:
+        return "not measured"
+    return f"{100 * value.value:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f})"

@@ -1,0 +1,95 @@
+"""What a report concludes from its figures."""
+
+from __future__ import annotations
+
+import pytest
+
+from dcp_sdk.measurements import (
+    AttackResult,
+    Certificate,
+    Confusion,
+    FramesPoint,
+    Interval,
+    Reconstruction,
+    SideChannel,
+    Utility,
+)
+from dcp_sdk.privacy_report import PrivacyReport
+
+CLEAR, BETRAYED = (Interval(value=value, low=value - 0.02, high=value + 0.02) for value in (0.22, 0.5))
+
+
+def attack(read: Interval, training_loss: float = 1.0) -> AttackResult:
+    return AttackResult(
+        name="MLP",
+        balanced_accuracy=read,
+        accuracy=read,
+        recalls={},
+        training_loss=training_loss,
+        prior_entropy=1.6,
+        minutes=1,
+    )
+
+
+def report(**more: object) -> PrivacyReport:
+    return PrivacyReport(
+        contract_digest="0" * 64,
+        sensitive="race",
+        chance=0.2,
+        majority=0.235,
+        leaked=1000,
+        tested=500,
+        utility=Utility(pictures=500, balanced_accuracy=BETRAYED, groups=(), confusion=Confusion(labels=(), counts=())),
+        attacks=(attack(CLEAR),),
+        seed=0,
+        created="today",
+        hardware="here",
+        command="this",
+    ).model_copy(update=more)
+
+
+def drawing(mse: float, read: Interval = CLEAR) -> Reconstruction:
+    return Reconstruction(
+        name="decoder", pictures=5, ssim=0.3, psnr_db=15, mse=mse, mean_picture_ssim=0.4, attribute=read
+    )
+
+
+def test_what_nobody_reads_is_protected_against_what_was_tried() -> None:
+    assert report().protected is True
+    assert "were tried" in report().verdict
+
+
+@pytest.mark.parametrize(
+    "leak",
+    [
+        {"attacks": (attack(CLEAR), attack(BETRAYED))},
+        {"many_frames": (FramesPoint(frames=100, attack="MLP", balanced_accuracy=BETRAYED),)},
+        {"reconstructions": (drawing(0.1, BETRAYED),)},
+        {"side_channels": (SideChannel(name="mask only", balanced_accuracy=BETRAYED, chance=0.2),)},
+    ],
+)
+def test_one_way_to_read_it_is_enough(leak: dict[str, object]) -> None:
+    assert report(**leak).protected is False
+    assert report(**leak).verdict.startswith("NOT PROTECTED")
+
+
+def test_weak_attackers_prove_nothing() -> None:
+    assert report(quick=True).protected is None
+    idle = report(attacks=(attack(BETRAYED, training_loss=1.6),))
+    assert idle.protected is None
+    assert "nothing is known" in idle.verdict
+
+
+def test_the_verdict_tells_what_a_stream_gives_away() -> None:
+    frames = (FramesPoint(frames=10, attack="a", balanced_accuracy=CLEAR),)
+    assert "10 averaged frames" in report(many_frames=frames).verdict
+
+
+def test_an_attack_that_beats_the_certificate_is_named() -> None:
+    certificate = Certificate(capacity_bits=32, reconstruction_mse=0.02, best_accuracy=0.25)
+    assert report(certificate=certificate, reconstructions=(drawing(0.03),)).violations == ()
+    assert report(attacks=(attack(BETRAYED),), reconstructions=(drawing(0.001),)).violations == ()
+    broken = report(certificate=certificate, attacks=(attack(BETRAYED),), reconstructions=(drawing(0.001),))
+    reads, draws = broken.violations
+    assert "25.0% is possible" in reads
+    assert "0.0010" in draws
