@@ -16,20 +16,21 @@ PANEL_PX, MARGIN_PX, TITLE_PX = 480, 32, 84
 BACKGROUND, WHITE, GREY = (18, 18, 18), (240, 240, 240), (150, 150, 150)
 
 
-def draw(crop_rgb: Canvas, activations: Map, sent: Mapping[int, Map], captions: list[tuple[str, str]]) -> Canvas:
+def draw(
+    crop_rgb: Canvas, activations: Map, sent: Mapping[int, Map], top: float, captions: list[tuple[str, str]]
+) -> Canvas:
     """Compose the picture.
 
     Args:
         crop_rgb: uint8 ``(S, S, 3)``, what goes into the device graph.
         activations: float32 ``(C, h, w)``, all the channels.
         sent: The channels that left, dequantised, float32 ``(h', w')`` by number.
+        top: The largest value that can be sent: the brightest colour in both panels, so that they can be compared.
         captions: Title and subtitle of each of the three panels.
 
     Returns:
         uint8 ``(H, W, 3)``, BGR, as ``cv2.imwrite`` takes it.
     """
-    # One brightness scale for all maps, so that the panels can be compared.
-    top = max(float(np.percentile(activations, 99.5)), 1e-6)
     everything = dict(enumerate(activations))
     panels = [
         cv2.resize(crop_rgb[..., ::-1], (PANEL_PX, PANEL_PX), interpolation=cv2.INTER_CUBIC),

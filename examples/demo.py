@@ -22,6 +22,7 @@ from rich.table import Table
 
 from dcp_sdk import Contract, DCPError, Prediction, PrivateClient, Timings, load_image
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE, Bundle
+from dcp_sdk.obfuscate import draw_uniform
 from dcp_sdk.preprocess import Image, preprocess
 from dcp_sdk.serving import TritonServer
 from dcp_sdk.tables import readable_bytes
@@ -155,21 +156,26 @@ def draw_channels(bundle: Path, contract: Contract, crop: Image) -> Image:
     graph.graph.output.append(onnx.ValueInfoProto(name=ACTIVATIONS))
     session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [tensor.name for tensor in contract.payload]
-    channels, features, activations = session.run([*names, ACTIVATIONS], {contract.input.name: crop[None]})
-    sent = features[0].astype(np.float32) * contract.pruning.scale
-    pruning = contract.pruning
+    inputs = {contract.input.name: crop[None]}
+    if contract.noise is not None:
+        inputs[contract.noise.name] = draw_uniform((1, *contract.noise.shape))
+    channels, features, activations = session.run([*names, ACTIVATIONS], inputs)
+    sent = contract.unpack(features)[0].astype(np.float32) * contract.pruning.scale
+    pruning, noisy = contract.pruning, contract.noise is not None
+    kind = "values" if contract.values_shape[1:] == (1, 1) else "channels"
     captions = [
         ("What the camera saw", f"{readable_bytes(crop.nbytes)} of pixels, stays on the device"),
         (
-            f"All {pruning.channels} channels",
+            f"All {pruning.channels} {kind}{', before noise' if noisy else ''}",
             f"{readable_bytes(contract.dense_bytes)}, stays inside the graph",
         ),
         (
-            f"The {pruning.kept} channels that left",
+            f"The {pruning.kept} {kind} that left{', with noise' if noisy else ''}",
             f"{readable_bytes(contract.payload_bytes)}, all that is sent",
         ),
     ]
-    return draw(crop, activations[0], dict(zip(channels[0].tolist(), sent, strict=True)), captions)
+    top = pruning.scale * (2**contract.bits - 1)
+    return draw(crop, activations[0], dict(zip(channels[0].tolist(), sent, strict=True)), top, captions)
 
 
 if __name__ == "__main__":

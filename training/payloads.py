@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
-from dcp_sdk.contract import Manifest, Packing
+from dcp_sdk.contract import Manifest
 from dcp_sdk.guard import check_payload
 from dcp_sdk.obfuscate import Obfuscator
 
 from .data import LabelledPictures
 
-__all__ = ["Payloads", "collect", "device_ms", "unpack"]
+__all__ = ["Payloads", "collect", "device_ms"]
 
 
 @dataclass(frozen=True)
@@ -99,17 +98,8 @@ def collect(bundle: Path, manifest: Manifest, pictures: LabelledPictures, batch_
         for start in track(range(0, len(pictures), batch_size), f"{manifest.name}: payloads", transient=True)
     ]
     channels, features = (np.concatenate(tensors) for tensors in zip(*batches, strict=True))
-    values = unpack(features, contract.packing)
+    values = contract.unpack(features)
     return Payloads(channels, values, pictures.sensitive, contract.pruning.channels, contract.pruning.scale)
-
-
-def unpack(features: npt.NDArray[np.uint8], packing: Packing | None) -> npt.NDArray[np.uint8]:
-    """Take values out of their bytes, as the head's graph does: ``(N, B)`` -> ``(N, k, h, w)``. Whole bytes stay."""
-    if packing is None:
-        return features
-    shifts = np.arange(0, 8, packing.bits, dtype=np.uint8)
-    values = (features[:, :, None] >> shifts) & np.uint8(2**packing.bits - 1)
-    return values.reshape(len(features), -1)[:, : math.prod(packing.shape)].reshape(-1, *packing.shape)
 
 
 def device_ms(bundle: Path, manifest: Manifest, pictures: npt.NDArray[np.uint8]) -> list[float]:

@@ -2,8 +2,7 @@
 
 Training states it, ``export/`` writes it into ``manifest.json`` and renders Triton's ``config.pbtxt`` from it, and
 the SDK checks it against the ONNX session, the file hashes and the server's own metadata before the first frame. No
-tensor
-name, shape or label is typed anywhere else.
+tensor name, shape or label is typed anywhere else.
 
 Nothing here assumes a picture except :class:`ImagePreprocessing`: the rest describes named tensors.
 """
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
 
 from .bundle import MANIFEST_FILE, Bundle, BundleLike
@@ -149,6 +149,12 @@ class Packing(_Frozen):
         """Bytes of one picture's values; bits that are left over are 0."""
         return -(-math.prod(self.shape) * self.bits // 8)
 
+    def unpack(self, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Take values out of their bytes, as the head's graph does: ``(N, nbytes)`` -> ``(N, k, h, w)``."""
+        shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
+        values = (packed[:, :, None] >> shifts) & np.uint8(2**self.bits - 1)
+        return values.reshape(len(packed), -1)[:, : math.prod(self.shape)].reshape(-1, *self.shape)
+
 
 class Attribute(_Frozen):
     """Something that a picture shows and that a classifier can name."""
@@ -231,6 +237,10 @@ class Contract(_Frozen):
     def values_shape(self) -> tuple[int, ...]:
         """``(k, h, w)``, the values of the kept channels of one picture."""
         return self.payload[-1].shape if self.packing is None else self.packing.shape
+
+    def unpack(self, features: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """Return the kept channels' quantised values, ``(N, k, h, w)``, of N payloads. Whole bytes stay as they are."""
+        return features if self.packing is None else self.packing.unpack(features)
 
     @property
     def bits(self) -> int:

@@ -87,6 +87,9 @@ def contract_table(manifest: Manifest) -> Table:
         "input": _tensor(contract.input),
         "pruning": f"{pruning.rule}, {pruning.pruner or 'no'} pruner, ratio {pruning.ratio:g}: "
         f"keeps {pruning.kept} of {pruning.channels} channels",
+        "noise": "none: the same picture gives the same bytes"
+        if contract.noise is None
+        else "drawn anew for each picture, from the operating system's generator",
         "leaves the device": "\n".join(_tensor(tensor) for tensor in contract.payload),
         "bytes per picture": f"{readable_bytes(contract.payload_bytes)} "
         f"(unpruned float32: {readable_bytes(contract.dense_bytes)})",

@@ -18,7 +18,7 @@ from dcp_sdk.contract import Manifest
 from dcp_sdk.obfuscate import draw_uniform
 
 from ..data import LabelledPictures
-from ..payloads import Payloads, unpack
+from ..payloads import Payloads
 
 __all__ = ["averages"]
 
@@ -55,7 +55,7 @@ def averages(bundle: Path, manifest: Manifest, pictures: LabelledPictures, count
         for frame in range(1, counts[-1] + 1):
             drawn = draw_uniform((len(activations), *noise.shape))
             channels, features = second.run(None, {"activations": activations, noise.name: drawn})
-            _add(sums[rows], seen[rows], channels.astype(np.int64), unpack(features, contract.packing))
+            _add(sums[rows], seen[rows], channels.astype(np.int64), contract.unpack(features))
             if frame in counts:
                 means[counts.index(frame)][rows] = sums[rows] / np.maximum(seen[rows], 1)[:, :, None, None]
     everything = np.tile(np.arange(shape[1]), (len(pictures), 1))
