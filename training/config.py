@@ -8,21 +8,27 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from dcp_sdk.contract import ImagePreprocessing, kept_channels
 from dcp_sdk.errors import ConfigError
 
+from .defense_config import (
+    DefenseConfig,
+    FeatureBoosting,
+    Fraction,
+    Frozen,
+    GaussianNoise,
+    GradualPruning,
+    LatentPruning,
+    Osia,
+    Shredder,
+)
+
 RECIPES = Path(__file__).parent / "recipes"
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class AttributeConfig(_Frozen):
+class AttributeConfig(Frozen):
     """Which column of the labels is meant."""
 
     name: str
@@ -56,7 +62,7 @@ class AttributeConfig(_Frozen):
         return f"{self.edges[place - 1]:g} to under {self.edges[place]:g}"
 
 
-class DataConfig(_Frozen):
+class DataConfig(Frozen):
     """Where pictures and labels come from. The folder itself is a command-line argument, never part of a recipe."""
 
     kind: Literal["fairface", "csv", "celeba", "cifar10", "generated"]
@@ -98,7 +104,7 @@ class DataConfig(_Frozen):
         return ImagePreprocessing(size_px=self.size_px, mean=self.mean, std=self.std)
 
 
-class BottleneckConfig(_Frozen):
+class BottleneckConfig(Frozen):
     """A narrow neck behind the split, part of the client network: few values, each within 0..1, few bits, noise."""
 
     channels: Annotated[int, Field(ge=1)]
@@ -115,7 +121,7 @@ class BottleneckConfig(_Frozen):
     """Bits of a value on the wire."""
 
 
-class NetworkConfig(_Frozen):
+class NetworkConfig(Frozen):
     """Architecture and the place where it is cut."""
 
     arch: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
@@ -132,7 +138,7 @@ class NetworkConfig(_Frozen):
         return 8 if self.bottleneck is None else self.bottleneck.bits
 
 
-class PruningConfig(_Frozen):
+class PruningConfig(Frozen):
     """What is removed and who decides."""
 
     rule: Literal["dynamic", "random", "none", "static"] = "dynamic"
@@ -160,111 +166,7 @@ class PruningConfig(_Frozen):
         return kept_channels(channels, self.ratio)
 
 
-class NoPeek(_Frozen):
-    """Distance correlation between picture and payload as a penalty."""
-
-    name: Literal["nopeek"]
-    weight: Annotated[float, Field(gt=0)] = 0.5
-    """Of the distance correlation, beside a task loss of weight 1."""
-
-
-class Shredder(_Frozen):
-    """Additive noise whose distribution is learnt after the network is finished, and sampled on the device."""
-
-    name: Literal["shredder"]
-    tensors: Annotated[int, Field(ge=1, le=64)] = 8
-    """Noise tensors that are learnt; the device draws one of their distributions for each picture."""
-    weight: Annotated[float, Field(gt=0)] = 0.05
-    """λ, reward for the noise's mean magnitude."""
-    spread: Annotated[float, Field(gt=0)] = 1.5
-    """Scale of the Laplace distribution that the tensors start from, in standard deviations of each channel."""
-    pretraining: Annotated[float, Field(gt=0, lt=1)] = 0.6
-    """Share of the steps that train the network, before it is frozen."""
-
-
-class DeepObfuscator(_Frozen):
-    """The client network against two adversaries: one names the attribute, one draws the picture."""
-
-    name: Literal["deep_obfuscator"]
-    attribute_weight: Annotated[float, Field(ge=0)] = 0.5
-    reconstruction_weight: Annotated[float, Field(ge=0)] = 0.5
-
-
-class Osia(_Frozen):
-    """Fewer dimensions, Siamese fine-tuning, Gaussian noise."""
-
-    name: Literal["osia"]
-    dimensions: Annotated[int, Field(ge=1)] = 8
-    """Channels that the features are projected to."""
-    contrastive_weight: Annotated[float, Field(ge=0)] = 1.0
-    margin: Annotated[float, Field(gt=0)] = 1.0
-    """Least distance of two pictures of different task classes; features have length 1."""
-    noise: Annotated[float, Field(ge=0)] = 0.5
-    """Standard deviation of the noise, in standard deviations of each channel."""
-    pretraining: Annotated[float, Field(ge=0, lt=1)] = 0.5
-    """Share of the steps before the Siamese fine-tuning."""
-
-
-class FeatureBoosting(_Frozen):
-    """Feature boosting and suppression: the most salient channels stay, multiplied by their saliency."""
-
-    name: Literal["feature_boosting"]
-    sparsity: Annotated[float, Field(ge=0)] = 1e-8
-    """Weight of the sum of all saliencies."""
-
-
-class GradualPruning(_Frozen):
-    """Channels that matter least for the task are removed one after the other, for all pictures alike."""
-
-    name: Literal["gradual_pruning"]
-    done: Annotated[float, Field(gt=0, le=1)] = 0.67
-    """Share of the steps after which only k channels are left."""
-
-
-class GaussianNoise(_Frozen):
-    """Gaussian noise on the payload, in training and on the wire."""
-
-    name: Literal["gaussian_noise"]
-    deviation: Annotated[float, Field(gt=0)] = 1.0
-    """In standard deviations of each channel."""
-
-
-class MaximumEntropy(_Frozen):
-    """The client network maximises the entropy of the adversary's answer."""
-
-    name: Literal["maximum_entropy"]
-    weight: Annotated[float, Field(gt=0)] = 1.0
-
-
-class LatentPruning(_Frozen):
-    """Few values on the wire, and a client network that unlearns what several adversaries at once read from them."""
-
-    name: Literal["latent_pruning"]
-    weight: Annotated[float, Field(ge=0)] = 1.0
-    """Of the adversaries' divergence from what the task alone would tell them."""
-    adversaries: Annotated[int, Field(ge=1, le=16)] = 4
-    """Of different width and depth; after each epoch one of them starts anew."""
-    memory: Annotated[int, Field(ge=1)] = 4096
-    """Last values that adversaries learn from, beside those of the batch: they must not forget."""
-    dependence: Annotated[float, Field(ge=0)] = 0.0
-    """Weight of the distance correlation of values and attribute within each task class."""
-
-
-DefenseConfig = Annotated[
-    NoPeek
-    | Shredder
-    | DeepObfuscator
-    | Osia
-    | FeatureBoosting
-    | GradualPruning
-    | GaussianNoise
-    | MaximumEntropy
-    | LatentPruning,
-    Field(discriminator="name"),
-]
-
-
-class OptimConfig(_Frozen):
+class OptimConfig(Frozen):
     """Optimiser and schedule, the same for all networks."""
 
     epochs: Annotated[int, Field(ge=1)]
@@ -280,7 +182,7 @@ class OptimConfig(_Frozen):
     """Share of all steps spent warming up; ``cosine`` only."""
 
 
-class Recipe(_Frozen):
+class Recipe(Frozen):
     """One reported result."""
 
     name: str

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
-from .. import config
+from .. import defense_config
 from ..networks import SplitModel
 from .base import Batch, Defense, Losses, need, reverse_gradient
 
@@ -50,7 +50,7 @@ class DeepObfuscator(Defense):
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
         del progress
         settings = self.recipe.defense
-        assert isinstance(settings, config.DeepObfuscator)
+        assert isinstance(settings, defense_config.DeepObfuscator)
         sent = self.send(model, batch.pictures)
         for_adversary = reverse_gradient(sent.payload, settings.attribute_weight)
         named = F.cross_entropy(need(model.adversary, "adversary")(for_adversary), batch.sensitive)

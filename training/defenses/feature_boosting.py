@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from torch import Tensor, nn
 
-from .. import config
+from .. import defense_config
 from ..networks import Float32, SaliencyPruner, SplitModel
 from .base import Batch, Defense, Losses
 
@@ -36,7 +36,7 @@ class FeatureBoosting(Defense):
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
         del progress
         settings = self.recipe.defense
-        assert isinstance(settings, config.FeatureBoosting)
+        assert isinstance(settings, defense_config.FeatureBoosting)
         sent = self.send(model, batch.pictures)
         assert sent.scores is not None
         assert sent.mask is not None

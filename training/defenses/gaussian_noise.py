@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from .. import config
+from .. import defense_config
 from ..networks import SplitModel
 from .base import Defense
 from .noise import GaussianNoiseLayer
@@ -17,6 +17,6 @@ class GaussianNoise(Defense):
 
     def build(self) -> SplitModel:
         settings = self.recipe.defense
-        assert isinstance(settings, config.GaussianNoise)
+        assert isinstance(settings, defense_config.GaussianNoise)
         model = super().build()
         return replace(model, transform=GaussianNoiseLayer(model.activations_shape, settings.deviation))

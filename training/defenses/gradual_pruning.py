@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from .. import config
+from .. import defense_config
 from ..networks import Float32, SplitModel, StaticPruner
 from .base import Batch, Defense, Losses, inner, send
 
@@ -33,7 +33,7 @@ class GradualPruning(Defense):
 
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
         settings = self.recipe.defense
-        assert isinstance(settings, config.GradualPruning)
+        assert isinstance(settings, defense_config.GradualPruning)
         channels = model.activations_shape[0]
         left = max(0.0, 1 - progress / settings.done)
         kept = self.kept(model) + round(left * (channels - self.kept(model)))

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import config
+from .. import defense_config
 from ..networks import Float32, LearntPruner, SplitModel
 from .base import Batch, Defense, Losses, frozen, inner
 
@@ -54,7 +54,9 @@ class AdversaryPanel(nn.Module):
     restarts: Tensor
     counts: Tensor
 
-    def __init__(self, values: int, task_classes: int, sensitive_classes: int, settings: config.LatentPruning) -> None:
+    def __init__(
+        self, values: int, task_classes: int, sensitive_classes: int, settings: defense_config.LatentPruning
+    ) -> None:
         super().__init__()
         self.adversaries = nn.ModuleList(
             _perceptron(values, _SHAPES[number % len(_SHAPES)], sensitive_classes)
@@ -113,8 +115,8 @@ class LatentPruning(Defense):
     """Latent pruning, with channels chosen by any rule on top of it."""
 
     @property
-    def _settings(self) -> config.LatentPruning:
-        assert isinstance(self.recipe.defense, config.LatentPruning)
+    def _settings(self) -> defense_config.LatentPruning:
+        assert isinstance(self.recipe.defense, defense_config.LatentPruning)
         return self.recipe.defense
 
     def build(self) -> SplitModel:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch.nn.functional as F
 
-from .. import config
+from .. import defense_config
 from ..networks import SplitModel
 from .base import Batch, Defense, Losses, frozen, need
 
@@ -27,7 +27,7 @@ class MaximumEntropy(Defense):
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
         del progress
         settings = self.recipe.defense
-        assert isinstance(settings, config.MaximumEntropy)
+        assert isinstance(settings, defense_config.MaximumEntropy)
         adversary = need(model.adversary, "adversary")
         sent = self.send(model, batch.pictures)
         learning = F.cross_entropy(adversary(sent.payload.detach()), batch.sensitive)

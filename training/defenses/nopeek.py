@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .. import config
+from .. import defense_config
 from ..networks import SplitModel
 from .base import Batch, Defense, Losses
 
@@ -23,7 +23,7 @@ class NoPeek(Defense):
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
         del progress
         settings = self.recipe.defense
-        assert isinstance(settings, config.NoPeek)
+        assert isinstance(settings, defense_config.NoPeek)
         sent = self.send(model, batch.pictures)
         correlation = distance_correlation(batch.pictures.float() / 255, sent.payload)
         return Losses(self.task_loss(model, sent, batch), settings.weight * correlation)

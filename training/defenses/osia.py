@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import config
+from .. import defense_config
 from ..networks import SplitModel
 from .base import Batch, Defense, Losses
 from .noise import GaussianNoiseLayer
@@ -28,8 +28,8 @@ class Osia(Defense):
     """
 
     @property
-    def _settings(self) -> config.Osia:
-        assert isinstance(self.recipe.defense, config.Osia)
+    def _settings(self) -> defense_config.Osia:
+        assert isinstance(self.recipe.defense, defense_config.Osia)
         return self.recipe.defense
 
     def build(self) -> SplitModel:

@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from .. import config
+from .. import defense_config
 from ..networks import SplitModel
 from .base import Batch, Defense, Losses, frozen, inner
 from .noise import Noise
@@ -89,8 +89,8 @@ class Shredder(Defense):
     """
 
     @property
-    def _settings(self) -> config.Shredder:
-        assert isinstance(self.recipe.defense, config.Shredder)
+    def _settings(self) -> defense_config.Shredder:
+        assert isinstance(self.recipe.defense, defense_config.Shredder)
         return self.recipe.defense
 
     def build(self) -> SplitModel:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from dcp_sdk.errors import ConfigError
-from training.config import LatentPruning, Recipe
+from training.config import Recipe
+from training.defense_config import LatentPruning
 from training.defenses import Batch, defense_of
 from training.defenses.base import inner
 from training.defenses.latent_pruning import AdversaryPanel, conditional_dependence

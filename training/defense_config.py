@@ -1,0 +1,134 @@
+"""The settings of each rival of the paper, and of ours: the section ``defense`` of a recipe."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "DeepObfuscator",
+    "DefenseConfig",
+    "FeatureBoosting",
+    "Fraction",
+    "Frozen",
+    "GaussianNoise",
+    "GradualPruning",
+    "LatentPruning",
+    "MaximumEntropy",
+    "NoPeek",
+    "Osia",
+    "Shredder",
+]
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Frozen(BaseModel):
+    """Settings that nobody changes, and that know no other key."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class NoPeek(Frozen):
+    """Distance correlation between picture and payload as a penalty."""
+
+    name: Literal["nopeek"]
+    weight: Annotated[float, Field(gt=0)] = 0.5
+    """Of the distance correlation, beside a task loss of weight 1."""
+
+
+class Shredder(Frozen):
+    """Additive noise whose distribution is learnt after the network is finished, and sampled on the device."""
+
+    name: Literal["shredder"]
+    tensors: Annotated[int, Field(ge=1, le=64)] = 8
+    """Noise tensors that are learnt; the device draws one of their distributions for each picture."""
+    weight: Annotated[float, Field(gt=0)] = 0.05
+    """λ, reward for the noise's mean magnitude."""
+    spread: Annotated[float, Field(gt=0)] = 1.5
+    """Scale of the Laplace distribution that the tensors start from, in standard deviations of each channel."""
+    pretraining: Annotated[float, Field(gt=0, lt=1)] = 0.6
+    """Share of the steps that train the network, before it is frozen."""
+
+
+class DeepObfuscator(Frozen):
+    """The client network against two adversaries: one names the attribute, one draws the picture."""
+
+    name: Literal["deep_obfuscator"]
+    attribute_weight: Annotated[float, Field(ge=0)] = 0.5
+    reconstruction_weight: Annotated[float, Field(ge=0)] = 0.5
+
+
+class Osia(Frozen):
+    """Fewer dimensions, Siamese fine-tuning, Gaussian noise."""
+
+    name: Literal["osia"]
+    dimensions: Annotated[int, Field(ge=1)] = 8
+    """Channels that the features are projected to."""
+    contrastive_weight: Annotated[float, Field(ge=0)] = 1.0
+    margin: Annotated[float, Field(gt=0)] = 1.0
+    """Least distance of two pictures of different task classes; features have length 1."""
+    noise: Annotated[float, Field(ge=0)] = 0.5
+    """Standard deviation of the noise, in standard deviations of each channel."""
+    pretraining: Annotated[float, Field(ge=0, lt=1)] = 0.5
+    """Share of the steps before the Siamese fine-tuning."""
+
+
+class FeatureBoosting(Frozen):
+    """Feature boosting and suppression: the most salient channels stay, multiplied by their saliency."""
+
+    name: Literal["feature_boosting"]
+    sparsity: Annotated[float, Field(ge=0)] = 1e-8
+    """Weight of the sum of all saliencies."""
+
+
+class GradualPruning(Frozen):
+    """Channels that matter least for the task are removed one after the other, for all pictures alike."""
+
+    name: Literal["gradual_pruning"]
+    done: Annotated[float, Field(gt=0, le=1)] = 0.67
+    """Share of the steps after which only k channels are left."""
+
+
+class GaussianNoise(Frozen):
+    """Gaussian noise on the payload, in training and on the wire."""
+
+    name: Literal["gaussian_noise"]
+    deviation: Annotated[float, Field(gt=0)] = 1.0
+    """In standard deviations of each channel."""
+
+
+class MaximumEntropy(Frozen):
+    """The client network maximises the entropy of the adversary's answer."""
+
+    name: Literal["maximum_entropy"]
+    weight: Annotated[float, Field(gt=0)] = 1.0
+
+
+class LatentPruning(Frozen):
+    """Few values on the wire, and a client network that unlearns what several adversaries at once read from them."""
+
+    name: Literal["latent_pruning"]
+    weight: Annotated[float, Field(ge=0)] = 1.0
+    """Of the adversaries' divergence from what the task alone would tell them."""
+    adversaries: Annotated[int, Field(ge=1, le=16)] = 4
+    """Of different width and depth; after each epoch one of them starts anew."""
+    memory: Annotated[int, Field(ge=1)] = 4096
+    """Last values that adversaries learn from, beside those of the batch: they must not forget."""
+    dependence: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the distance correlation of values and attribute within each task class."""
+
+
+DefenseConfig = Annotated[
+    NoPeek
+    | Shredder
+    | DeepObfuscator
+    | Osia
+    | FeatureBoosting
+    | GradualPruning
+    | GaussianNoise
+    | MaximumEntropy
+    | LatentPruning,
+    Field(discriminator="name"),
+]
