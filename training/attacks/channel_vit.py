@@ -11,7 +11,8 @@ from .neural import neural
 
 __all__ = ["channel_vit"]
 
-_WIDTH, _HEADS, _LAYERS = 64, 4, 3
+_WIDTH, _HEADS, _LAYERS = 64, 4, 2
+_DROPOUT = 0.1
 
 
 class _ChannelTransformer(nn.Module):
@@ -19,10 +20,11 @@ class _ChannelTransformer(nn.Module):
         super().__init__()
         self.embed = nn.Linear(size, _WIDTH)
         self.identity = nn.Parameter(torch.randn(channels, _WIDTH) * 0.02)
+        # Dropout on tokens alone: inside the layers it takes half of the time on a CPU.
+        self.dropout = nn.Dropout(_DROPOUT)
         layer = nn.TransformerEncoderLayer(
-            _WIDTH, _HEADS, 2 * _WIDTH, dropout=0.1, activation="gelu", batch_first=True, norm_first=True
+            _WIDTH, _HEADS, 2 * _WIDTH, dropout=0.0, activation="gelu", batch_first=True, norm_first=True
         )
-        layer.self_attn.dropout = 0.0  # with it torch leaves its fast attention: more than twice the time
         self.encoder = nn.TransformerEncoder(layer, _LAYERS, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(_WIDTH)
         self.classify = nn.Linear(_WIDTH, classes)
@@ -37,7 +39,8 @@ class _ChannelTransformer(nn.Module):
         used = present.gather(1, chosen)
         used = used | ~used.any(1, keepdim=True)  # attention over nothing would be NaN
         padding = None if bool(used.all()) else ~used
-        encoded = self.encoder(self.embed(tokens) + self.identity[chosen], src_key_padding_mask=padding)
+        embedded = self.dropout(self.embed(tokens) + self.identity[chosen])
+        encoded = self.encoder(embedded, src_key_padding_mask=padding)
         weights = used.float()[:, :, None]
         pooled = (self.norm(encoded) * weights).sum(1) / weights.sum(1)
         logits: Tensor = self.classify(pooled)
