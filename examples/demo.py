@@ -20,7 +20,7 @@ from channel_picture import draw
 from rich.console import Console
 from rich.table import Table
 
-from dcp_sdk import Contract, DCPError, Prediction, PrivateClient, Timings, load_image
+from dcp_sdk import Contract, DCPError, Manifest, Prediction, PrivateClient, Timings, load_image
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE, Bundle
 from dcp_sdk.obfuscate import draw_uniform
 from dcp_sdk.preprocess import Image, preprocess
@@ -38,7 +38,7 @@ console = Console(highlight=False)
 def main() -> None:
     """Predict a picture and a video, tell what it cost, and draw what left the device."""
     options = read_options()
-    with server_address(options.server) as server, PrivateClient(options.bundle, server) as client:
+    with server_address(options.server, options.bundle) as server, PrivateClient(options.bundle, server) as client:
         contract = client.manifest.contract
         console.print(f"[bold]{client.manifest.name}[/] on {client.provider}, head at {client.server}\n")
         client.predict(options.picture)  # the first request opens the connection
@@ -67,12 +67,13 @@ def read_options() -> argparse.Namespace:
 
 
 @contextlib.contextmanager
-def server_address(given: str | None) -> Iterator[str]:
-    """Yield the address that was given, or that of a Triton which runs until the block ends."""
+def server_address(given: str | None, bundle: Path) -> Iterator[str]:
+    """Yield the address that was given, or that of a Triton with the bundle's head which runs until the block ends."""
     if given is not None:
         yield given
         return
-    with TritonServer(ROOT / "triton_models", venv=ROOT / ".venv-triton") as server:
+    models = (Manifest.load(bundle).contract.head.model,)
+    with TritonServer(ROOT / "triton_models", models=models, venv=ROOT / ".venv-triton") as server:
         console.print(f"Started tritonserver, process {server.pid}")
         yield server.grpc_address
     console.print("Stopped tritonserver")

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import torch
 
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE, HEAD_FILE, MANIFEST_FILE, MODEL_CARD_FILE
+from dcp_sdk.bundle import (
+    DEVICE_GRAPH_FILE,
+    HEAD_FILE,
+    HTML_REPORT_FILE,
+    MANIFEST_FILE,
+    MODEL_CARD_FILE,
+    PRIVACY_REPORT_FILE,
+)
 from dcp_sdk.contract import (
     Contract,
     Manifest,
@@ -21,6 +28,7 @@ from dcp_sdk.contract import (
     sha256_file,
 )
 from dcp_sdk.errors import ConfigError
+from dcp_sdk.signature import SIGNATURE_FILE
 from training.checkpoint import Checkpoint
 from training.reports.model_card import render
 
@@ -173,10 +181,10 @@ def install(folder: Path, contract: Contract, bundle: Path, repository: Path, *,
     version_folder = repository / contract.head.model / str(contract.head.version)
     version_folder.mkdir(parents=True, exist_ok=True)
     bundle.mkdir(parents=True, exist_ok=True)
+    for name in (HEAD_FILE, PRIVACY_REPORT_FILE, HTML_REPORT_FILE, SIGNATURE_FILE):
+        (bundle / name).unlink(missing_ok=True)  # of an earlier export: about other files than these
     if with_head:
         shutil.copyfile(folder / HEAD_GRAPH_FILE, bundle / HEAD_FILE)
-    else:
-        (bundle / HEAD_FILE).unlink(missing_ok=True)  # of an earlier export: it would not be the paired one
     shutil.move(folder / HEAD_GRAPH_FILE, version_folder / HEAD_GRAPH_FILE)
     code = version_folder / _MODEL_CODE.name
     if not code.exists() or not code.samefile(_MODEL_CODE):

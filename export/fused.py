@@ -18,6 +18,7 @@ from torch.fx.experimental.optimization import fuse
 from training.checkpoint import Checkpoint
 from training.networks import Float32, Randomised
 from training.pruning import kept_indices
+from training.small_maps import with_plain_convolutions
 
 __all__ = ["DeviceGraph", "HeadGraph", "as_stored", "halves", "pack", "quantise", "unpack"]
 
@@ -177,7 +178,9 @@ def halves(checkpoint: Checkpoint) -> tuple[DeviceGraph, HeadGraph]:
 @torch.no_grad()
 def as_stored(module: nn.Module) -> nn.Module:
     """Batch normalisation folded, weights of convolutions and linear layers rounded to float16 and cast up again."""
-    folded = fuse(copy.deepcopy(module).eval()) if _has_batch_norm(module) else copy.deepcopy(module).eval()
+    folded = with_plain_convolutions(copy.deepcopy(module).eval())
+    if _has_batch_norm(folded):
+        folded = fuse(folded)
     for layer in folded.modules():
         if isinstance(layer, nn.Conv2d | nn.Linear):
             layer.weight.copy_(layer.weight.half().float())

@@ -13,9 +13,9 @@ import typer
 from pydantic import ValidationError
 from rich.console import Console
 
-from dcp_sdk.bundle import MODEL_CARD_FILE
+from dcp_sdk.bundle import MODEL_CARD_FILE, PRIVACY_REPORT_FILE
 from dcp_sdk.contract import Manifest
-from dcp_sdk.errors import ConfigError, DCPError
+from dcp_sdk.errors import BundleError, ConfigError, DCPError
 from dcp_sdk.privacy_report import PrivacyReport
 from dcp_sdk.tables import privacy_table
 
@@ -84,6 +84,7 @@ def evaluate(
         pairs=_QUICK_PAIRS if quick else None,
         work=work,
     )
+    _forget_a_strangers_report(bundle, manifest)
     utility = audit.utility(repository)
     results = audit.adversaries([name for name in ATTACKS if name in chosen], utility.balanced_accuracy.value)
     drawings, panels = audit.drawings([name for name in RECONSTRUCTIONS if name in chosen])
@@ -137,6 +138,14 @@ def search_settings(*, quick: bool) -> SearchSettings:
     if quick:
         return SearchSettings(targets=4, steps=200, restarts=2, prior_steps=150)
     return SearchSettings(targets=8, steps=400, restarts=3, prior_steps=400)
+
+
+def _forget_a_strangers_report(bundle: Path, manifest: Manifest) -> None:
+    """Remove a report about other files: it keeps every client from opening the bundle, this measurement's own too."""
+    try:
+        PrivacyReport.load(bundle, manifest.contract)
+    except BundleError:
+        (bundle / PRIVACY_REPORT_FILE).unlink()
 
 
 def _recipe(manifest: Manifest, bundle: Path) -> Recipe:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["SmallMapConv2d", "for_small_maps"]
+__all__ = ["SmallMapConv2d", "for_small_maps", "with_plain_convolutions"]
 
 _PLACES, _CHANNELS = 16, 512
 """At most so many places and at least so many channels come out where a matrix product is faster:
@@ -21,23 +19,6 @@ class SmallMapConv2d(nn.Conv2d):
     The same values, weights and gradients, up to rounding. oneDNN spends most of a training step of ResNet-18 at 64 px
     in the backward pass of 3 x 3 convolutions on maps of 2 x 2. An evaluated or exported network has plain ones.
     """
-
-    @classmethod
-    def like(cls, convolution: nn.Conv2d) -> Self:
-        """Take over a convolution's shape and its very weights; no random number is drawn."""
-        assert isinstance(convolution.padding, tuple)
-        taken = cls(
-            convolution.in_channels,
-            convolution.out_channels,
-            (convolution.kernel_size[0], convolution.kernel_size[1]),
-            stride=(int(convolution.stride[0]), int(convolution.stride[1])),
-            padding=(int(convolution.padding[0]), int(convolution.padding[1])),
-            bias=False,
-            device="meta",
-        )
-        assert convolution.bias is None and convolution.groups == 1 and convolution.dilation == (1, 1)
-        taken.weight = convolution.weight
-        return taken
 
     def forward(self, maps: Tensor) -> Tensor:
         """``(N, C, h, w) -> (N, outputs, h', w')``."""
@@ -73,8 +54,36 @@ class SmallMapConv2d(nn.Conv2d):
 
 def for_small_maps(network: nn.Module) -> nn.Module:
     """Put :class:`SmallMapConv2d` in the place of every convolution of more than one tap; weights stay."""
+    return _replaced(network, nn.Conv2d, SmallMapConv2d)
+
+
+def with_plain_convolutions(network: nn.Module) -> nn.Module:
+    """Undo :func:`for_small_maps`: tools that look for ``nn.Conv2d`` itself, to fold what follows, find it again."""
+    return _replaced(network, SmallMapConv2d, nn.Conv2d)
+
+
+def _replaced(network: nn.Module, old: type[nn.Conv2d], new: type[nn.Conv2d]) -> nn.Module:
     for parent in list(network.modules()):
         for name, child in parent.named_children():
-            if type(child) is nn.Conv2d and child.kernel_size != (1, 1):
-                setattr(parent, name, SmallMapConv2d.like(child))
+            if type(child) is old and child.kernel_size != (1, 1):
+                setattr(parent, name, _like(child, new))
     return network
+
+
+def _like(convolution: nn.Conv2d, kind: type[nn.Conv2d]) -> nn.Conv2d:
+    """Take over a convolution's shape and its very weights; no random number is drawn."""
+    (rows, columns), (down, right) = convolution.kernel_size, convolution.stride
+    assert convolution.bias is None and convolution.groups == 1 and convolution.dilation == (1, 1)
+    assert isinstance(convolution.padding, tuple)
+    above, left = convolution.padding
+    taken = kind(
+        convolution.in_channels,
+        convolution.out_channels,
+        (rows, columns),
+        stride=(down, right),
+        padding=(above, left),
+        bias=False,
+        device="meta",
+    )
+    taken.weight = convolution.weight
+    return taken.train(convolution.training)

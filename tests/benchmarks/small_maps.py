@@ -12,21 +12,9 @@ from torch import nn
 
 from tests.benchmarks.record import record
 from training.networks import RemainingLayers
-from training.small_maps import SmallMapConv2d
+from training.small_maps import with_plain_convolutions
 
 BATCH, TURNS = 128, 12
-
-
-def plain(network: nn.Module) -> nn.Module:
-    """Give a network torch's own convolutions back."""
-    for parent in list(network.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, SmallMapConv2d):
-                own = nn.Conv2d(
-                    child.in_channels, child.out_channels, child.kernel_size, child.stride, child.padding, bias=False
-                )
-                setattr(parent, name, own)
-    return network
 
 
 def step_ms(network: nn.Module, maps: torch.Tensor, labels: torch.Tensor) -> float:
@@ -43,7 +31,7 @@ def main() -> None:
     torch.set_num_threads(1)
     figures: dict[str, Any] = {}
     for size_px, side in ((64, 8), (112, 14)):
-        networks = [RemainingLayers("resnet18", 6, 5), plain(RemainingLayers("resnet18", 6, 5))]
+        networks = [RemainingLayers("resnet18", 6, 5), with_plain_convolutions(RemainingLayers("resnet18", 6, 5))]
         for network in networks:
             network.to(memory_format=torch.channels_last)
         maps = torch.randn(BATCH, 128, side, side).contiguous(memory_format=torch.channels_last)

@@ -10,11 +10,10 @@ import pytest
 from dcp_sdk import Prediction, PrivateClient, load_image
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
-from tests.tiny import ROOT, Tiny
+from tests.tiny import PAPER, ROOT, SHIPPED, Tiny
 
 pytestmark = pytest.mark.triton
 
-SHIPPED = ROOT / "bundles" / "gender_112"
 ASTRONAUT = ROOT / "examples" / "data" / "astronaut.jpg"
 
 
@@ -37,12 +36,12 @@ def answers(bundle: Path, address: str) -> list[Prediction]:
     return alone
 
 
-@pytest.mark.parametrize("pair", ["shipped", "tiny"])
+@pytest.mark.parametrize("pair", ["paper", "tiny"])
 def test_triton_and_memory_agree(
     pair: str, shipped_server: TritonServer, tiny_server: TritonServer, tiny: Tiny
 ) -> None:
     bundle, repository, server = {
-        "shipped": (SHIPPED, ROOT / "triton_models", shipped_server),
+        "paper": (PAPER, ROOT / "triton_models", shipped_server),
         "tiny": (tiny.bundle, tiny.repository, tiny_server),
     }[pair]
     expected = answers(bundle, f"memory://{repository}")
@@ -54,8 +53,8 @@ def test_triton_and_memory_agree(
             assert mine.probabilities == pytest.approx(theirs.probabilities, rel=0, abs=1e-6)
 
 
-def test_the_shipped_pair_knows_the_astronaut(shipped_server: TritonServer) -> None:
-    with PrivateClient(SHIPPED, shipped_server.grpc_address) as client:
+def test_the_papers_pair_knows_the_astronaut(shipped_server: TritonServer) -> None:
+    with PrivateClient(PAPER, shipped_server.grpc_address) as client:
         prediction = client.predict(ASTRONAUT)
         contract = client.manifest.contract
     assert prediction.label == "Female"
@@ -63,3 +62,11 @@ def test_the_shipped_pair_knows_the_astronaut(shipped_server: TritonServer) -> N
     assert prediction.bytes_sent == contract.payload_bytes == 2561
     assert len(prediction.kept_channels) == contract.pruning.kept == 13
     assert all(0 <= channel < 128 for channel in prediction.kept_channels)
+
+
+def test_the_shipped_pair_knows_the_astronaut_through_its_noise(shipped_server: TritonServer) -> None:
+    with PrivateClient(SHIPPED, shipped_server.grpc_address) as client:
+        predictions = client.predict_batch([ASTRONAUT] * 64)
+    assert np.mean([prediction.label == "Female" for prediction in predictions]) > 0.6
+    assert {prediction.bytes_sent for prediction in predictions} == {8}
+    assert len({prediction.probability for prediction in predictions}) > 32, "the noise is drawn for each"

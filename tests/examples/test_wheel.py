@@ -7,7 +7,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-from tests.tiny import ROOT
+from tests.tiny import PAPER, ROOT
 
 CHECK = """
 import importlib.util, sys
@@ -37,6 +37,6 @@ def test_wheel_in_a_new_environment(tmp_path: Path) -> None:
     run(sys.executable, "-m", "venv", "new")
     python = tmp_path / "new" / "bin" / "python"
     run(python, "-m", "pip", "install", "--quiet", wheel)
-    shipped = (ROOT / "bundles" / "gender_112", ROOT / "triton_models", ROOT / "examples" / "data" / "astronaut.jpg")
+    shipped = (PAPER, ROOT / "triton_models", ROOT / "examples" / "data" / "astronaut.jpg")
     assert "Female" in run(python, "-c", CHECK, *shipped)
     assert "dcp" in run(tmp_path / "new" / "bin" / "dcp", "--help")

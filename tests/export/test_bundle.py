@@ -5,15 +5,24 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE, HEAD_FILE, MANIFEST_FILE, MODEL_CARD_FILE
+from dcp_sdk.bundle import (
+    DEVICE_GRAPH_FILE,
+    HEAD_FILE,
+    HTML_REPORT_FILE,
+    MANIFEST_FILE,
+    MODEL_CARD_FILE,
+    PRIVACY_REPORT_FILE,
+)
 from dcp_sdk.contract import sha256_file
+from dcp_sdk.signature import SIGNATURE_FILE
 from export import bundle as files
 from tests.tiny import Tiny
 
 
 def test_the_head_goes_into_the_bundle_where_that_is_wanted(tiny: Tiny, tmp_path: Path) -> None:
-    """And leaves it again with an export that does not want it: an old head would not be the paired one."""
+    """And leaves it again with an export that does not want it, as all that is about other files does."""
     contract = tiny.manifest.contract
+    about_others = (PRIVACY_REPORT_FILE, HTML_REPORT_FILE, SIGNATURE_FILE)
     bundle, repository = tmp_path / "bundle", tmp_path / "triton_models"
     for with_head in (False, True, False):
         built = tmp_path / "built"
@@ -24,6 +33,9 @@ def test_the_head_goes_into_the_bundle_where_that_is_wanted(tiny: Tiny, tmp_path
         (built / MODEL_CARD_FILE).write_text("a card")
         files.install(built, contract, bundle, repository, with_head=with_head)
         built.rmdir()
+        assert not [name for name in about_others if (bundle / name).exists()]
+        for name in about_others:
+            (bundle / name).write_text("about these files, and not the next")
         assert (bundle / HEAD_FILE).is_file() == with_head
         if with_head:
             assert sha256_file(bundle / HEAD_FILE) == contract.head.sha256

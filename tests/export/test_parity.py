@@ -9,10 +9,8 @@ import pytest
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.errors import BundleError
 from export.parity import GARBAGE, Parity, open_graph, with_garbage
-from tests.tiny import ROOT
+from tests.tiny import PAPER
 from tests.trained import Trained, train_and_export
-
-SHIPPED = ROOT / "bundles" / "gender_112"
 
 
 def test_torch_and_onnx_runtime_agree(trained: Trained) -> None:
@@ -50,10 +48,10 @@ def test_a_difference_is_refused(found: dict[str, int]) -> None:
         Parity(pictures=1, **found).check()
 
 
-@pytest.mark.parametrize("which", ["trained", "shipped"])
+@pytest.mark.parametrize("which", ["trained", "paper"])
 def test_hard_means_absent(which: str, request: pytest.FixtureRequest) -> None:
     """Any value in a pruned channel, even one that is not a number: the payload is byte-identical."""
-    bundle = SHIPPED if which == "shipped" else request.getfixturevalue("trained").bundle
+    bundle = PAPER if which == "paper" else request.getfixturevalue("trained").bundle
     model = onnx.load(bundle / DEVICE_GRAPH_FILE)
     plain, surgery = open_graph(model), open_graph(with_garbage(model))
     rng = np.random.default_rng(0)

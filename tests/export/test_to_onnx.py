@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -36,6 +37,14 @@ def test_no_unpruned_tensor_is_an_output(trained: Trained) -> None:
     graph = onnx.load(trained.bundle / DEVICE_GRAPH_FILE).graph
     assert [output.name for output in graph.output] == ["channels", "features"]
     assert {"activations", "scores"} <= {name for node in graph.node for name in node.output}
+
+
+def test_weights_are_stored_as_float16(trained: Trained) -> None:
+    """All of them: one layer that is missed doubles its bytes on every device."""
+    for path in (trained.bundle / DEVICE_GRAPH_FILE, trained.repository / "task_head" / "1" / "model.onnx"):
+        large = [weight for weight in onnx.load(path).graph.initializer if np.prod(weight.dims) >= 4096]
+        assert large
+        assert {weight.data_type for weight in large} == {onnx.TensorProto.FLOAT16}
 
 
 def test_a_graph_holds_no_path_of_the_machine_that_wrote_it(trained: Trained) -> None:

@@ -16,9 +16,10 @@ from dcp_sdk import BundleError, Contract, Manifest, PrivacyReport, PrivateClien
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE, MANIFEST_FILE, PRIVACY_REPORT_FILE, Bundle
 from dcp_sdk.obfuscate import Obfuscator
 from dcp_sdk.preprocess import Image
-from tests.tiny import ROOT, Tiny
+from tests.tiny import SHIPPED as SHIPPED_FOLDER
+from tests.tiny import Tiny
 
-SHIPPED = Bundle.open(ROOT / "bundles" / "gender_112")
+SHIPPED = Bundle.open(SHIPPED_FOLDER)
 
 
 @pytest.fixture

@@ -23,7 +23,11 @@ from tests.tiny import ROOT, Tiny
 TINY = graph.device_graph(np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("path", ["bundles/gender_112/device.onnx", "triton_models/task_head/1/model.onnx"])
+@pytest.mark.parametrize(
+    "path",
+    sorted([*ROOT.glob("bundles/*/device.onnx"), *ROOT.glob("triton_models/*/1/model.onnx")]),
+    ids=lambda path: path.parts[-3],
+)
 def test_shipped_graphs_pass(path: str) -> None:
     check_graph((ROOT / path).read_bytes(), path)
 

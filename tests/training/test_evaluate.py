@@ -15,7 +15,7 @@ from dcp_sdk.errors import BundleError, ConfigError
 from dcp_sdk.measurements import Reconstruction
 from dcp_sdk.privacy_report import PrivacyReport
 from tests.benchmarks.monotone_maps import MAPS, disguised
-from tests.tiny import Tiny
+from tests.tiny import PAPER, Tiny
 from tests.trained import Trained
 from training.attacks import ATTACKS, ENSEMBLE, RECONSTRUCTIONS, AttackSettings, Knowledge, SearchSettings
 from training.attacks.scaling import SCALINGS, ranked
@@ -124,7 +124,10 @@ def test_a_bundle_is_measured_and_its_card_says_so(
     monkeypatch.setattr("training.evaluate.search_settings", lambda quick: BRIEF)
     bundle = tmp_path / "bundle"
     shutil.copytree(trained.bundle, bundle)
+    of_another = Manifest.load(PAPER).contract.digest
+    (bundle / "privacy_report.json").write_bytes((PAPER / "privacy_report.json").read_bytes())
     report = evaluate(bundle, trained.repository, None, quick=True)
+    assert report.contract_digest != of_another, "an older report does not stand in the way"
     contract = Manifest.load(bundle).contract
     assert PrivacyReport.load(bundle, contract) == report
     assert PrivacyReport.load(trained.bundle, contract) is None

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from training.small_maps import SmallMapConv2d, for_small_maps
+from training.small_maps import SmallMapConv2d, for_small_maps, with_plain_convolutions
 
 
 def gradients(network: nn.Module, maps: Tensor) -> list[Tensor]:
@@ -23,7 +25,7 @@ def gradients(network: nn.Module, maps: Tensor) -> list[Tensor]:
 def test_values_and_gradients_are_those_of_the_convolution(kernel: int, stride: int, shape: tuple[int, int]) -> None:
     torch.manual_seed(0)
     plain = nn.Conv2d(8, 512, kernel, stride, kernel // 2, bias=False)
-    ours = SmallMapConv2d.like(plain)
+    (ours,) = for_small_maps(nn.Sequential(copy.deepcopy(plain)))
     for one, other in zip(gradients(plain, maps := torch.randn(3, 8, *shape)), gradients(ours, maps), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
@@ -33,7 +35,7 @@ def test_autocast_keeps_its_precision() -> None:
     plain = nn.Conv2d(64, 512, 3, 2, 1, bias=False)
     maps = torch.randn(4, 64, 4, 4)
     with torch.autocast("cpu", torch.bfloat16):
-        one, other = plain(maps), SmallMapConv2d.like(plain)(maps)
+        one, other = plain(maps), for_small_maps(nn.Sequential(copy.deepcopy(plain)))(maps)
     assert one.dtype == other.dtype == torch.bfloat16
     torch.testing.assert_close(one, other, rtol=0.02, atol=0.02)
 
@@ -50,3 +52,5 @@ def test_weights_names_and_random_numbers_stay() -> None:
     before, after = plain.state_dict(), network.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
+    assert all(type(layer) is nn.Conv2d for layer in [with_plain_convolutions(network)[0][0], network[1]])
+    assert all(torch.equal(before[name], network.state_dict()[name]) for name in before)

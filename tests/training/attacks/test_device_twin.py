@@ -14,7 +14,7 @@ from dcp_sdk.contract import Manifest
 from export.fused import DeviceGraph
 from export.graphs import write_graph
 from export.parity import open_graph
-from tests.tiny import ROOT
+from tests.tiny import PAPER
 from tests.trained import Trained
 from training.attacks.device_twin import DeviceTwin
 from training.attacks.reconstruction import as_tensor
@@ -38,9 +38,9 @@ def pictures_for(manifest: Manifest) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (3, size_px, size_px, 3), np.uint8)
 
 
-@pytest.mark.parametrize("which", ["shipped", "trained"])
+@pytest.mark.parametrize("which", ["paper", "trained"])
 def test_activations_and_scores_are_those_of_the_graph(which: str, trained: Trained) -> None:
-    bundle = ROOT / "bundles" / "gender_112" if which == "shipped" else trained.bundle
+    bundle = PAPER if which == "paper" else trained.bundle
     manifest = Manifest.load(bundle)
     pictures = pictures_for(manifest)
     activations, scores = inside(bundle, pictures, ["activations", "scores"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dcp_sdk.contract import Manifest
-from tests.tiny import ROOT
+from tests.tiny import PAPER
 from tests.trained import Trained, train_and_export
 from training import data
 from training.attacks.device_twin import DeviceTwin
@@ -64,8 +64,7 @@ def test_a_mask_that_follows_the_picture_is_not_covered_by_noise(tmp_path: Path,
 
 
 def test_the_smooth_stand_in_is_another_network(splits: Splits) -> None:
-    bundle = ROOT / "bundles" / "gender_112"
-    twin = DeviceTwin(bundle, Manifest.load(bundle).contract)
+    twin = DeviceTwin(PAPER, Manifest.load(PAPER).contract)
     pictures = torch.rand(2, 3, 112, 112)
     before, _ = twin(pictures)
     after, _ = smooth(twin)(pictures)
@@ -74,8 +73,7 @@ def test_the_smooth_stand_in_is_another_network(splits: Splits) -> None:
 
 
 def test_without_a_neck_only_the_capacity_is_known(splits: Splits) -> None:
-    bundle = ROOT / "bundles" / "gender_112"
-    manifest = Manifest.load(bundle)
-    certificate = certify(bundle, manifest, None, splits, target=None)
+    manifest = Manifest.load(PAPER)
+    certificate = certify(PAPER, manifest, None, splits, target=None)
     assert certificate.capacity_bits == 8 * 13 * 14 * 14 + math.ceil(math.log2(math.comb(128, 13)))
     assert certificate.reconstruction_mse is None

@@ -13,12 +13,11 @@ import pytest
 from dcp_sdk.contract import Manifest
 from dcp_sdk.measurements import Certificate, Interval, Panels, Reconstruction
 from dcp_sdk.privacy_report import PrivacyReport
-from tests.tiny import ROOT
+from tests.tiny import PAPER
 from training.reports.html_page import render
 from training.reports.panels import png
 from training.reports.trade_off import TradeOffPoint
 
-SHIPPED = ROOT / "bundles" / "gender_112"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
@@ -46,8 +45,8 @@ class _Page(html.parser.HTMLParser):
 
 @pytest.fixture(scope="module")
 def shipped() -> tuple[Manifest, PrivacyReport]:
-    manifest = Manifest.load(SHIPPED)
-    report = PrivacyReport.load(SHIPPED, manifest.contract)
+    manifest = Manifest.load(PAPER)
+    report = PrivacyReport.load(PAPER, manifest.contract)
     assert report is not None
     return manifest, report
 

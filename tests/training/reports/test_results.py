@@ -12,16 +12,14 @@ from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import ConfigError
 from dcp_sdk.measurements import percent
 from dcp_sdk.privacy_report import PrivacyReport
-from tests.tiny import ROOT
+from tests.tiny import PAPER, ROOT
 from training.reports.results import Row, points_beside, rows_of, tables
-
-SHIPPED = ROOT / "bundles" / "gender_112"
 
 
 def row(name: str, **changes: object) -> Row:
     """Make a row with the figures of the shipped bundle, of another one."""
-    manifest = Manifest.load(SHIPPED)
-    report = PrivacyReport.load(SHIPPED, manifest.contract)
+    manifest = Manifest.load(PAPER)
+    report = PrivacyReport.load(PAPER, manifest.contract)
     assert report is not None
     return Row(
         name=name,
@@ -40,8 +38,8 @@ def row(name: str, **changes: object) -> Row:
 
 
 def test_only_the_same_question_on_the_same_pictures_is_compared(tmp_path: Path) -> None:
-    manifest = Manifest.load(SHIPPED)
-    report = PrivacyReport.load(SHIPPED, manifest.contract)
+    manifest = Manifest.load(PAPER)
+    report = PrivacyReport.load(PAPER, manifest.contract)
     assert report is not None
     row("fair").save(tmp_path)
     row("itself", contract_digest=report.contract_digest).save(tmp_path)
@@ -70,11 +68,11 @@ def test_what_is_no_row_is_named(tmp_path: Path) -> None:
 
 def test_the_page_can_be_written_again(tmp_path: Path) -> None:
     for file in ("manifest.json", "device.onnx", "privacy_report.json"):
-        (tmp_path / file).write_bytes((SHIPPED / file).read_bytes())
+        (tmp_path / file).write_bytes((PAPER / file).read_bytes())
     command = [sys.executable, "-m", "training.reports.html_page"]
     done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
-    assert "What gender_112 hides" in (tmp_path / "privacy_report.html").read_text()
+    assert "What gender_112_paper hides" in (tmp_path / "privacy_report.html").read_text()
     (tmp_path / "privacy_report.json").unlink()
     done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 2

@@ -3,14 +3,12 @@ from __future__ import annotations
 from dcp_sdk.contract import Manifest
 from dcp_sdk.measurements import Interval
 from dcp_sdk.privacy_report import PrivacyReport
-from tests.tiny import ROOT
+from tests.tiny import PAPER
 from training.reports.trade_off import TradeOffPoint, trade_off
-
-SHIPPED = ROOT / "bundles" / "gender_112"
 
 
 def test_a_point_is_the_headline_of_a_report() -> None:
-    report = PrivacyReport.load(SHIPPED, Manifest.load(SHIPPED).contract)
+    report = PrivacyReport.load(PAPER, Manifest.load(PAPER).contract)
     assert report is not None
     point = TradeOffPoint.of("shipped", report)
     assert point is not None
