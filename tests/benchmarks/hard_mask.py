@@ -18,7 +18,7 @@ from export.fused import halves
 from export.parity import GARBAGE, compare, open_graph, with_garbage
 from export.to_onnx import pictures_for_parity
 from tests.benchmarks.record import record
-from tests.tiny import ROOT
+from tests.tiny import PAPER, ROOT
 from training.checkpoint import Checkpoint
 
 BATCH = 64
@@ -48,7 +48,7 @@ def main() -> None:
     """Measure both, and record them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", type=Path, required=True, help="that the bundle came from")
-    parser.add_argument("--bundle", type=Path, default=ROOT / "bundles" / "gender_112")
+    parser.add_argument("--bundle", type=Path, default=PAPER)
     parser.add_argument("--model-repository", type=Path, default=ROOT / "triton_models")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--pictures", type=int, default=10_000)

@@ -25,7 +25,7 @@ from dcp_sdk.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.preprocess import preprocess
 from dcp_sdk.serving import TritonServer
 from tests.benchmarks.record import record
-from tests.tiny import ROOT
+from tests.tiny import PAPER, ROOT
 
 WARM_UP, BLOCK = 5, 40
 
@@ -118,7 +118,7 @@ def sdk_tax(bundle: Path, server: TritonServer, scheme: str, turns: int) -> dict
 def main() -> None:
     """Measure both, and record them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=ROOT / "bundles" / "gender_112")
+    parser.add_argument("--bundle", type=Path, default=PAPER)
     parser.add_argument("--turns", type=int, default=20)
     options = parser.parse_args()
     figures: dict[str, Any] = {

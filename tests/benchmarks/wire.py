@@ -15,13 +15,13 @@ from dcp_sdk import load_image
 from dcp_sdk.contract import Manifest
 from dcp_sdk.preprocess import preprocess
 from tests.benchmarks.record import record
-from tests.tiny import ROOT
+from tests.tiny import PAPER, ROOT
 
 
 def main() -> None:
     """Measure, and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=ROOT / "bundles" / "gender_112")
+    parser.add_argument("--bundle", type=Path, default=PAPER)
     parser.add_argument("--data", type=Path, help="folder with pictures, searched to any depth")
     options = parser.parse_args()
     contract = Manifest.load(options.bundle).contract
