@@ -20,7 +20,7 @@ import tritonclient.grpc
 import tritonclient.http
 from onnx.utils import Extractor
 
-from dcp_sdk import PrivateClient, load_image
+from dcp_sdk import Manifest, PrivateClient, load_image
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.preprocess import preprocess
 from dcp_sdk.serving import TritonServer
@@ -124,7 +124,8 @@ def main() -> None:
     figures: dict[str, Any] = {
         "device_cost": [device_cost(options.bundle, options.turns, threads) for threads in (0, 1)]
     }
-    with TritonServer(ROOT / "triton_models", venv=ROOT / ".venv-triton") as server:
+    models = (Manifest.load(options.bundle).contract.head.model,)
+    with TritonServer(ROOT / "triton_models", models=models, venv=ROOT / ".venv-triton") as server:
         figures["sdk_tax"] = {
             scheme: sdk_tax(options.bundle, server, scheme, options.turns) for scheme in ("grpc", "http")
         }
