@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dcp_sdk.errors import ConfigError
-from dcp_sdk.measurements import percent
+from dcp_sdk.measurements import percent, strongest_of
 from dcp_sdk.privacy_report import PrivacyReport
 
 from .trade_off import TradeOffPoint
@@ -24,6 +24,12 @@ _BEGIN, _END = "<!-- rows: written by training.experiments -->", "<!-- end of ro
 
 _HEAD = """| defence | r | seed | bytes | task | strongest adversary | which | 100 frames | verdict | train, attack |
 |---|---:|---:|---:|---:|---:|---|---:|---|---:|"""
+
+
+_GROUPS_HEAD = (
+    "| defence | r | seed | most exposed group, points above guessing | worst served group | linear readout of the task "
+    "| best possible attacker | bits told | not asked to hide |\n|---|---:|---:|---|---|---:|---:|---:|---|"
+)
 
 
 class Row(BaseModel):
@@ -99,12 +105,13 @@ def tables(rows: Sequence[Row]) -> str:
     for configuration, group in groupby(sorted(rows, key=_order), key=lambda row: row.configuration):
         chosen = list(group)
         report = chosen[0].report
-        lines = "\n".join(_line(row) for row in chosen)
+        lines, groups = ("\n".join(map(write, chosen)) for write in (_line, _groups_line))
         settings = chosen[0].settings
         task = settings["data"]["task"]["name"]
         sections.append(
             f"### {configuration}\n\nTask {task}, hidden: {report.sensitive}. Guessing gives {report.chance:.1%}, "
             f"the largest group is {report.majority:.1%} of the {report.tested:,} test pictures.\n\n{_HEAD}\n{lines}"
+            f"\n\nPer group, and what the payload holds by itself:\n\n{_GROUPS_HEAD}\n{groups}"
         )
     return "\n\n".join(sections)
 
@@ -124,13 +131,38 @@ def _order(row: Row) -> tuple[str, float, str]:
     return row.configuration, strongest.value if strongest else 1.0, row.name
 
 
+def _name(row: Row) -> str:
+    return " ".join(filter(None, (row.defense.replace("_", " "), row.variant)))
+
+
+def _groups_line(row: Row) -> str:
+    report = row.report
+    certificate, strongest = report.certificate, strongest_of(report.attacks)
+    exposed = served = best = told = ""
+    if strongest is not None and strongest.recalls:
+        group = max(strongest.recalls, key=lambda group: strongest.recalls[group])
+        exposed = f"{group}, {100 * (strongest.recalls[group] - report.chance):+.1f}"
+    if report.utility.groups:
+        worst = min(report.utility.groups, key=lambda group: group.balanced_accuracy.value)
+        served = f"{worst.label}, {percent(worst.balanced_accuracy)}"
+    if certificate is not None and certificate.best_accuracy is not None:
+        best, told = f"{certificate.best_accuracy:.1%}", f"{certificate.information_bits:.3f}"
+    others = "; ".join(
+        f"{other.name} {percent(other.balanced_accuracy)}, guessing {1 / len(other.labels):.1%}"
+        for other in report.others
+    )
+    readout = "" if report.readout is None else percent(report.readout)
+    return (
+        f"| {_name(row)} | {row.ratio:g} | {row.seed} | {exposed} | {served} | {readout} | {best} | {told} | {others} |"
+    )
+
+
 def _line(row: Row) -> str:
     report = row.report
     frames = [percent(seen.balanced_accuracy) for seen in report.many_frames if seen.frames == _FRAMES]
-    name = " ".join(filter(None, (row.defense.replace("_", " "), row.variant)))
     verdict = {True: "holds so far", False: "**not protected**", None: "unknown"}[report.protected]
     return (
-        f"| {name} | {row.ratio:g} | {row.seed} | {row.payload_bytes:,} "
+        f"| {_name(row)} | {row.ratio:g} | {row.seed} | {row.payload_bytes:,} "
         f"| {percent(report.utility.balanced_accuracy)} | {percent(report.strongest)} | {report.strongest_attack} "
         f"| {', '.join(frames)} | {verdict} | {row.training_hours:.2f} h, {row.attack_hours:.2f} h |"
     )

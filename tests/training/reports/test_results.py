@@ -58,6 +58,9 @@ def test_a_table_says_what_the_row_says() -> None:
     assert "| gaussian noise | 0.5 | 0 | 100 |" in text
     assert percent(one.report.strongest) in text
     assert "**not protected**" in text
+    strongest = one.report.attacks[0]
+    most = max(strongest.recalls.values())
+    assert f"{100 * (most - 0.2):+.1f}" in text
 
 
 def test_what_is_no_row_is_named(tmp_path: Path) -> None:
