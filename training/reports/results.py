@@ -28,7 +28,8 @@ _HEAD = """| defence | r | seed | bytes | task | strongest adversary | which | 1
 
 _GROUPS_HEAD = (
     "| defence | r | seed | most exposed group, points above guessing | worst served group "
-    "| linear readout of the task | best possible attacker | bits told | not asked to hide |\n|---|---:|---:|---|---|---:|---:|---:|---|"
+    "| linear readout of the task | best possible attacker | bits told | not asked to hide |\n"
+    "|---|---:|---:|---|---|---:|---:|---:|---|"
 )
 
 
