@@ -75,7 +75,7 @@ def render(manifest: Manifest, report: PrivacyReport, others: Sequence[TradeOffP
 
 def write(bundle: Path, manifest: Manifest, report: PrivacyReport) -> None:
     """Write the page into ``bundle``, with the rows of ``docs/results`` that it can be compared with."""
-    page = render(manifest, report, points_beside(report, manifest.contract.task.name))
+    page = render(manifest, report, points_beside(report, manifest.contract))
     (bundle / HTML_REPORT_FILE).write_text(page, encoding="utf-8")
 
 
@@ -96,7 +96,10 @@ def _verdict(manifest: Manifest, report: PrivacyReport) -> str:
 
 
 def _choices(report: PrivacyReport) -> str:
-    return "" if report.masks is None else f", {report.masks:,} different choices for {report.tested:,} pictures"
+    if report.masks is None:
+        return ""
+    choices = "the same choice" if report.masks == 1 else f"{report.masks:,} different choices"
+    return f", {choices} for {report.tested:,} pictures"
 
 
 def _readout(report: PrivacyReport) -> str:
@@ -112,7 +115,7 @@ def _trade_off(manifest: Manifest, report: PrivacyReport, others: Sequence[Trade
         return ""
     figure = trade_off(this, others, sensitive=report.sensitive, chance=report.chance)
     return f"""<h2>What privacy costs</h2>
-<p>Each point is one bundle, trained and attacked in the same way; lines are 95 % intervals. Up and to the left is better.</p>
+<p>Each point is one bundle of the same task, attacked through its payloads; lines are 95 % intervals. Up and to the left is better.</p>
 {_svg(figure)}"""
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dcp_sdk.contract import Contract
 from dcp_sdk.errors import ConfigError
 from dcp_sdk.measurements import percent, strongest_of
 from dcp_sdk.privacy_report import PrivacyReport
@@ -82,21 +83,26 @@ def rows_of(folder: Path) -> list[Row]:
     return rows
 
 
-def points_beside(report: PrivacyReport, task: str, folder: Path = RESULTS) -> list[TradeOffPoint]:
+def points_beside(report: PrivacyReport, contract: Contract, folder: Path = RESULTS) -> list[TradeOffPoint]:
     """Return what was measured of other bundles with the same task and hidden attribute, on the same test pictures.
 
     Args:
         report: Of the bundle that is compared.
-        task: Name of its task.
+        contract: Of that bundle. Pictures of another size than its own stand in a point's name.
         folder: Holds the rows.
     """
     points = []
     for row in rows_of(folder):
         other = row.report
         same_pictures = (other.tested, other.majority) == (report.tested, report.majority)
-        same_question = (row.settings["data"]["task"]["name"], other.sensitive) == (task, report.sensitive)
+        same_question = (row.settings["data"]["task"]["name"], other.sensitive) == (
+            contract.task.name,
+            report.sensitive,
+        )
+        size_px = row.settings["data"]["size_px"]
+        size = "" if size_px == contract.preprocessing.size_px else f", {size_px} px"
         if same_pictures and same_question and other.contract_digest != report.contract_digest:
-            points.append(TradeOffPoint.of(row.defense.replace("_", " "), other, row.ratio))
+            points.append(TradeOffPoint.of(row.defense.replace("_", " ") + size, other, row.ratio))
     return [point for point in points if point is not None]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dcp_sdk.contract import Manifest
+from dcp_sdk.contract import Attribute, Manifest
 from dcp_sdk.errors import ConfigError
 from dcp_sdk.measurements import percent
 from dcp_sdk.privacy_report import PrivacyReport
@@ -46,10 +46,14 @@ def test_only_the_same_question_on_the_same_pictures_is_compared(tmp_path: Path)
     row("other pictures", tested=17).save(tmp_path)
     row("other secret", sensitive="age").save(tmp_path)
     row("nobody trained", attacks=()).save(tmp_path)
-    (point,) = points_beside(report, "gender", tmp_path)
+    (point,) = points_beside(report, manifest.contract, tmp_path)
     assert (point.name, point.ratio) == ("gaussian noise", 0.5)
     assert point.sensitive == report.strongest
-    assert points_beside(report, "height", tmp_path) == []
+    smaller = manifest.contract.preprocessing.model_copy(update={"size_px": 64})
+    (point,) = points_beside(report, manifest.contract.model_copy(update={"preprocessing": smaller}), tmp_path)
+    assert point.name == "gaussian noise, 112 px"
+    tall = manifest.contract.model_copy(update={"task": Attribute(name="height", labels=("short", "tall"))})
+    assert points_beside(report, tall, tmp_path) == []
 
 
 def test_a_table_says_what_the_row_says() -> None:
