@@ -127,7 +127,8 @@ class Audit:
         for name in names:
             by_seed = self._guesses(name)
             prior = prior_entropy(self.leaked, len(self.labels))
-            trained = any(has_trained(guess.training_loss, prior) for guess in by_seed.values())
+            # Of several seeds any may turn out the strongest: each must have trained, or the control must speak for it.
+            trained = all(has_trained(guess.training_loss, prior) for guess in by_seed.values())
             add(name, by_seed, None if trained else self._control(name, head))
         if (mean := together(working)) is not None:
             controls = [result.control for result in results if result.counts and result.control is not None]

@@ -89,7 +89,7 @@ def _verdict(manifest: Manifest, report: PrivacyReport) -> str:
 <div class="facts">
 <div><b>{strongest}</b>what an attacker gets: {_text(report.sensitive)}, balanced; guessing gives {report.chance:.0%}</div>
 <div><b>{report.utility.balanced_accuracy.value:.1%}</b>what the task keeps: {_text(contract.task.name)}, balanced</div>
-<div><b>{contract.payload_bytes:,} bytes</b>what a picture costs on the wire, of {contract.dense_bytes:,} unpruned</div>
+<div><b>{contract.payload_bytes:,} bytes</b>what leaves the device, of {contract.input.nbytes:,} in the cropped picture</div>
 </div>
 <p>The device computes {contract.pruning.channels} channels and sends {contract.pruning.kept} of them
 (rule <em>{contract.pruning.rule}</em>{_choices(report)}). Everything below is about those bytes and nothing else.{_readout(report)}</p>"""
