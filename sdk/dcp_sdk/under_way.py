@@ -209,6 +209,8 @@ class UnderWay:
 
         Those before it are still answered; of those after it nothing more is sent.
         """
+        if sequence is None and isinstance(error, Exception):
+            self._counters.failed(error)  # the stages count theirs
         with self._changed:
             at = self._begun + len(self._captured) if sequence is None else sequence
             if self._failure is None or at < self._failure[0]:
