@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from os import PathLike
@@ -136,7 +136,7 @@ class AsyncPrivateClient:
 
     async def stream(
         self, source: SourceLike | None = None, *, in_flight: int = 2, observe: Observer | None = None
-    ) -> AsyncIterator[Prediction]:
+    ) -> AsyncGenerator[Prediction, None]:
         """Answer for one frame after the other, as :meth:`PrivateClient.stream` does; ``source`` is read in a thread.
 
         End it with ``aclosing`` where a task may leave the loop early: its threads end then, not when it is collected.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from itertools import chain, islice
 from os import PathLike
@@ -184,7 +184,7 @@ class PrivateClient:
 
     def stream(
         self, source: SourceLike | None = None, *, in_flight: int = 2, observe: Observer | None = None
-    ) -> Iterator[Prediction]:
+    ) -> Generator[Prediction, None, None]:
         """Answer for one frame after the other, in order, while the next ones are captured and computed.
 
         Capture, device graph and network work at the same time, in threads that end with the generator. Of a live
