@@ -5,6 +5,8 @@
 ...     print(client.predict("face.jpg").label)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ._version import __version__
 from .camera import Camera
 from .client import PrivateClient
@@ -33,11 +35,16 @@ from .predictions import Prediction, Timings
 from .privacy_report import PrivacyReport
 from .security import Security
 from .sources import Arrays, Folder, Video, open_source
+from .stats import Stage, Stats
 from .transport import Transport
+
+if TYPE_CHECKING:
+    from .aio import AsyncPrivateClient
 
 __all__ = [
     "AccessDenied",
     "Arrays",
+    "AsyncPrivateClient",
     "BundleError",
     "Camera",
     "CircuitBreaker",
@@ -67,6 +74,8 @@ __all__ = [
     "ServerTimeout",
     "ServerUnavailable",
     "SignatureError",
+    "Stage",
+    "Stats",
     "TLSFailed",
     "Timeouts",
     "Timings",
@@ -76,3 +85,11 @@ __all__ = [
     "load_image",
     "open_source",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "AsyncPrivateClient":  # late: it loads asyncio
+        from .aio import AsyncPrivateClient
+
+        return AsyncPrivateClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,6 +12,7 @@ import pybreaker
 
 from .config import CircuitBreaker
 from .errors import CircuitOpen, ServerTimeout, ServerUnavailable
+from .stats import BreakerState
 
 __all__ = ["TRANSIENT", "Breaker"]
 
@@ -46,6 +47,13 @@ class Breaker:
     def is_closed(self) -> bool:
         """Whether the server is asked as usual."""
         return bool(self._circuit.current_state == pybreaker.STATE_CLOSED)
+
+    @property
+    def state(self) -> BreakerState:
+        """What the next call meets."""
+        if self.is_closed:
+            return "closed"
+        return "open" if self._storage.age_s() < self._options.pause_s else "half-open"
 
     @contextmanager
     def guarding(self) -> Iterator[None]:

@@ -30,6 +30,8 @@ class Camera(FrameSource):
         FrameError: The camera does not open, or gives no frame in time.
     """
 
+    live = True
+
     def __init__(self, device: int | str, *, timeout_s: float = 5.0) -> None:
         if not 0 < timeout_s < threading.TIMEOUT_MAX:
             raise ConfigError(f"timeout_s: expected a positive number of seconds, got {timeout_s}.")

@@ -1,31 +1,28 @@
-"""The ``dcp`` command. Only this module and ``bundle_commands.py`` print; only this one ends the process."""
+"""The ``dcp`` command. Only this module and those of its commands print; only this one ends the process."""
 
 from __future__ import annotations
 
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Annotated, Any, Never
 
 import typer
 from rich.console import Console
-from rich.live import Live
 from typer.core import TyperGroup
 
 from . import bundle_commands
 from ._version import __version__
-from .bundle_commands import BundleArgument, TrustedKeyOption
+from .bundle_commands import TrustedKeyOption
 from .client import PrivateClient
-from .config import Device, Timeouts
+from .connecting import KEY_VARIABLE, DeviceOption, connected
 from .doctor import diagnose
 from .errors import ConfigError, DCPError, ServerUnavailable
 from .serving import TritonServer
-from .tables import finding_line, live_table, prediction_table
+from .tables import finding_line, prediction_table
+from .watch_command import watch
 
 __all__ = ["app"]
-
-_TIMEOUT_S = Timeouts().predict_s
 
 _OUT = Console()
 _ERR = Console(stderr=True)
@@ -51,14 +48,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,  # a local variable could be a picture
 )
 
-ServerArgument = Annotated[str, typer.Argument(help="grpc[s]://HOST:PORT, http[s]://HOST:PORT or memory://REPOSITORY.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where the device graph runs.")]
-TimeoutOption = Annotated[float, typer.Option("--timeout", help="Seconds that one picture may take.")]
-HeaderOption = Annotated[
-    list[str] | None,
-    typer.Option("--header", help="NAME=VALUE to send with each request, such as an access key."),
-]
-
 
 def _show_version(wanted: bool) -> None:
     if wanted:
@@ -77,45 +66,13 @@ def _main(
 
 
 @app.command()
-def predict(
-    bundle: BundleArgument,
-    server: ServerArgument,
-    pictures: Annotated[list[Path], typer.Argument(help="Picture files.")],
-    *,
-    device: DeviceOption = "auto",
-    timeout_s: TimeoutOption = _TIMEOUT_S,
-    header: HeaderOption = None,
-    trusted_key: TrustedKeyOption = None,
-) -> None:
+@connected
+def predict(client: PrivateClient, pictures: Annotated[list[Path], typer.Argument(help="Picture files.")]) -> None:
     """Predict what picture files show."""
-    with _client(bundle, server, device, timeout_s, header, trusted_key) as client:
-        predictions = [(str(picture), client.predict(picture)) for picture in pictures]
-    _OUT.print(prediction_table(predictions))
+    _OUT.print(prediction_table([(str(picture), client.predict(picture)) for picture in pictures]))
 
 
-@app.command()
-def watch(
-    bundle: BundleArgument,
-    server: ServerArgument,
-    source: Annotated[str, typer.Argument(help="Number of a camera, URL, video file or folder of pictures.")],
-    *,
-    device: DeviceOption = "auto",
-    timeout_s: TimeoutOption = _TIMEOUT_S,
-    header: HeaderOption = None,
-    trusted_key: TrustedKeyOption = None,
-    frames: Annotated[int, typer.Option(help="Stop after this many frames; 0 never stops.")] = 0,
-) -> None:
-    """Predict a camera, a video or a folder, and show the newest answer until Ctrl-C."""
-    with _client(bundle, server, device, timeout_s, header, trusted_key) as client, Live(console=_OUT) as live:
-        start = time.monotonic()
-        try:
-            for count, prediction in enumerate(client.stream(int(source) if source.isdigit() else source), start=1):
-                rate = count / (time.monotonic() - start)
-                live.update(live_table(prediction, count=count, frames_per_s=rate))
-                if count == frames:
-                    break
-        except KeyboardInterrupt:
-            live.console.print("Stopped.")
+app.command()(watch)
 
 
 @app.command()
@@ -128,7 +85,7 @@ def serve(
     grpc_port: Annotated[int, typer.Option(help="Port for gRPC; 0 takes a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(help="Port for HTTP; 0 takes a free one.")] = 8000,
     metrics: Annotated[bool, typer.Option(help="Serve Prometheus metrics.")] = False,
-    key: Annotated[str | None, typer.Option(envvar="DCP_KEY", help="Key that inference needs.")] = None,
+    key: Annotated[str | None, typer.Option(envvar=KEY_VARIABLE, help="Key that inference needs.")] = None,
 ) -> None:
     """Serve a model repository with Triton until Ctrl-C."""
     models = model or sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
@@ -185,26 +142,6 @@ def doctor(
         problems += finding.state == "problem"
     if problems:
         raise typer.Exit(1)
-
-
-def _client(
-    bundle: Path,
-    server: str,
-    device: Device,
-    timeout_s: float,
-    header: list[str] | None,
-    trusted_key: list[Path] | None,
-) -> PrivateClient:
-    headers = dict(_split(item) for item in header) if header else None
-    timeouts = Timeouts(predict_s=timeout_s)
-    return PrivateClient(bundle, server, device=device, timeouts=timeouts, headers=headers, trusted_keys=trusted_key)
-
-
-def _split(header: str) -> tuple[str, str]:
-    name, separator, value = header.partition("=")
-    if not (name and separator):
-        raise ConfigError("expected --header NAME=VALUE, got one without a name or '='.")
-    return name, value
 
 
 def _interrupt(*_: object) -> Never:

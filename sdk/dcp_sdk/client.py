@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
-from itertools import islice
+from itertools import chain, islice
 from os import PathLike
 from types import TracebackType
 from typing import Self
-
-import numpy as np
 
 from .breaker import TRANSIENT
 from .bundle import Bundle
@@ -18,29 +15,34 @@ from .camera import Camera
 from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts
 from .contract import Manifest
 from .deadline import Deadline
-from .errors import ConfigError, ContractMismatch, ServerError
-from .frames import FrameLike, as_frame
+from .errors import ConfigError
+from .frames import Frame, FrameLike, FrameSource, as_frame
 from .gate import Gate
-from .guard import check_payload
 from .local_head import LocalHead
 from .obfuscate import Obfuscator, Payload
-from .predictions import DEVICE, Prediction, Timings, decode_answer, make_predictions
-from .preprocess import preprocess
+from .pipeline import Pipeline
+from .predictions import Prediction
 from .privacy_report import PrivacyReport
 from .runtime import Provider
 from .security import Security
-from .servers import Answer, Sends, Servers
+from .servers import Servers
 from .signing_keys import KeySource
 from .sources import SourceLike, open_source
+from .stages import Request, Stages
+from .stats import Counters, Stats
 from .transport import Transport, open_transports
+from .under_way import Trip
 
-__all__ = ["PrivateClient"]
+__all__ = ["Observer", "PrivateClient"]
 
 _DEFAULT_TIMEOUTS = Timeouts()
 _DEFAULT_RETRIES = Retries()
 _DEFAULT_BREAKER = CircuitBreaker()
-_LOCAL_SHARE = 0.2
-"""Of the time that is left before the network, for the head on the device."""
+_WAKE_S = 0.5
+"""What a loaded machine may take to wake the threads of a stream at their end."""
+
+Observer = Callable[[Frame, Payload, Prediction], object]
+"""What ``stream(observe=…)`` takes: it sees each frame, what was sent of it, and the prediction."""
 
 
 class PrivateClient:
@@ -121,11 +123,14 @@ class PrivateClient:
             self.manifest = Manifest.load(files)
             contract = self.manifest.contract
             self.privacy_report = PrivacyReport.load(files, contract)
-            self._local = LocalHead(files, contract, threads=threads) if on_failure == "local" else None
+            local = LocalHead(files, contract, threads=threads) if on_failure == "local" else None
             self._obfuscator = Obfuscator(files, contract, device=device, threads=threads)
             self._servers = Servers(transports, contract, retries=retries, breaker=breaker)
-            with suppress(*TRANSIENT) if self._local else nullcontext():
+            with suppress(*TRANSIENT) if local else nullcontext():
                 self._servers.connect(timeouts.connect_s)
+            self._counters = Counters()
+            self._stages = Stages(contract, self._obfuscator, self._servers, local, self._counters)
+            self._pipelines: set[Pipeline] = set()
             if isinstance(camera, int | str):
                 camera = opened.enter_context(Camera(camera))
             self._camera = camera
@@ -140,6 +145,10 @@ class PrivateClient:
     def server(self) -> str:
         """Address of the task head; of several, in the order in which they are asked, with commas between."""
         return ", ".join(self._servers.addresses)
+
+    def stats(self) -> Stats:
+        """Tell what this client did so far, in numbers."""
+        return self._counters.read(self._servers.breakers())
 
     def predict(self, frame: FrameLike | None = None) -> Prediction:
         """Answer for one picture.
@@ -157,8 +166,7 @@ class PrivateClient:
             ServerError: No valid answer within that time, and no head on the device.
             ContractMismatch: A server was started anew with another head. It got no payload.
         """
-        self._gate.check()
-        return self._predict([frame])[0]
+        return self._answer([frame], Deadline(self.timeouts.predict_s))[0]
 
     def predict_batch(self, frames: Iterable[FrameLike]) -> list[Prediction]:
         """Answer for many pictures, ``head.max_batch_size`` at most in a request, each with its own deadline.
@@ -172,42 +180,48 @@ class PrivateClient:
         Raises:
             DCPError: As :meth:`predict`, for the first request that fails; none is sent after it.
         """
-        self._gate.check()
-        remaining = iter(frames)
-        predictions: list[Prediction] = []
-        while batch := list(islice(remaining, self.manifest.contract.head.max_batch_size)):
-            predictions += self._predict(batch)
-        return predictions
+        return list(chain.from_iterable(self._batches(frames)))
 
-    def stream(self, source: SourceLike | None = None) -> Iterator[Prediction]:
-        """Answer for one frame after the other, in order.
+    def stream(
+        self, source: SourceLike | None = None, *, in_flight: int = 2, observe: Observer | None = None
+    ) -> Generator[Prediction, None, None]:
+        """Answer for one frame after the other, in order, while the next ones are captured and computed.
 
-        A camera gives its newest frame each time, and drops those that came while the client was at work.
-        Files give every frame.
+        Capture, device graph and network work at the same time, in threads that end with the generator. Of a live
+        source, such as a camera, the newest frame wins: frames that come while the device is at work are dropped, and
+        so is an answer that waited for the caller longer than a new one takes. Of any other source every frame is
+        answered, and read no faster than that. Each frame has the deadline of a request, from when it is taken.
 
         Args:
             source: Camera number or URL, video file, folder of pictures, iterable of arrays or frames, or a
                 :class:`FrameSource`. None takes the client's camera. What is opened here is closed when
-                the generator ends; a source of yours stays open.
+                the generator ends; a source of yours stays open, and may have been read some frames ahead.
+            in_flight: Requests on the network at the same time, from 1 to 16.
+            observe: Called in the caller's thread, before each prediction is given, with the frame, what was sent of
+                it (arrays ``(1, *shape)`` in the order of ``contract.payload``) and the prediction: to show both.
 
         Raises:
-            DCPError: As :meth:`predict`, for the first frame that fails.
+            DCPError: As :meth:`predict`, for the first frame that fails; those before it are given first.
         """
-        self._gate.check()
-        with ExitStack() as opened:
-            frames = open_source(self._require_camera() if source is None else source)
-            if frames is not source and frames is not self._camera:
-                opened.enter_context(frames)
-            for frame in frames:
-                self._gate.check()
-                yield self._predict([frame])[0]
+        pipeline = self._start(source, in_flight)
+        try:
+            while (trip := pipeline.wait()) is not None:
+                yield self._finish(trip, observe)
+        finally:
+            self._end(pipeline)
 
     def close(self) -> None:
         """Let calls of other threads end by their deadlines, then close connections and the camera opened here.
 
-        Later calls raise :class:`ConfigError`. May be called twice.
+        Streams end with :class:`ConfigError`, and so do later calls. May be called twice.
         """
+        self._gate.shut()
+        pipelines = list(self._pipelines)
+        for pipeline in pipelines:
+            pipeline.stop(Gate.error())
         self._gate.close(self.timeouts.predict_s)
+        for pipeline in pipelines:
+            pipeline.close()
         self._servers.stop()
         self._opened.close()
 
@@ -222,72 +236,64 @@ class PrivateClient:
     def __repr__(self) -> str:
         return f"<PrivateClient {self.manifest.name!r} on {self.provider}, head at {self.server}>"
 
-    def _predict(self, pictures: Sequence[FrameLike | None]) -> list[Prediction]:
-        """Take the frame's journey, one stage per line, by one deadline for all of them."""
-        contract = self.manifest.contract
-        with self._gate.entered():
-            deadline = Deadline(self.timeouts.predict_s)
-            watch = _Stopwatch(deadline)
-            frames = [self._require_camera().read(deadline.left_s()) if p is None else as_frame(p) for p in pictures]
-            capture_ms = watch.lap_ms("capture")
-            pixels = np.stack([preprocess(frame.image_rgb, contract.preprocessing) for frame in frames])
-            preprocess_ms = watch.lap_ms("preprocessing")
-            raw = self._obfuscator.run(pixels, deadline)
-            obfuscate_ms = watch.lap_ms("the device graph")
-            payload = check_payload(contract, raw)
-            guard_ms = watch.lap_ms("the guard")
-            answer = self._ask(payload, deadline)
-            network_ms = watch.lap_ms()
-        probabilities = decode_answer(contract, answer.values, len(frames))
-        timings = Timings(
-            capture_ms=capture_ms,
-            preprocess_ms=preprocess_ms,
-            obfuscate_ms=obfuscate_ms,
-            guard_ms=guard_ms,
-            network_ms=network_ms,
-            decode_ms=watch.lap_ms(),
-            total_ms=watch.total_ms(),
-        )
-        return make_predictions(
-            contract,
-            frames,
-            payload,
-            probabilities,
-            timings,
-            provider=self.provider,
-            server=answer.address,
-            sends=answer.sends,
-        )
+    # What the async client uses too.
 
-    def _ask(self, payload: Payload, deadline: Deadline) -> Answer:
-        """Let a server answer, or the head on the device where that is wanted and no server does."""
-        sends = Sends()
-        if self._local is None:
-            return self._servers.infer(payload, deadline, sends)
-        try:
-            answer = self._servers.infer(payload, Deadline((1 - _LOCAL_SHARE) * deadline.left_s()), sends)
-            decode_answer(self.manifest.contract, answer.values, len(payload[0]))  # nonsense is no answer
-        except (ServerError, ContractMismatch):
-            return Answer(self._local.answer(payload, deadline), DEVICE, sends.count)
-        return answer
+    def _answer(self, pictures: Sequence[FrameLike | None], deadline: Deadline) -> list[Prediction]:
+        """Take the frame's journey, one stage per line, by one deadline for all of them."""
+        with self._gate.entered():
+            request = Request(deadline)
+            self._stages.capture(request, lambda: [self._take(picture, deadline) for picture in pictures])
+            self._stages.obfuscate(request)
+            self._stages.ask(request)
+        return self._stages.finish(request)
+
+    def _batches(self, frames: Iterable[FrameLike]) -> Iterator[list[Prediction]]:
+        """Answer one request after the other."""
+        self._gate.check()
+        remaining = iter(frames)
+        while batch := list(islice(remaining, self.manifest.contract.head.max_batch_size)):
+            yield self._answer(batch, Deadline(self.timeouts.predict_s))
+
+    def _start(self, source: SourceLike | None, in_flight: int, notify: Callable[[], None] = lambda: None) -> Pipeline:
+        """Begin a stream; who takes its answers ends it with :meth:`_end`."""
+        self._gate.check()
+        pipeline = Pipeline(
+            lambda: self._open_source(source),
+            lambda frame, started: Request(Deadline(self.timeouts.predict_s), started, [frame]),
+            self._gate.guarding(self._stages.obfuscate),
+            self._gate.guarding(self._stages.ask),
+            self._counters,
+            in_flight=in_flight,
+            join_s=self.timeouts.predict_s + _WAKE_S,
+            notify=notify,
+        )
+        self._pipelines.add(pipeline)
+        if self._gate.is_shut:  # perhaps too late for close() to see this stream
+            pipeline.stop(Gate.error())
+        return pipeline
+
+    def _end(self, pipeline: Pipeline) -> None:
+        pipeline.close()
+        self._pipelines.discard(pipeline)
+
+    def _finish(self, trip: Trip, observe: Observer | None) -> Prediction:
+        request = trip.request
+        (prediction,) = self._stages.finish(request, trip.sequence)
+        if observe is not None:
+            observe(request.frames[0], request.payload, prediction)
+        return prediction
+
+    def _take(self, picture: FrameLike | None, deadline: Deadline) -> Frame:
+        return self._require_camera().read(deadline.left_s()) if picture is None else as_frame(picture)
+
+    def _open_source(self, source: SourceLike | None) -> tuple[FrameSource, bool]:
+        """Give the source, and say whether it was opened here."""
+        if source is None:
+            return self._require_camera(), False
+        opened = open_source(source)
+        return opened, opened is not source
 
     def _require_camera(self) -> Camera:
         if self._camera is None:
             raise ConfigError("predict() without a picture needs a camera: PrivateClient(…, camera=0).")
         return self._camera
-
-
-class _Stopwatch:
-    def __init__(self, deadline: Deadline) -> None:
-        self._deadline = deadline
-        self._start = self._last = time.perf_counter()
-
-    def lap_ms(self, stage: str | None = None) -> float:
-        """Milliseconds since the last lap; a named stage must have left some time."""
-        last, self._last = self._last, time.perf_counter()
-        if stage is not None:
-            self._deadline.check(stage)
-        return (self._last - last) * 1000
-
-    def total_ms(self) -> float:
-        return (self._last - self._start) * 1000

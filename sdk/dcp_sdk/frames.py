@@ -46,6 +46,9 @@ FrameLike = str | PathLike[str] | bytes | Image | Frame
 class FrameSource(ABC):
     """Frames one after another. Closes itself at the end of a ``with`` block."""
 
+    live: bool = False
+    """Whether frames come by themselves, as from a camera: then a stream drops those that it is too slow for."""
+
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
         """Give the frames in order.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from .errors import ConfigError
 
 __all__ = ["Gate"]
+
+T = TypeVar("T")
 
 
 class Gate:
@@ -27,7 +30,31 @@ class Gate:
             ConfigError: The gate is closed.
         """
         if self._closed:
-            raise ConfigError("the client is closed. Make a new PrivateClient, or predict inside its `with` block.")
+            raise self.error()
+
+    @staticmethod
+    def error() -> ConfigError:
+        """Make what a call gets that comes too late."""
+        return ConfigError("the client is closed. Make a new client, or predict inside its `with` block.")
+
+    def shut(self) -> None:
+        """Let nobody in any more."""
+        with self._changed:
+            self._closed = True
+
+    @property
+    def is_shut(self) -> bool:
+        """Whether calls come too late."""
+        return self._closed
+
+    def guarding(self, work: Callable[[T], None]) -> Callable[[T], None]:
+        """Make ``work`` a call of its own."""
+
+        def inside(argument: T) -> None:
+            with self.entered():
+                work(argument)
+
+        return inside
 
     @contextmanager
     def entered(self) -> Iterator[None]:
@@ -48,8 +75,8 @@ class Gate:
 
     def close(self, timeout_s: float) -> None:
         """Let nobody in any more, and wait until all are out, but at most ``timeout_s`` seconds."""
+        self.shut()
         with self._changed:
-            self._closed = True
             end = time.monotonic() + timeout_s
             while self._inside and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)

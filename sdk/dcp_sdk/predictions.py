@@ -41,8 +41,10 @@ class Timings:
     """Request to answer, the task head's work included."""
     decode_ms: float
     """Checking the answer."""
+    queue_ms: float
+    """Waiting between the stages of a stream, for the caller to take the result too; next to nothing elsewhere."""
     total_ms: float
-    """From the call to the result."""
+    """From the call to the result; in a stream, from when the source was asked for the frame."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,9 @@ class Prediction:
     sends: int = 1
     """How often the payload was handed to a connection: more than 1 after a retry or a failover, when a server that
     broke off may have seen it too."""
+    sequence: int = 0
+    """Position in the stream or in the batch, from 0. In the stream of a live source numbers are missing where an
+    answer waited too long and gave way to a newer one."""
 
     @property
     def probability(self) -> float:
@@ -110,6 +115,7 @@ def make_predictions(
     provider: Provider,
     server: str,
     sends: int = 1,
+    sequence: int = 0,
 ) -> list[Prediction]:
     """Put together what is known about each picture of a batch.
 
@@ -122,6 +128,7 @@ def make_predictions(
         provider: What the device graph ran on.
         server: Who answered; :data:`DEVICE` for the head in the bundle.
         sends: How often the payload was handed to a connection.
+        sequence: Number of the first picture in the stream or the batch.
     """
     labels = contract.task.labels
     kept = _kept_channels(contract, payload)
@@ -138,9 +145,10 @@ def make_predictions(
             server=server,
             answered_by="device" if server == DEVICE else "server",
             sends=sends,
+            sequence=number,
         )
-        for frame, row, channels, index in zip(
-            frames, probabilities, kept, probabilities.argmax(axis=-1).tolist(), strict=True
+        for number, (frame, row, channels, index) in enumerate(
+            zip(frames, probabilities, kept, probabilities.argmax(axis=-1).tolist(), strict=True), start=sequence
         )
     ]
 

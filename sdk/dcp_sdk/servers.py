@@ -15,6 +15,7 @@ from .contract import Contract
 from .deadline import Deadline
 from .errors import AccessDenied, CircuitOpen, ContractMismatch, DCPError, ServerTimeout, ServerUnavailable, TLSFailed
 from .obfuscate import Payload
+from .stats import BreakerState
 from .transport import Transport
 
 __all__ = ["Answer", "Sends", "Servers"]
@@ -37,10 +38,13 @@ class Answer:
 
 
 class Sends:
-    """How often one payload was handed to a connection, whatever came of it."""
+    """What it took to get one payload answered, whatever came of it."""
 
     def __init__(self) -> None:
         self.count = 0
+        """How often it was handed to a connection."""
+        self.rounds = 0
+        """How often all servers were tried in turn; more than 1 after a retry."""
 
 
 class Servers:
@@ -74,6 +78,10 @@ class Servers:
         """Where they are, in order."""
         return tuple(server.transport.address for server in self._servers)
 
+    def breakers(self) -> dict[str, BreakerState]:
+        """State of each server's circuit breaker, by address."""
+        return {server.transport.address: server.breaker.state for server in self._servers}
+
     def infer(self, payload: Payload, deadline: Deadline, sends: Sends) -> Answer:
         """Send one batch to the first server that is well, and try again what may pass by itself.
 
@@ -97,7 +105,12 @@ class Servers:
             sleep=tenacity.sleep_using_event(self._closing),
             reraise=True,
         )
-        answer: Answer = attempts(self._first_well, deadline, lambda server, share: server.infer(payload, share, sends))
+
+        def one_round() -> Answer:
+            sends.rounds += 1
+            return self._first_well(deadline, lambda server, share: server.infer(payload, share, sends))
+
+        answer: Answer = attempts(one_round)
         return answer
 
     def stop(self) -> None:
@@ -123,7 +136,7 @@ class _Server:
     def __init__(self, transport: Transport, contract: Contract, options: CircuitBreaker) -> None:
         self.transport = transport
         self._contract = contract
-        self._breaker = Breaker(transport.address, options)
+        self.breaker = Breaker(transport.address, options)
         self._longest_trial_s = options.pause_s
         self._checking = threading.Lock()
         self._checked = False
@@ -131,14 +144,14 @@ class _Server:
     def share_s(self, left_s: float, servers: int) -> float:
         """Seconds of ``left_s`` that this server may take, the first of ``servers`` that are left to ask."""
         share = left_s / servers
-        return share if servers == 1 or self._breaker.is_closed else min(share, self._longest_trial_s)
+        return share if servers == 1 or self.breaker.is_closed else min(share, self._longest_trial_s)
 
     def check(self, deadline: Deadline) -> None:
-        with self._breaker.guarding():
+        with self.breaker.guarding():
             self._check_once(deadline)
 
     def infer(self, payload: Payload, deadline: Deadline, sends: Sends) -> Answer:
-        with self._breaker.guarding():
+        with self.breaker.guarding():
             self._check_once(deadline)
             sends.count += 1
             values = self.transport.infer(payload, self._left(deadline))

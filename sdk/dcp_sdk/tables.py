@@ -13,6 +13,7 @@ from .doctor import Finding, State
 from .measurements import percent
 from .predictions import Prediction, Timings
 from .privacy_report import PrivacyReport
+from .stats import Stats
 
 __all__ = [
     "contract_table",
@@ -59,19 +60,27 @@ def prediction_table(rows: Iterable[tuple[str, Prediction]]) -> Table:
     return table
 
 
-def live_table(prediction: Prediction, *, count: int, frames_per_s: float) -> Table:
-    """Show the newest prediction of a stream in full."""
+def live_table(prediction: Prediction, stats: Stats, *, count: int, frames_per_s: float) -> Table:
+    """Show the newest prediction of a stream in full, and how the stream goes."""
     table = _facts()
     for label, probability in prediction.probabilities.items():
         bar = Text("█" * round(30 * probability), "green" if label == prediction.label else "dim")
         table.add_row(Text(label), bar.append(f" {probability:.1%}"))
-    table.add_row("bytes sent", readable_bytes(prediction.bytes_sent))
+    table.add_row("bytes sent", f"{readable_bytes(prediction.bytes_sent)}, {readable_bytes(stats.bytes_sent)} in all")
     table.add_row("channels sent", " ".join(map(str, prediction.kept_channels)))
     table.add_row("frame age", f"{prediction.frame_age_ms:.0f} ms")
+    table.add_row("frames", f"{count}, {frames_per_s:.1f} per second, {stats.frames_dropped} dropped")
     for stage, duration in timing_rows(prediction.timings):
-        table.add_row(Text(stage, "dim"), Text(duration, "dim"))
-    table.add_row("frames", f"{count}, {frames_per_s:.1f} per second")
+        usual = stats.stages[stage]
+        table.add_row(
+            Text(stage, "dim"), Text(f"{duration:>10}   p50 {usual.p50_ms:.1f}   p99 {usual.p99_ms:.1f}", "dim")
+        )
+    sends = f"{stats.sends} sends, {stats.retries} retries, {stats.failovers} failovers"
+    local = f", {stats.answered_locally} answered here" if stats.answered_locally else ""
     table.add_row("device, server", Text(f"{prediction.provider}, {prediction.server}"))
+    table.add_row("requests", sends + local)
+    for address, state in stats.breakers.items():
+        table.add_row("breaker", Text.assemble(f"{address} ", (state, "green" if state == "closed" else "bold red")))
     return table
 
 

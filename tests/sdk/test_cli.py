@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +18,7 @@ from dcp_sdk.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.cli import app
 from dcp_sdk.measurements import AttackResult, Interval, Utility
 from dcp_sdk.privacy_report import PrivacyReport
-from dcp_sdk.serving import KEY_HEADER, TritonServer
+from dcp_sdk.serving import TritonServer
 from tests.tiny import LABELS, ROOT, Tiny, write_tiny
 
 NOBODY = "grpc://127.0.0.1:9"
@@ -62,15 +61,6 @@ def test_predict_names_each_picture_and_its_label(tiny: Tiny, picture: Path) -> 
 def test_predict_over_grpc(tiny: Tiny, tiny_server: TritonServer, picture: Path) -> None:
     result = run("predict", tiny.bundle, tiny_server.grpc_address, picture, "--timeout", 30)
     assert result.exit_code == 0, result.output
-
-
-def test_watch_a_folder(tiny: Tiny, picture: Path) -> None:
-    for index in range(3):
-        shutil.copy(picture, picture.with_name(f"{index}.png"))
-    result = run("watch", tiny.bundle, memory(tiny), picture.parent)
-    assert result.exit_code == 0
-    assert "frames          4," in result.output
-    assert "2, " in run("watch", tiny.bundle, memory(tiny), picture.parent, "--frames", 2).output
 
 
 def test_inspect_tells_the_contract_and_the_missing_report(tiny: Tiny) -> None:
@@ -137,7 +127,12 @@ def test_inspect_finds_an_edited_graph(tmp_path: Path) -> None:
         (("predict", "{bundle}", "{memory}", "nowhere.png"), "FrameError"),
         (("predict", "{bundle}", "{memory}", "a.png", "--timeout", "0"), "ConfigError"),
         (("predict", "{bundle}", NOBODY, "a.png", "--header", "no-value"), "ConfigError"),
+        (("predict", "{bundle}", "grpcs://localhost:9", "a.png", "--ca", "nowhere.pem"), "ConfigError"),
+        (("predict", "{bundle}", NOBODY, "a.png", "--cert", "nowhere.pem"), "ConfigError"),
+        (("predict", "{bundle}", NOBODY, "a.png", "--key-file", "nowhere"), "ConfigError"),
         (("watch", "{bundle}", "{memory}", "nowhere.mp4"), "FrameError"),
+        (("watch", "{bundle}", "{memory}", "nowhere.mp4", "--save", "nowhere/out.mp4"), "ConfigError"),
+        (("watch", "{bundle}", "{memory}", "nowhere.mp4", "--in-flight", "0"), "ConfigError"),
         (("serve", "nowhere"), "ConfigError"),
         (("serve", "{repository}", "--venv", "nowhere"), "ConfigError"),
     ],
@@ -199,7 +194,9 @@ def test_doctor_finds_two_packages_in_one_folder(monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.triton
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_serve_runs_until_it_is_told_to_stop(tiny: Tiny, picture: Path, number: signal.Signals) -> None:
+def test_serve_runs_until_it_is_told_to_stop(
+    tiny: Tiny, picture: Path, number: signal.Signals, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = [sys.executable, "-m", "dcp_sdk.cli", "serve", tiny.repository, "--venv", ROOT / ".venv-triton"]
     ports = ["--grpc-port", "0", "--http-port", "0"]
     environment = os.environ | {"DCP_KEY": "opensesame", "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
@@ -209,10 +206,18 @@ def test_serve_runs_until_it_is_told_to_stop(tiny: Tiny, picture: Path, number: 
         assert process.stdout is not None
         line = process.stdout.readline()
         address = next(word for word in line.split() if word.startswith("grpc://"))
-        key = f"triton-grpc-protocol-{KEY_HEADER}=opensesame"
         arguments = ("predict", tiny.bundle, address, picture, "--timeout", 30)
         assert run(*arguments).exit_code == 2
-        assert run(*arguments, "--header", key).exit_code == 0
+        monkeypatch.setenv("DCP_KEY", "opensesame")
+        assert run(*arguments).exit_code == 0
+        monkeypatch.setenv("DCP_KEY", "wrong")
+        denied = run(*arguments)
+        assert denied.exit_code == 2
+        assert denied.stderr.startswith("AccessDenied: ")
+        assert "wrong" not in denied.output
+        key_file = tmp_path / "key"
+        key_file.write_text("opensesame\n")
+        assert run(*arguments, "--key-file", key_file).exit_code == 0, "the file counts, not the variable"
         process.send_signal(number)
         assert process.wait(timeout=30) == 0
         assert process.stdout.read().strip() == "Stopped."

@@ -22,7 +22,7 @@ def test_version() -> None:
 
 
 def test_import_is_light() -> None:
-    heavy = ("torch", "onnx", "grpc", "gevent", "cryptography", "google.protobuf")
+    heavy = ("torch", "onnx", "grpc", "gevent", "cryptography", "google.protobuf", "asyncio")
     code = f"import sys, dcp_sdk; print(*set({heavy}).intersection(sys.modules))"
     start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -1,0 +1,232 @@
+"""The client for asyncio: the same stages and servers, in threads of its own, so that the event loop never waits."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from os import PathLike
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from .client import Observer, PrivateClient
+from .config import ServerAddress
+from .contract import Manifest
+from .deadline import Deadline
+from .errors import ConfigError, DeadlineExceeded
+from .frames import FrameLike
+from .gate import Gate
+from .predictions import Prediction
+from .privacy_report import PrivacyReport
+from .runtime import Provider
+from .sources import SourceLike
+from .stats import Stats
+
+__all__ = ["AsyncPrivateClient"]
+
+T = TypeVar("T")
+
+
+class AsyncPrivateClient:
+    """A :class:`PrivateClient` whose calls are awaited. For one event loop; its tasks may call it at the same time.
+
+    ``async with`` opens it, since opening reads files and asks a server. A task that is cancelled stops waiting at
+    once. What it began ends by its deadline, in a thread that is free for others then, and its answer is dropped.
+
+    >>> async with AsyncPrivateClient("bundles/gender", "grpc://localhost:8001") as client:  # doctest: +SKIP
+    ...     print((await client.predict("face.jpg")).label)
+
+    Args:
+        bundle: As :class:`PrivateClient` takes it.
+        server: As :class:`PrivateClient` takes it.
+        workers: Calls that are at work at the same time, each in a thread; further ones wait, and their deadlines
+            with them. A stream is not one of them.
+        options: All other options of :class:`PrivateClient`.
+
+    Raises:
+        ConfigError: ``workers`` is less than 1.
+        TypeError: :class:`PrivateClient` has no such option.
+    """
+
+    def __init__(
+        self,
+        bundle: str | PathLike[str],
+        server: str | ServerAddress | Sequence[str | ServerAddress] | None = None,
+        *,
+        workers: int = 8,
+        **options: Any,
+    ) -> None:
+        if workers < 1:
+            raise ConfigError(f"workers: expected at least 1, got {workers}.")
+        inspect.signature(PrivateClient).bind(bundle, server, **options)
+        self._make = lambda: PrivateClient(bundle, server, **options)
+        self._workers = workers
+        self._slots = asyncio.Semaphore(workers)
+        # Besides those who work there are those who wait for the end of a stream or of the client.
+        self._pool = ThreadPoolExecutor(2 * workers, thread_name_prefix="dcp async")
+        self._opened: PrivateClient | None = None
+
+    async def open(self) -> Self:
+        """Open the bundle and reach the server, as ``async with`` does.
+
+        Raises:
+            DCPError: As :class:`PrivateClient` when it is made.
+        """
+        if self._opened is None:
+            making = self._submit(self._make)
+            try:
+                self._opened = await asyncio.wrap_future(making)
+            except asyncio.CancelledError:
+                making.add_done_callback(_close)
+                self._pool.shutdown(wait=False)
+                raise
+            except BaseException:
+                self._pool.shutdown(wait=False)
+                raise
+        return self
+
+    @property
+    def manifest(self) -> Manifest:
+        """The bundle's manifest; ``manifest.contract`` says what leaves the device."""
+        return self._client.manifest
+
+    @property
+    def privacy_report(self) -> PrivacyReport | None:
+        """What was measured of this very bundle; None if nothing was. Look at ``privacy_report.protected``."""
+        return self._client.privacy_report
+
+    @property
+    def provider(self) -> Provider:
+        """What the device graph really runs on: ``cpu`` or ``cuda``."""
+        return self._client.provider
+
+    @property
+    def server(self) -> str:
+        """Address of the task head; of several, in the order in which they are asked, with commas between."""
+        return self._client.server
+
+    def stats(self) -> Stats:
+        """Tell what this client did so far, in numbers. Does not wait."""
+        return self._client.stats()
+
+    async def predict(self, frame: FrameLike | None = None) -> Prediction:
+        """Answer for one picture, as :meth:`PrivateClient.predict` does. Waiting for a thread counts, too.
+
+        Raises:
+            DCPError: As :meth:`PrivateClient.predict`.
+        """
+        client = self._client
+        deadline = Deadline(client.timeouts.predict_s)
+        return (await self._run(deadline, client._answer, [frame], deadline))[0]
+
+    async def predict_batch(self, frames: Iterable[FrameLike]) -> list[Prediction]:
+        """Answer for many pictures, as :meth:`PrivateClient.predict_batch` does; ``frames`` is read in a thread.
+
+        Raises:
+            DCPError: As :meth:`PrivateClient.predict_batch`.
+        """
+        client = self._client
+        requests = client._batches(frames)
+        predictions: list[Prediction] = []
+        while batch := await self._run(Deadline(client.timeouts.predict_s), next, requests, []):
+            predictions += batch
+        return predictions
+
+    async def stream(
+        self, source: SourceLike | None = None, *, in_flight: int = 2, observe: Observer | None = None
+    ) -> AsyncGenerator[Prediction, None]:
+        """Answer for one frame after the other, as :meth:`PrivateClient.stream` does; ``source`` is read in a thread.
+
+        End it with ``aclosing`` where a task may leave the loop early: its threads end then, not when it is collected.
+
+        Raises:
+            DCPError: As :meth:`PrivateClient.stream`.
+        """
+        client, loop, news = self._client, asyncio.get_running_loop(), asyncio.Event()
+        pipeline = client._start(source, in_flight, lambda: _soon(loop, news.set))
+        try:
+            while True:
+                news.clear()
+                try:
+                    trip = pipeline.poll()
+                except BlockingIOError:
+                    await news.wait()
+                    continue
+                if trip is None:
+                    return
+                yield client._finish(trip, observe)
+        finally:
+            pipeline.stop()
+            await asyncio.shield(asyncio.wrap_future(self._submit(client._end, pipeline)))
+
+    async def close(self) -> None:
+        """Let calls end by their deadlines, then close connections and the camera opened here.
+
+        Streams end with :class:`ConfigError`, and so do later calls. May be called twice.
+        """
+        if self._opened is None:
+            self._pool.shutdown(wait=False)
+            return
+        with suppress(ConfigError):  # closed before
+            closing = self._submit(self._opened.close)
+            closing.add_done_callback(lambda _: self._pool.shutdown(wait=False))
+            await asyncio.shield(asyncio.wrap_future(closing))
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return "<AsyncPrivateClient, not open>" if self._opened is None else f"<Async{repr(self._opened)[1:]}"
+
+    @property
+    def _client(self) -> PrivateClient:
+        if self._opened is None:
+            raise ConfigError("the client is not open. Use it inside `async with AsyncPrivateClient(…) as client`.")
+        return self._opened
+
+    async def _run(self, deadline: Deadline, work: Callable[..., T], *arguments: Any) -> T:
+        """Let a thread work. Whoever is cancelled leaves; the thread stays occupied until its work has ended."""
+        loop, left_s = asyncio.get_running_loop(), deadline.left_s()
+        try:
+            async with asyncio.timeout(left_s):
+                await self._slots.acquire()
+        except TimeoutError:
+            error = self._too_late(deadline)
+            self._client._counters.failed(error)
+            raise error from None
+        try:
+            working = self._submit(work, *arguments)
+        except BaseException:
+            self._slots.release()
+            raise
+        working.add_done_callback(lambda _: _soon(loop, self._slots.release))
+        return await asyncio.wrap_future(working)
+
+    def _submit(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
+        try:
+            return self._pool.submit(work, *arguments)
+        except RuntimeError:  # the pool is shut
+            raise Gate.error() from None
+
+    def _too_late(self, deadline: Deadline) -> DeadlineExceeded:
+        return DeadlineExceeded(
+            f"expected one of {self._workers} threads within {deadline.timeout_s:.3g} s, all were at work. Nothing was "
+            "sent. Call less at a time, or allow more with AsyncPrivateClient(workers=…)."
+        )
+
+
+def _soon(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> None:
+    with suppress(RuntimeError):  # the loop has ended
+        loop.call_soon_threadsafe(call)
+
+
+def _close(made: Future[PrivateClient]) -> None:
+    if not made.cancelled() and made.exception() is None:
+        made.result().close()

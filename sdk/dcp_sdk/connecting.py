@@ -1,0 +1,94 @@
+"""What the ``dcp`` commands that predict have in common: which bundle, which server, and how to reach it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .bundle_commands import BundleArgument, TrustedKeyOption
+from .client import PrivateClient
+from .config import Device, Timeouts
+from .errors import ConfigError
+from .security import Security
+
+__all__ = ["KEY_VARIABLE", "DeviceOption", "connect", "connected"]
+
+KEY_VARIABLE = "DCP_KEY"
+"""Environment variable of the access key, for those who serve and those who predict."""
+
+_TIMEOUT_S = Timeouts().predict_s
+
+DeviceOption = Annotated[Device, typer.Option(help="Where the device graph runs.")]
+ServerArgument = Annotated[str, typer.Argument(help="grpc[s]://HOST:PORT, http[s]://HOST:PORT or memory://REPOSITORY.")]
+
+
+def connect(
+    bundle: BundleArgument,
+    server: ServerArgument,
+    *,
+    device: DeviceOption = "auto",
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds that one picture may take.")] = _TIMEOUT_S,
+    header: Annotated[
+        list[str] | None,
+        typer.Option("--header", help="NAME=VALUE to send with each request; not for keys: others see a command line."),
+    ] = None,
+    trusted_key: TrustedKeyOption = None,
+    ca: Annotated[
+        Path | None, typer.Option("--ca", help="PEM file of the authorities that may vouch for the server.")
+    ] = None,
+    cert: Annotated[Path | None, typer.Option("--cert", help="PEM file of this device's own certificate.")] = None,
+    cert_key: Annotated[Path | None, typer.Option("--cert-key", help="PEM file of its private key.")] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option("--key-file", help=f"File of the server's access key; otherwise ${KEY_VARIABLE}, if it is set."),
+    ] = None,
+) -> PrivateClient:
+    """Make the client that these options describe."""
+    variable = KEY_VARIABLE if key_file is None and os.environ.get(KEY_VARIABLE) else None
+    given: dict[str, Any] = {
+        "ca_file": ca,
+        "certificate_file": cert,
+        "key_file": cert_key,
+        "api_key_file": key_file,
+        "api_key_variable": variable,
+    }
+    return PrivateClient(
+        bundle,
+        server,
+        device=device,
+        timeouts=Timeouts(predict_s=timeout_s),
+        headers=dict(map(_split, header)) if header else None,
+        trusted_keys=trusted_key,
+        security=Security(**given) if any(given.values()) else None,
+    )
+
+
+def connected(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command begin with the arguments and options of :func:`connect`, and give it the client in their place."""
+    common = list(inspect.signature(connect, eval_str=True).parameters.values())
+    own = list(inspect.signature(command, eval_str=True).parameters.values())[1:]
+    positional = [one for one in (*common, *own) if one.kind is not inspect.Parameter.KEYWORD_ONLY]
+    options = [one for one in (*common, *own) if one.kind is inspect.Parameter.KEYWORD_ONLY]
+
+    @wraps(command)
+    def run(**values: Any) -> None:
+        with connect(**{one.name: values.pop(one.name) for one in common}) as client:
+            command(client, **values)
+
+    run.__signature__ = inspect.Signature([*positional, *options])  # type: ignore[attr-defined]
+    run.__annotations__ = {one.name: one.annotation for one in (*positional, *options)}
+    del run.__wrapped__
+    return run
+
+
+def _split(header: str) -> tuple[str, str]:
+    name, separator, value = header.partition("=")
+    if not (name and separator):
+        raise ConfigError("expected --header NAME=VALUE, got one without a name or '='.")
+    return name, value

@@ -1,0 +1,100 @@
+"""Draw a frame beside what the server receives of it, for people at the device."""
+
+from __future__ import annotations
+
+import math
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from .contract import Contract
+from .obfuscate import Payload
+from .preprocess import Image
+
+__all__ = ["HEIGHT_PX", "WIDTH_PX", "side_by_side"]
+
+_PANEL_PX, _TITLE_PX, _FRAME_PX, _GAP_PX = 480, 40, 640, 16
+WIDTH_PX, HEIGHT_PX = _FRAME_PX + _GAP_PX + _PANEL_PX, _TITLE_PX + _PANEL_PX
+"""Size of the drawing, the same for every frame, as a video needs it."""
+_BACKGROUND, _WHITE, _BAR = (18, 18, 18), (240, 240, 240), (80, 170, 250)
+
+
+def side_by_side(frame_rgb: Image, payload: Payload, contract: Contract) -> Image:
+    """Draw the frame, and the values of the channels that left with their numbers.
+
+    Maps are tiles, from black for 0 to white for the largest value that the wire can carry; where a channel is one
+    value, it is a bar.
+
+    Args:
+        frame_rgb: uint8 ``(H, W, 3)``, RGB.
+        payload: Arrays ``(1, *shape)`` in the order of ``contract.payload``, as they were sent.
+        contract: Says what they mean.
+
+    Returns:
+        uint8 ``(HEIGHT_PX, WIDTH_PX, 3)``, BGR, as OpenCV shows and writes it.
+    """
+    canvas = np.full((HEIGHT_PX, WIDTH_PX, 3), _BACKGROUND, np.uint8)
+    _write(canvas, "the camera's picture, stays here", (8, 28))
+    canvas[_TITLE_PX:, :_FRAME_PX] = _fit(frame_rgb[..., ::-1])
+    left = _FRAME_PX + _GAP_PX
+    _write(canvas, f"all that was sent: {contract.payload_bytes} bytes", (left + 8, 28))
+    values = contract.unpack(payload[-1])[0].astype(np.float32) / (2**contract.bits - 1)
+    numbers = _numbers(contract, payload, len(values))
+    panel = _maps(values, numbers) if values.ndim == 3 and values[0].size > 1 else _bars(values, numbers)
+    canvas[_TITLE_PX:, left:] = panel
+    return canvas
+
+
+def _numbers(contract: Contract, payload: Payload, count: int) -> list[int]:
+    for spec, tensor in zip(contract.payload, payload, strict=True):
+        if spec.order == "strictly_ascending":
+            return [int(number) for number in tensor[0].ravel()]
+    return list(range(count))
+
+
+def _fit(image_bgr: Image) -> Image:
+    """Scale a picture into its panel, whatever its shape."""
+    height, width = image_bgr.shape[:2]
+    scale = min(_FRAME_PX / width, _PANEL_PX / height)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    panel = np.full((_PANEL_PX, _FRAME_PX, 3), _BACKGROUND, np.uint8)
+    top, left = (_PANEL_PX - size[1]) // 2, (_FRAME_PX - size[0]) // 2
+    panel[top : top + size[1], left : left + size[0]] = cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
+    return panel
+
+
+def _maps(values: npt.NDArray[np.float32], numbers: list[int]) -> Image:
+    """Lay maps ``(k, h, w)`` of 0..1 out as tiles."""
+    columns = math.ceil(math.sqrt(len(values)))
+    tile = _PANEL_PX // columns
+    panel = np.full((_PANEL_PX, _PANEL_PX, 3), _BACKGROUND, np.uint8)
+    for position, (number, one) in enumerate(zip(numbers, values, strict=True)):
+        top, left = (tile * index for index in divmod(position, columns))
+        grey = cv2.resize(
+            (255 * np.clip(one, 0, 1)).astype(np.uint8), (tile - 2, tile - 2), interpolation=cv2.INTER_NEAREST
+        )
+        panel[top + 1 : top + tile - 1, left + 1 : left + tile - 1] = cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)
+        _write(panel, str(number), (left + 4, top + 16), 0.45)
+    return panel
+
+
+def _bars(values: npt.NDArray[np.float32], numbers: list[int]) -> Image:
+    """Draw values of 0..1 as bars from the ground."""
+    panel = np.full((_PANEL_PX, _PANEL_PX, 3), _BACKGROUND, np.uint8)
+    heights = np.clip(values.reshape(len(values), -1).mean(axis=1), 0, 1)
+    step = _PANEL_PX / len(heights)
+    ground = _PANEL_PX - 30
+    for position, (number, height) in enumerate(zip(numbers, heights, strict=True)):
+        left, right = (
+            round((position + 0.15) * step),
+            max(round((position + 0.85) * step), round((position + 0.15) * step) + 1),
+        )
+        panel[ground - round(float(height) * (ground - 10)) : ground + 1, left:right] = _BAR
+        if step >= 24:
+            _write(panel, str(number), (left, _PANEL_PX - 8), 0.5)
+    return panel
+
+
+def _write(canvas: Image, text: str, position: tuple[int, int], size: float = 0.6) -> None:
+    cv2.putText(canvas, text, position, cv2.FONT_HERSHEY_SIMPLEX, size, _WHITE, 1, cv2.LINE_AA)

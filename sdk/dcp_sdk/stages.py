@@ -1,0 +1,185 @@
+"""The stages of a request, for all who make one: ``predict``, ``predict_batch``, streams, and the async client."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from .contract import Contract
+from .deadline import Deadline
+from .errors import ContractMismatch, ServerError
+from .frames import Frame
+from .guard import check_payload
+from .local_head import LocalHead
+from .obfuscate import Obfuscator, Payload
+from .predictions import DEVICE, Prediction, Timings, decode_answer, make_predictions
+from .preprocess import preprocess
+from .servers import Answer, Sends, Servers
+from .stats import Counters
+
+__all__ = ["Request", "Stages"]
+
+_LOCAL_SHARE = 0.2
+"""Of the time that is left before the network, for the head on the device."""
+
+
+@dataclass(slots=True)
+class Request:
+    """A batch of pictures on its way; each stage adds what it found. Belongs to one thread at a time."""
+
+    deadline: Deadline
+    started: float = field(default_factory=time.perf_counter)
+    """Value of ``time.perf_counter()`` when its first stage began."""
+    frames: Sequence[Frame] = ()
+    payload: Payload = ()
+    """What passed the guard, and nothing else, leaves the device."""
+    server: str = ""
+    probabilities: npt.NDArray[np.float32] | None = None
+    sends: Sends = field(default_factory=Sends)
+    times_ms: dict[str, float] = field(default_factory=dict)
+    _last: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._last = self.started
+
+    def lap(self, name: str, stage: str | None = None) -> None:
+        """Add the time since the last lap to ``name``; a stage with words for it must have left some time.
+
+        Raises:
+            DeadlineExceeded: It did not.
+        """
+        last, self._last = self._last, time.perf_counter()
+        self.times_ms[name] = self.times_ms.get(name, 0.0) + (self._last - last) * 1000
+        if stage is not None:
+            self.deadline.check(stage)
+
+    def timings(self) -> Timings:
+        """Tell how long each stage took, up to the last lap."""
+        return Timings(**self.times_ms, total_ms=(self._last - self.started) * 1000)
+
+
+class Stages:
+    """What happens to a request, one stage after the other. Thread-safe; each request is in one stage at a time.
+
+    Args:
+        contract: What may leave, and what is answered.
+        obfuscator: The device graph.
+        servers: Who is asked.
+        local: Who is asked where no server answers, or None.
+        counters: Told about each request.
+    """
+
+    def __init__(
+        self,
+        contract: Contract,
+        obfuscator: Obfuscator,
+        servers: Servers,
+        local: LocalHead | None,
+        counters: Counters,
+    ) -> None:
+        self._contract = contract
+        self._obfuscator = obfuscator
+        self._servers = servers
+        self._local = local
+        self._counters = counters
+
+    def capture(self, request: Request, take: Callable[[], Sequence[Frame]]) -> None:
+        """Take the frames.
+
+        Raises:
+            FrameError: One is not a picture, or none came.
+            DeadlineExceeded: It took too long.
+        """
+        with self._counting_failures():
+            request.frames = take()
+            request.lap("capture_ms", "capture")
+
+    def obfuscate(self, request: Request) -> None:
+        """Crop, run the device graph, and let the guard look at what comes out: pixels stop here.
+
+        Raises:
+            FrameError: A frame is not a picture.
+            BundleError: The device graph failed.
+            PrivacyGuardError: The payload is not what the contract says.
+            DeadlineExceeded: It took too long.
+        """
+        with self._counting_failures():
+            request.lap("queue_ms", "waiting for the device graph")
+            spec = self._contract.preprocessing
+            pixels = np.stack([preprocess(frame.image_rgb, spec) for frame in request.frames])
+            request.lap("preprocess_ms", "preprocessing")
+            raw = self._obfuscator.run(pixels, request.deadline)
+            request.lap("obfuscate_ms", "the device graph")
+            request.payload = check_payload(self._contract, raw)
+            request.lap("guard_ms", "the guard")
+
+    def ask(self, request: Request) -> None:
+        """Let a server answer, or the head on the device where that is wanted and no server does.
+
+        Raises:
+            DeadlineExceeded: No time was left to ask anybody.
+            ServerError: No valid answer in time.
+            ContractMismatch: A server has another head now.
+        """
+        with self._counting_failures(), self._counting_sends(request):
+            request.lap("queue_ms", "waiting for the network")
+            answer = self._answer(request)
+            request.lap("network_ms")
+            request.probabilities = decode_answer(self._contract, answer.values, len(request.frames))
+            request.server = answer.address
+            request.lap("decode_ms")
+
+    def finish(self, request: Request, sequence: int = 0) -> list[Prediction]:
+        """Put together what the caller gets; ``sequence`` is the number of the first picture."""
+        assert request.probabilities is not None
+        request.lap("queue_ms")
+        timings, locally = request.timings(), request.server == DEVICE
+        self._counters.answered(timings, pictures=len(request.frames), locally=locally)
+        return make_predictions(
+            self._contract,
+            request.frames,
+            request.payload,
+            request.probabilities,
+            timings,
+            provider=self._obfuscator.provider,
+            server=request.server,
+            sends=request.sends.count,
+            sequence=sequence,
+        )
+
+    def _answer(self, request: Request) -> Answer:
+        payload, deadline, sends = request.payload, request.deadline, request.sends
+        if self._local is None:
+            return self._servers.infer(payload, deadline, sends)
+        try:
+            answer = self._servers.infer(payload, Deadline((1 - _LOCAL_SHARE) * deadline.left_s()), sends)
+            decode_answer(self._contract, answer.values, len(payload[0]))  # nonsense is no answer
+        except (ServerError, ContractMismatch):
+            return Answer(self._local.answer(payload, deadline), DEVICE, sends.count)
+        return answer
+
+    @contextmanager
+    def _counting_failures(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            self._counters.failed(error)
+            raise
+
+    @contextmanager
+    def _counting_sends(self, request: Request) -> Iterator[None]:
+        try:
+            yield
+        finally:
+            sends = request.sends
+            self._counters.add(
+                sends=sends.count,
+                retries=max(0, sends.rounds - 1),
+                failovers=request.server not in ("", DEVICE, self._servers.addresses[0]),
+                bytes_sent=sends.count * sum(tensor.nbytes for tensor in request.payload),
+            )

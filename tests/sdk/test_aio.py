@@ -1,0 +1,246 @@
+"""The client for asyncio: the same answers, and nothing that a cancelled task leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import aclosing, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from dcp_sdk import (
+    AsyncPrivateClient,
+    BundleError,
+    ConfigError,
+    DeadlineExceeded,
+    FrameError,
+    Prediction,
+    PrivateClient,
+    Timeouts,
+)
+from dcp_sdk.deadline import Deadline
+from dcp_sdk.obfuscate import Payload
+from dcp_sdk.preprocess import Image
+from tests.sdk.test_client import Recorder
+from tests.sdk.test_pipeline import eventually, no_streams
+from tests.tiny import KEPT, Tiny
+
+
+class Held(Recorder):
+    """Answers when it is told to, and tells how many ask."""
+
+    def __init__(self, repository: Path) -> None:
+        super().__init__(repository)
+        self.go = threading.Event()
+
+    def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
+        self.sent.append(payload)
+        self.go.wait(timeout_s)
+        return self._head.infer(payload, timeout_s)
+
+
+def no_threads() -> bool:
+    return not [thread for thread in threading.enumerate() if thread.name.startswith("dcp async")]
+
+
+def run(work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run ``work`` in a loop of its own; afterwards no thread of the client may be left."""
+    asyncio.run(work())
+    assert eventually(no_threads)
+    assert no_streams() == []
+
+
+@asynccontextmanager
+async def held(tiny: Tiny, **options: Any) -> AsyncIterator[tuple[AsyncPrivateClient, Held]]:
+    transport = Held(tiny.repository)
+    async with AsyncPrivateClient(tiny.bundle, transport=transport, device="cpu", threads=1, **options) as client:
+        try:
+            yield client, transport
+        finally:
+            transport.go.set()
+
+
+async def soon(condition: Callable[[], bool]) -> bool:
+    return await asyncio.to_thread(eventually, condition)
+
+
+def test_the_same_answers_as_the_client_without_asyncio(tiny: Tiny) -> None:
+    pictures = list(np.random.default_rng(0).integers(0, 256, (20, 40, 50, 3), np.uint8))
+    with PrivateClient(tiny.bundle, f"memory://{tiny.repository}", device="cpu") as client:
+        expected = [client.predict(picture).probabilities for picture in pictures]
+        report, manifest, server = client.privacy_report, client.manifest, client.server
+
+    def same(predictions: list[Prediction]) -> bool:
+        return all(
+            one.probabilities == pytest.approx(other, abs=1e-6)
+            for one, other in zip(predictions, expected, strict=True)
+        )
+
+    async def work() -> None:
+        async with AsyncPrivateClient(tiny.bundle, f"memory://{tiny.repository}", device="cpu") as client:
+            assert same(await asyncio.gather(*map(client.predict, pictures)))
+            assert same(await client.predict_batch(iter(pictures)))
+            seen: list[int] = []
+            streamed = [
+                item async for item in client.stream(pictures, observe=lambda _, sent, __: seen.append(len(sent[0][0])))
+            ]
+            assert same(streamed)
+            assert [item.sequence for item in streamed] == list(range(20))
+            assert seen == [KEPT] * 20
+            assert (client.privacy_report, client.manifest, client.server) == (report, manifest, server)
+            assert client.provider == "cpu"
+            assert client.stats().predictions == 60
+            assert repr(client).startswith("<AsyncPrivateClient 'tiny' on cpu")
+
+    run(work)
+
+
+def test_errors_are_those_of_the_client_without_asyncio(tiny: Tiny, picture: Image, tmp_path: Path) -> None:
+    async def work() -> None:
+        with pytest.raises(BundleError):
+            async with AsyncPrivateClient(tmp_path, f"memory://{tiny.repository}"):
+                pass
+        client = AsyncPrivateClient(tiny.bundle, f"memory://{tiny.repository}")
+        with pytest.raises(ConfigError, match="not open"):
+            await client.predict(picture)
+        async with client:
+            with pytest.raises(FrameError):
+                await client.predict(picture[..., 0])
+            with pytest.raises(FrameError):
+                await client.predict_batch([picture, picture[..., 0]])
+            with pytest.raises(FrameError):
+                _ = [item async for item in client.stream([picture[..., 0]])]
+            with pytest.raises(ConfigError, match="camera=0"):
+                await client.predict()
+        await client.close()
+        with pytest.raises(ConfigError, match="closed"):
+            await client.predict(picture)
+        with pytest.raises(ConfigError, match="closed"):
+            _ = [item async for item in client.stream([picture])]
+
+    run(work)
+
+
+def test_options_that_make_no_sense(tiny: Tiny) -> None:
+    with pytest.raises(TypeError, match="colour"):
+        AsyncPrivateClient(tiny.bundle, "a:1", colour="red")
+    with pytest.raises(ConfigError, match="workers"):
+        AsyncPrivateClient(tiny.bundle, "a:1", workers=0)
+
+
+def test_a_cancelled_task_leaves_at_once_and_the_client_stays_usable(tiny: Tiny, picture: Image) -> None:
+    async def work() -> None:
+        async with held(tiny, workers=2, timeouts=Timeouts(predict_s=60)) as (client, transport):
+            tasks = [asyncio.create_task(client.predict(picture)) for _ in range(6)]
+            assert await soon(lambda: len(transport.sent) == 2), "two workers"
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(outcome, asyncio.CancelledError) for outcome in outcomes)
+            waiting = asyncio.create_task(client.predict(picture))
+            await asyncio.sleep(0.05)
+            assert len(transport.sent) == 2, "the threads are at work still; nobody else's payload was sent"
+            transport.go.set()
+            assert (await waiting).label
+            assert len(transport.sent) == 3
+
+    run(work)
+
+
+def test_a_cancelled_batch_sends_no_further_request(tiny: Tiny, picture: Image) -> None:
+    async def work() -> None:
+        async with held(tiny, timeouts=Timeouts(predict_s=60)) as (client, transport):
+            task = asyncio.create_task(client.predict_batch([picture] * 80))
+            assert await soon(lambda: len(transport.sent) == 1)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            transport.go.set()
+            assert (await client.predict(picture)).label
+            await client.close()
+            assert len(transport.sent) == 2
+
+    run(work)
+
+
+def test_waiting_for_a_thread_counts(tiny: Tiny, picture: Image) -> None:
+    async def work() -> None:
+        async with held(tiny, workers=1, timeouts=Timeouts(predict_s=60)) as (client, transport):
+            first = asyncio.create_task(client.predict(picture))
+            assert await soon(lambda: len(transport.sent) == 1)
+            with pytest.raises(DeadlineExceeded, match="workers"):
+                await client._run(Deadline(0.01), client._client._answer, [picture], Deadline(0.01))
+            transport.go.set()
+            assert (await first).label
+            assert client.stats().failures == {"DeadlineExceeded": 1}
+
+    run(work)
+
+
+@pytest.mark.parametrize("end", ["cancel", "leave", "close"])
+def test_a_stream_ends_with_its_task(end: str, tiny: Tiny, picture: Image) -> None:
+    """Also while it waits for a source that gives nothing."""
+    release = threading.Event()
+
+    def source() -> Any:
+        yield picture
+        release.wait()
+        yield picture
+
+    async def work() -> None:
+        async with AsyncPrivateClient(tiny.bundle, f"memory://{tiny.repository}", device="cpu") as client:
+            first = asyncio.Event()
+
+            async def follow() -> None:
+                async with aclosing(client.stream(source())) as predictions:
+                    async for _ in predictions:
+                        first.set()
+                        if end == "leave":
+                            return
+
+            task = asyncio.create_task(follow())
+            await first.wait()
+            if end == "close":
+                await client.close()
+                with pytest.raises(ConfigError, match="closed"):
+                    await task
+            else:
+                if end == "cancel":
+                    task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
+                assert no_streams() == ["dcp stream, capture"], "which the source holds"
+                assert (await client.predict(picture)).label
+            release.set()
+            assert await soon(lambda: no_streams() == [])
+
+    run(work)
+
+
+def test_cancelled_while_it_opens(tiny: Tiny) -> None:
+    """The client that is made nevertheless is closed."""
+    gate, transport = threading.Event(), Recorder(tiny.repository)
+    connect = transport.connect
+
+    def slow_connect(contract: Any, timeout_s: float) -> None:
+        gate.wait()
+        connect(contract, timeout_s)
+
+    transport.connect = slow_connect
+
+    async def work() -> None:
+        client = AsyncPrivateClient(tiny.bundle, transport=transport, device="cpu")
+        task = asyncio.create_task(client.open())
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        gate.set()
+        assert await soon(lambda: transport.closed == 1)
+
+    run(work)
