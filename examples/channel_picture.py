@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from dcp_sdk.payload_picture import PANEL_PX, mosaic
+
 Map = npt.NDArray[np.float32]
 Canvas = npt.NDArray[np.uint8]
 
-PANEL_PX, MARGIN_PX, TITLE_PX = 480, 32, 84
+MARGIN_PX, TITLE_PX = 32, 84
 BACKGROUND, WHITE, GREY = (18, 18, 18), (240, 240, 240), (150, 150, 150)
 
 
@@ -48,23 +49,8 @@ def draw(
 
 
 def _grid(maps: Mapping[int, Map], channels: int, top: float) -> Canvas:
-    """Lay the maps out by channel number; the tiles of those that are missing stay black."""
-    columns = math.ceil(math.sqrt(channels))
-    tile = PANEL_PX // columns
-    panel = np.full((PANEL_PX, PANEL_PX, 3), BACKGROUND, np.uint8)
-    for channel in range(channels):
-        row, column = divmod(channel, columns)
-        y, x = row * tile, column * tile
-        inside = (slice(y + 1, y + tile - 1), slice(x + 1, x + tile - 1))
-        panel[inside] = _colour(maps[channel], tile - 2, top) if channel in maps else 0
-    return panel
-
-
-def _colour(values: Map, side_px: int, top: float) -> Canvas:
-    """Turn a map into a coloured tile. The square root brings out what is faint."""
-    grey = (255 * np.sqrt(np.clip(values / top, 0, 1))).astype(np.uint8)
-    tile = cv2.resize(grey, (side_px, side_px), interpolation=cv2.INTER_NEAREST)
-    return np.asarray(cv2.applyColorMap(tile, cv2.COLORMAP_INFERNO), np.uint8)
+    """Lay the maps out by channel number. The square root brings out what is faint."""
+    return mosaic({number: np.sqrt(np.clip(values / top, 0, 1)) for number, values in maps.items()}, channels)
 
 
 def _write(canvas: Canvas, text: str, position: tuple[int, int], size: float, colour: tuple[int, int, int]) -> None:

@@ -22,7 +22,7 @@ from rich.table import Table
 
 from dcp_sdk import Contract, DCPError, Manifest, Prediction, PrivateClient, Timings, load_image
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE, Bundle
-from dcp_sdk.obfuscate import draw_uniform
+from dcp_sdk.obfuscate import graph_inputs
 from dcp_sdk.preprocess import Image, preprocess
 from dcp_sdk.serving import TritonServer
 from dcp_sdk.tables import readable_bytes
@@ -157,10 +157,7 @@ def draw_channels(bundle: Path, contract: Contract, crop: Image) -> Image:
     graph.graph.output.append(onnx.ValueInfoProto(name=ACTIVATIONS))
     session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [tensor.name for tensor in contract.payload]
-    inputs = {contract.input.name: crop[None]}
-    if contract.noise is not None:
-        inputs[contract.noise.name] = draw_uniform((1, *contract.noise.shape))
-    channels, features, activations = session.run([*names, ACTIVATIONS], inputs)
+    channels, features, activations = session.run([*names, ACTIVATIONS], graph_inputs(contract, crop[None]))
     sent = contract.unpack(features)[0].astype(np.float32) * contract.pruning.scale
     pruning, noisy = contract.pruning, contract.noise is not None
     kind = "values" if contract.values_shape[1:] == (1, 1) else "channels"

@@ -145,7 +145,7 @@ def _forget_a_strangers_report(bundle: Path, manifest: Manifest) -> None:
     try:
         PrivacyReport.load(bundle, manifest.contract)
     except BundleError:
-        (bundle / PRIVACY_REPORT_FILE).unlink()
+        (bundle / PRIVACY_REPORT_FILE).unlink(missing_ok=True)
 
 
 def _recipe(manifest: Manifest, bundle: Path) -> Recipe:

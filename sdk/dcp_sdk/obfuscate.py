@@ -40,8 +40,7 @@ class Obfuscator:
     def __init__(
         self, bundle: BundleLike, contract: Contract, *, device: Device = "auto", threads: int | None = None
     ) -> None:
-        self._input = contract.input.name
-        self._noise = contract.noise
+        self._contract = contract
         opened = Bundle.of(bundle)
         self._graph = Graph(
             opened.read(DEVICE_GRAPH_FILE),
@@ -69,10 +68,20 @@ class Obfuscator:
             BundleError: The graph failed.
             DeadlineExceeded: The deadline passed.
         """
-        inputs: dict[str, npt.NDArray[Any]] = {self._input: pixels}
-        if self._noise is not None:
-            inputs[self._noise.name] = draw_uniform((len(pixels), *self._noise.shape))
-        return self._graph.run(inputs, deadline)
+        return self._graph.run(graph_inputs(self._contract, pixels), deadline)
+
+
+def graph_inputs(contract: Contract, pixels: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+    """Return what one run of the device graph takes, by name: the pixels, and fresh random numbers where it has noise.
+
+    Args:
+        contract: The bundle's.
+        pixels: uint8 ``(N, S, S, 3)``.
+    """
+    inputs: dict[str, npt.NDArray[Any]] = {contract.input.name: pixels}
+    if contract.noise is not None:
+        inputs[contract.noise.name] = draw_uniform((len(pixels), *contract.noise.shape))
+    return inputs
 
 
 def draw_uniform(shape: tuple[int, ...]) -> npt.NDArray[np.float32]:

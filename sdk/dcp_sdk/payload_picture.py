@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import cv2
 import numpy as np
@@ -12,10 +13,12 @@ from .contract import Contract
 from .obfuscate import Payload
 from .preprocess import Image
 
-__all__ = ["HEIGHT_PX", "WIDTH_PX", "side_by_side"]
+__all__ = ["HEIGHT_PX", "PANEL_PX", "WIDTH_PX", "mosaic", "side_by_side"]
 
-_PANEL_PX, _TITLE_PX, _FRAME_PX, _GAP_PX = 480, 40, 640, 16
-WIDTH_PX, HEIGHT_PX = _FRAME_PX + _GAP_PX + _PANEL_PX, _TITLE_PX + _PANEL_PX
+PANEL_PX = 480
+"""Side of what :func:`mosaic` draws."""
+_TITLE_PX, _FRAME_PX, _GAP_PX = 40, 640, 16
+WIDTH_PX, HEIGHT_PX = _FRAME_PX + _GAP_PX + PANEL_PX, _TITLE_PX + PANEL_PX
 """Size of the drawing, the same for every frame, as a video needs it."""
 _BACKGROUND, _WHITE, _BAR = (18, 18, 18), (240, 240, 240), (80, 170, 250)
 
@@ -56,35 +59,61 @@ def _numbers(contract: Contract, payload: Payload, count: int) -> list[int]:
 def _fit(image_bgr: Image) -> Image:
     """Scale a picture into its panel, whatever its shape."""
     height, width = image_bgr.shape[:2]
-    scale = min(_FRAME_PX / width, _PANEL_PX / height)
+    scale = min(_FRAME_PX / width, PANEL_PX / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    panel = np.full((_PANEL_PX, _FRAME_PX, 3), _BACKGROUND, np.uint8)
-    top, left = (_PANEL_PX - size[1]) // 2, (_FRAME_PX - size[0]) // 2
+    panel = np.full((PANEL_PX, _FRAME_PX, 3), _BACKGROUND, np.uint8)
+    top, left = (PANEL_PX - size[1]) // 2, (_FRAME_PX - size[0]) // 2
     panel[top : top + size[1], left : left + size[0]] = cv2.resize(image_bgr, size, interpolation=cv2.INTER_AREA)
     return panel
 
 
+def mosaic(maps: Mapping[int, npt.NDArray[np.float32]], places: int) -> Image:
+    """Lay maps out as tiles; a place without a map stays black.
+
+    Args:
+        maps: float32 ``(h, w)`` in 0..1, by place from 0.
+        places: Number of tiles.
+
+    Returns:
+        uint8 ``(PANEL_PX, PANEL_PX, 3)``, BGR.
+    """
+    panel = np.full((PANEL_PX, PANEL_PX, 3), _BACKGROUND, np.uint8)
+    for place in range(places):
+        top, left, tile = _tile(place, places)
+        inside = (slice(top + 1, top + tile - 1), slice(left + 1, left + tile - 1))
+        panel[inside] = _coloured(maps[place], tile - 2) if place in maps else 0
+    return panel
+
+
+def _tile(place: int, places: int) -> tuple[int, int, int]:
+    """Top, left and side of a tile."""
+    columns = math.ceil(math.sqrt(places))
+    side = PANEL_PX // columns
+    row, column = divmod(place, columns)
+    return row * side, column * side, side
+
+
+def _coloured(values: npt.NDArray[np.float32], side_px: int) -> Image:
+    grey = (255 * np.clip(values, 0, 1)).astype(np.uint8)
+    scaled = cv2.resize(grey, (side_px, side_px), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(cv2.applyColorMap(scaled, cv2.COLORMAP_INFERNO), np.uint8)
+
+
 def _maps(values: npt.NDArray[np.float32], numbers: list[int]) -> Image:
-    """Lay maps ``(k, h, w)`` of 0..1 out as tiles."""
-    columns = math.ceil(math.sqrt(len(values)))
-    tile = _PANEL_PX // columns
-    panel = np.full((_PANEL_PX, _PANEL_PX, 3), _BACKGROUND, np.uint8)
-    for position, (number, one) in enumerate(zip(numbers, values, strict=True)):
-        top, left = (tile * index for index in divmod(position, columns))
-        grey = cv2.resize(
-            (255 * np.clip(one, 0, 1)).astype(np.uint8), (tile - 2, tile - 2), interpolation=cv2.INTER_NEAREST
-        )
-        panel[top + 1 : top + tile - 1, left + 1 : left + tile - 1] = cv2.applyColorMap(grey, cv2.COLORMAP_INFERNO)
+    """Lay maps ``(k, h, w)`` of 0..1 out as tiles with their numbers."""
+    panel = mosaic(dict(enumerate(values)), len(values))
+    for place, number in enumerate(numbers):
+        top, left, _ = _tile(place, len(values))
         _write(panel, str(number), (left + 4, top + 16), 0.45)
     return panel
 
 
 def _bars(values: npt.NDArray[np.float32], numbers: list[int]) -> Image:
     """Draw values of 0..1 as bars from the ground."""
-    panel = np.full((_PANEL_PX, _PANEL_PX, 3), _BACKGROUND, np.uint8)
+    panel = np.full((PANEL_PX, PANEL_PX, 3), _BACKGROUND, np.uint8)
     heights = np.clip(values.reshape(len(values), -1).mean(axis=1), 0, 1)
-    step = _PANEL_PX / len(heights)
-    ground = _PANEL_PX - 30
+    step = PANEL_PX / len(heights)
+    ground = PANEL_PX - 30
     for position, (number, height) in enumerate(zip(numbers, heights, strict=True)):
         left, right = (
             round((position + 0.15) * step),
@@ -92,7 +121,7 @@ def _bars(values: npt.NDArray[np.float32], numbers: list[int]) -> Image:
         )
         panel[ground - round(float(height) * (ground - 10)) : ground + 1, left:right] = _BAR
         if step >= 24:
-            _write(panel, str(number), (left, _PANEL_PX - 8), 0.5)
+            _write(panel, str(number), (left, PANEL_PX - 8), 0.5)
     return panel
 
 
