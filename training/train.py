@@ -74,7 +74,8 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
     torch.manual_seed(recipe.seed)
     model = defense.build()
     parameters = [p for module in model.modules().values() for p in module.parameters()]
-    bare_optimizer = torch.optim.AdamW(parameters, weight_decay=recipe.optim.weight_decay, fused=True)
+    # Not fused: that kernel reads memory as it lies, and state that is restored lies in another order than the weights.
+    bare_optimizer = torch.optim.AdamW(parameters, weight_decay=recipe.optim.weight_decay)
     previous = _resume(recipe, out / CHECKPOINT_FILE, model, bare_optimizer)
     wrapped, optimizer = _on_devices(fabric, model, bare_optimizer)
     train_batches, val_batches, sampler = _loaders(fabric, recipe, splits)
