@@ -132,6 +132,8 @@ class RemainingLayers(nn.Sequential):
             if neck.side < (places := 2 ** max(0, 8 - max(split, 5) + max(0, 4 - split))):
                 spread.append(nn.Upsample(size=(places, places)))
         super().__init__(*spread, *body, nn.Flatten(), nn.Linear(old_classifier.in_features, outputs))
+        self.inputs = _width(before) if neck is None else neck.channels
+        """Channels that it takes."""
 
     @classmethod
     def of(cls, network: NetworkConfig, outputs: int) -> Self:
