@@ -38,13 +38,9 @@ def _children(arch: Arch) -> list[nn.Module]:
 
 
 def _width(layers: list[nn.Module]) -> int:
-    """Channels that come out of the first layers of a ResNet."""
-    return next(
-        layer.num_features
-        for block in reversed(layers)
-        for layer in reversed(list(block.modules()))
-        if isinstance(layer, nn.BatchNorm2d)
-    )
+    """Channels that come out of the first layers of a ResNet; out of none of them come the picture's three."""
+    normalisations = (layer for block in layers for layer in block.modules() if isinstance(layer, nn.BatchNorm2d))
+    return next((layer.num_features for layer in reversed(list(normalisations))), 3)
 
 
 class ClientNetwork(nn.Sequential):
