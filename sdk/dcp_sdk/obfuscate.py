@@ -57,6 +57,11 @@ class Obfuscator:
         """What the graph really runs on."""
         return self._graph.provider
 
+    @property
+    def session(self) -> Any:
+        """ONNX Runtime's own session, for what measures the graph alone."""
+        return self._graph.session
+
     def run(self, pixels: npt.NDArray[np.uint8], deadline: Deadline | None = None) -> Payload:
         """Compute the payload of a batch.
 

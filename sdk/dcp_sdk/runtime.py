@@ -82,10 +82,10 @@ class Graph:
             raise ConfigError(f"threads: expected at least 1, or None, got {threads}.")
         check_hash(graph, sha256, where)
         check_graph(graph, where)
-        self._session, self.provider = _open_session(graph, where, device, threads)
+        self.session, self.provider = _open_session(graph, where, device, threads)
         self._outputs = [spec.name for spec in outputs]
-        _check_tensors(where, "inputs", self._session.get_inputs(), inputs)
-        _check_tensors(where, "outputs", self._session.get_outputs(), outputs)
+        _check_tensors(where, "inputs", self.session.get_inputs(), inputs)
+        _check_tensors(where, "outputs", self.session.get_outputs(), outputs)
         self._where = where
 
     def run(
@@ -107,9 +107,9 @@ class Graph:
         options = ort.RunOptions()
         try:
             if deadline is None:
-                return tuple(self._session.run(self._outputs, dict(inputs)))
+                return tuple(self.session.run(self._outputs, dict(inputs)))
             with _WATCHDOG.watching(deadline.left_s(), lambda: setattr(options, "terminate", True)):
-                return tuple(self._session.run(self._outputs, dict(inputs), options))
+                return tuple(self.session.run(self._outputs, dict(inputs), options))
         except _ORT_ERRORS as error:
             if deadline is not None and options.terminate:
                 deadline.check(f"a run of {self._where}")
