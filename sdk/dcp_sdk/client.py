@@ -30,6 +30,7 @@ from .signing_keys import KeySource
 from .sources import SourceLike, open_source
 from .stages import Request, Stages
 from .stats import Counters, Stats
+from .telemetry import Telemetry, Tracing
 from .transport import Transport, open_transports
 from .under_way import Trip
 
@@ -73,6 +74,7 @@ class PrivateClient:
         trusted_keys: Ed25519 public keys (paths of PEM files, or PEM as bytes), one of which must have signed the
             bundle as it is; None takes unsigned bundles too.
         transport: Used instead of ``server``; the client closes it.
+        telemetry: Exports a trace of each call, and :meth:`stats` as metrics, through OpenTelemetry.
         camera: Number, URL or :class:`Camera` for ``predict()`` and ``stream()`` without arguments. A
             :class:`Camera` of yours stays open; one that is made here is closed with the client.
 
@@ -109,6 +111,7 @@ class PrivateClient:
         headers: Mapping[str, str] | None = None,
         trusted_keys: Sequence[KeySource] | None = None,
         transport: Transport | None = None,
+        telemetry: Telemetry | None = None,
         camera: int | str | Camera | None = None,
     ) -> None:
         if on_failure not in ("raise", "local"):
@@ -130,6 +133,9 @@ class PrivateClient:
                 self._servers.connect(timeouts.connect_s)
             self._counters = Counters()
             self._stages = Stages(contract, self._obfuscator, self._servers, local, self._counters)
+            self._telemetry = telemetry
+            if telemetry is not None:
+                opened.callback(telemetry.watch(self.manifest.name, self.stats))
             self._pipelines: set[Pipeline] = set()
             if isinstance(camera, int | str):
                 camera = opened.enter_context(Camera(camera))
@@ -241,7 +247,7 @@ class PrivateClient:
     def _answer(self, pictures: Sequence[FrameLike | None], deadline: Deadline) -> list[Prediction]:
         """Take the frame's journey, one stage per line, by one deadline for all of them."""
         with self._gate.entered():
-            request = Request(deadline)
+            request = Request(deadline, tracing=self._tracing())
             self._stages.capture(request, lambda: [self._take(picture, deadline) for picture in pictures])
             self._stages.obfuscate(request)
             self._stages.ask(request)
@@ -257,9 +263,10 @@ class PrivateClient:
     def _start(self, source: SourceLike | None, in_flight: int, notify: Callable[[], None] = lambda: None) -> Pipeline:
         """Begin a stream; who takes its answers ends it with :meth:`_end`."""
         self._gate.check()
+        tracing = self._tracing()
         pipeline = Pipeline(
             lambda: self._open_source(source),
-            lambda frame, started: Request(Deadline(self.timeouts.predict_s), started, [frame]),
+            lambda frame, started: Request(Deadline(self.timeouts.predict_s), started, [frame], tracing=tracing),
             self._gate.guarding(self._stages.obfuscate),
             self._gate.guarding(self._stages.ask),
             self._counters,
@@ -282,6 +289,10 @@ class PrivateClient:
         if observe is not None:
             observe(request.frames[0], request.payload, prediction)
         return prediction
+
+    def _tracing(self) -> Tracing | None:
+        """Remember whose call this is, for its trace; None where nobody wants one."""
+        return None if self._telemetry is None else self._telemetry.tracing(self.manifest.name, self.provider)
 
     def _take(self, picture: FrameLike | None, deadline: Deadline) -> Frame:
         return self._require_camera().read(deadline.left_s()) if picture is None else as_frame(picture)
