@@ -136,6 +136,8 @@ class ServerAddress(Options):
         )
         if not isinstance(address, str):
             raise ConfigError(f"{expected}, got {type(address).__name__}.")
+        if "@" in address and not address.strip().startswith("memory:"):  # what precedes it could be a password
+            raise ConfigError(f"{expected}, got one with '@'. Give a key with Security(api_key_variable=…).")
         scheme, separator, target = address.strip().rpartition("://")
         try:
             return cls(scheme=scheme if separator else "grpc", target=target)  # type: ignore[arg-type]

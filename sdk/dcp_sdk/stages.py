@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from .contract import Contract
 from .deadline import Deadline
-from .errors import ContractMismatch, ServerError
+from .errors import ContractMismatch, PrivacyGuardError, ServerError
+from .events import log
 from .frames import Frame
 from .guard import check_payload
 from .local_head import LocalHead
@@ -137,7 +138,7 @@ class Stages:
             with request.stage("obfuscate", "the device graph"):
                 raw = self._obfuscator.run(pixels, request.deadline)
             with request.stage("guard", "the guard"):
-                request.payload = check_payload(self._contract, raw)
+                request.payload = self._guarded(raw)
 
     def ask(self, request: Request) -> None:
         """Let a server answer, or the head on the device where that is wanted and no server does.
@@ -173,6 +174,14 @@ class Stages:
             sends=request.sends.count,
             sequence=sequence,
         )
+
+    def _guarded(self, raw: Payload) -> Payload:
+        try:
+            return check_payload(self._contract, raw)
+        except PrivacyGuardError:
+            sentence = "the guard refused a payload of the contract %(digest)s: nothing was sent"
+            log("guard_refused", sentence, digest=self._contract.digest[:12])
+            raise
 
     def _answer(self, request: Request) -> Answer:
         payload, deadline, sends = request.payload, request.deadline, request.sends
