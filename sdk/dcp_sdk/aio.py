@@ -100,7 +100,7 @@ class AsyncPrivateClient:
 
     @property
     def provider(self) -> Provider:
-        """What the device graph really runs on: ``cpu`` or ``cuda``."""
+        """What the device graph really runs on: ``cpu``, ``cuda`` or ``tensorrt``."""
         return self._client.provider
 
     @property

@@ -61,9 +61,10 @@ class PrivateClient:
         bundle: Folder of the bundle, or its archive (``.dcp``).
         server: ``grpc://HOST:PORT``, ``http://HOST:PORT``, ``grpcs://`` and ``https://`` for TLS, ``HOST:PORT``
             (gRPC) or ``memory://MODEL_REPOSITORY``; or several, in the order in which they are preferred.
-        device: Where the device graph runs: ``cpu``; ``cuda``, all of it on the GPU or an error; ``auto``,
-            CUDA if it works.
+        device: Where the device graph runs: ``cpu``; ``cuda``, all of it on the GPU or an error; ``tensorrt``, the same
+            by TensorRT where it can; ``auto``, CUDA if it works.
         threads: CPU threads of the device graph; None leaves the number to ONNX Runtime.
+        cuda_graph: On the GPU, capture the device graph once for each batch size, and replay it.
         timeouts: How long a request may take in all.
         retries: How often to try again what may pass by itself; ``Retries.none()`` sends everything once.
         breaker: When to leave a server alone that keeps failing.
@@ -82,7 +83,7 @@ class PrivateClient:
         ConfigError: An option makes no sense, or the bundle carries no head for ``on_failure="local"``.
         BundleError: The bundle is missing or damaged, or its privacy report is about another one.
         SignatureError: No trusted key signed exactly this bundle, or its signature is malformed.
-        RuntimeUnavailable: ``device="cuda"``, and CUDA cannot run the whole graph.
+        RuntimeUnavailable: ``device`` is ``cuda`` or ``tensorrt``, and it cannot run the whole graph.
         ContractMismatch: The served head does not belong to this bundle.
         ServerError: No server is well: the first is down (``ServerUnavailable``), slow (``ServerTimeout``) or refuses
             (``ServerRejected``). With ``on_failure="local"`` only a refusal is raised.
@@ -103,6 +104,7 @@ class PrivateClient:
         *,
         device: Device = "auto",
         threads: int | None = None,
+        cuda_graph: bool = False,
         timeouts: Timeouts = _DEFAULT_TIMEOUTS,
         retries: Retries = _DEFAULT_RETRIES,
         breaker: CircuitBreaker = _DEFAULT_BREAKER,
@@ -127,7 +129,7 @@ class PrivateClient:
             contract = self.manifest.contract
             self.privacy_report = PrivacyReport.load(files, contract)
             local = LocalHead(files, contract, threads=threads) if on_failure == "local" else None
-            self._obfuscator = Obfuscator(files, contract, device=device, threads=threads)
+            self._obfuscator = Obfuscator(files, contract, device=device, threads=threads, cuda_graph=cuda_graph)
             self._servers = Servers(transports, contract, retries=retries, breaker=breaker)
             with suppress(*TRANSIENT) if local else nullcontext():
                 self._servers.connect(timeouts.connect_s)
@@ -144,7 +146,7 @@ class PrivateClient:
 
     @property
     def provider(self) -> Provider:
-        """What the device graph really runs on: ``cpu`` or ``cuda``."""
+        """What the device graph really runs on: ``cpu``, ``cuda`` or ``tensorrt``."""
         return self._obfuscator.provider
 
     @property
