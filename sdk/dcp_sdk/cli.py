@@ -15,9 +15,10 @@ from . import bundle_commands
 from ._version import __version__
 from .bundle_commands import TrustedKeyOption
 from .client import PrivateClient
-from .connecting import KEY_VARIABLE, DeviceOption, connected
+from .connecting import DeviceOption, KeyFileOption, connected, key_source
 from .doctor import diagnose
 from .errors import ConfigError, DCPError, ServerUnavailable
+from .security import Security
 from .serving import TritonServer
 from .tables import finding_line, prediction_table
 from .watch_command import watch
@@ -85,9 +86,10 @@ def serve(
     grpc_port: Annotated[int, typer.Option(help="Port for gRPC; 0 takes a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(help="Port for HTTP; 0 takes a free one.")] = 8000,
     metrics: Annotated[bool, typer.Option(help="Serve Prometheus metrics.")] = False,
-    key: Annotated[str | None, typer.Option(envvar=KEY_VARIABLE, help="Key that inference needs.")] = None,
+    key_file: KeyFileOption = None,
 ) -> None:
-    """Serve a model repository with Triton until Ctrl-C."""
+    """Serve a model repository with Triton until Ctrl-C. With an access key, inference needs it."""
+    key = Security(**key_source(key_file)).api_key()
     models = model or sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
     if not models:
         raise ConfigError(f"expected models (folders with config.pbtxt) in {repository}, got none.")
@@ -100,7 +102,7 @@ def serve(
         grpc_port=grpc_port,
         http_port=http_port,
         metrics=metrics,
-        key=key,
+        key=None if key is None else key.get_secret_value(),
         log=sys.stderr,
     )
     try:
