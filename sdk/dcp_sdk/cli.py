@@ -20,7 +20,7 @@ from .doctor import diagnose
 from .errors import ConfigError, DCPError, ServerUnavailable
 from .security import Security
 from .serving import TritonServer
-from .tables import finding_line, prediction_table
+from .tables import budget_table, finding_line, prediction_table
 from .watch_command import watch
 
 __all__ = ["app"]
@@ -74,6 +74,17 @@ def predict(client: PrivateClient, pictures: Annotated[list[Path], typer.Argumen
 
 
 app.command()(watch)
+
+
+@app.command()
+@connected
+def bench(
+    client: PrivateClient, *, calls: Annotated[int, typer.Option(help="How often to make each of the calls.")] = 200
+) -> None:
+    """Show what a call costs, stage by stage, and what of it the SDK adds to a bare Triton client."""
+    from .bench import measure  # late: it loads gRPC, which takes longer than the rest of the package
+
+    _OUT.print(budget_table(measure(client, calls=calls)))
 
 
 @app.command()
