@@ -11,13 +11,13 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from . import bundle_commands
+from . import bundle_commands, repository_commands
 from ._version import __version__
 from .bundle_commands import TrustedKeyOption
 from .client import PrivateClient
 from .connecting import KEY_VARIABLE, DeviceOption, connected
 from .doctor import diagnose
-from .errors import ConfigError, DCPError, ServerUnavailable
+from .errors import DCPError, ServerUnavailable
 from .serving import TritonServer
 from .tables import finding_line, prediction_table
 from .watch_command import watch
@@ -88,13 +88,10 @@ def serve(
     key: Annotated[str | None, typer.Option(envvar=KEY_VARIABLE, help="Key that inference needs.")] = None,
 ) -> None:
     """Serve a model repository with Triton until Ctrl-C."""
-    models = model or sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
-    if not models:
-        raise ConfigError(f"expected models (folders with config.pbtxt) in {repository}, got none.")
     signal.signal(signal.SIGTERM, _interrupt)
     server = TritonServer(
         repository,
-        models=models,
+        models=model,
         venv=venv,
         host=host,
         grpc_port=grpc_port,
@@ -106,7 +103,7 @@ def serve(
     try:
         with server:
             _OUT.print(
-                f"Serving {', '.join(models)} at {server.grpc_address} and {server.http_address}",
+                f"Serving {', '.join(server.models)} at {server.grpc_address} and {server.http_address}",
                 highlight=False,
             )
             status = server.wait()
@@ -124,6 +121,8 @@ for _command in (
     bundle_commands.verify,
 ):
     app.command()(_command)
+
+app.add_typer(repository_commands.commands, name="repository")
 
 
 @app.command()
