@@ -11,13 +11,13 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from . import bundle_commands
+from . import bundle_commands, repository_commands
 from ._version import __version__
 from .bundle_commands import TrustedKeyOption
 from .client import PrivateClient
 from .connecting import DeviceOption, KeyFileOption, connected, key_source
 from .doctor import diagnose
-from .errors import ConfigError, DCPError, ServerUnavailable
+from .errors import DCPError, ServerUnavailable
 from .security import Security
 from .serving import TritonServer
 from .tables import budget_table, finding_line, prediction_table
@@ -101,13 +101,10 @@ def serve(
 ) -> None:
     """Serve a model repository with Triton until Ctrl-C. With an access key, inference needs it."""
     key = Security(**key_source(key_file)).api_key()
-    models = model or sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
-    if not models:
-        raise ConfigError(f"expected models (folders with config.pbtxt) in {repository}, got none.")
     signal.signal(signal.SIGTERM, _interrupt)
     server = TritonServer(
         repository,
-        models=models,
+        models=model,
         venv=venv,
         host=host,
         grpc_port=grpc_port,
@@ -119,7 +116,7 @@ def serve(
     try:
         with server:
             _OUT.print(
-                f"Serving {', '.join(models)} at {server.grpc_address} and {server.http_address}",
+                f"Serving {', '.join(server.models)} at {server.grpc_address} and {server.http_address}",
                 highlight=False,
             )
             status = server.wait()
@@ -137,6 +134,8 @@ for _command in (
     bundle_commands.verify,
 ):
     app.command()(_command)
+
+app.add_typer(repository_commands.commands, name="repository")
 
 
 @app.command()
