@@ -20,6 +20,7 @@ from rich.table import Table
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import DCPError
+from dcp_sdk.repository import GRAPH_FILE, ModelRepository
 from dcp_sdk.tables import readable_bytes
 from export import bundle as files
 from export.fused import halves
@@ -40,7 +41,7 @@ def export(
     folder: Path | None,
     pictures: int = 256,
     name: str | None = None,
-    model: str = "task_head",
+    model: str | None = None,
     data_note: str = "not stated",
     bits: int | None = None,
     with_head: bool = False,
@@ -55,19 +56,21 @@ def export(
         folder: Root of the data set, for the comparison; None compares on noise.
         pictures: How many to compare.
         name: The bundle's; None takes the folder's name.
-        model: Triton's name for the head.
+        model: Triton's name for the head; None lets it follow from the contract, so that no other is replaced.
         data_note: What it was trained on, and under which licence; stands in the model card.
         bits: Of a value on the wire, 1, 2, 4 or 8; fewer than 8 are packed several to a byte. None takes as many as it
             was trained with. What fewer cost stands in the manifest.
         with_head: Let the bundle carry the head, too, for a client with ``on_failure="local"``.
-        force: Replace an existing pair.
+        force: Replace an existing bundle, and a ``model`` that is the head of another contract.
 
     Raises:
-        ConfigError: No checkpoint there, it was trained with fewer bits, or a pair exists and ``force`` is not given.
+        ConfigError: No checkpoint there, or it was trained with fewer bits; or the bundle exists, or ``model`` is
+            another contract's, and ``force`` is not given.
         BundleError: The exported graphs do not compute what torch computes.
     """
     if not force:
-        files.refuse_to_overwrite(bundle, repository, model)
+        files.refuse_to_overwrite(bundle)
+    name = name or bundle.resolve().name
     checkpoint = Checkpoint.load(checkpoint_file)
     device, head = halves(checkpoint, bits)
     sample, labels = pictures_for_parity(checkpoint, folder, pictures)
@@ -75,16 +78,17 @@ def export(
     with tempfile.TemporaryDirectory(dir=bundle.parent, prefix=".export-") as temporary:
         built = Path(temporary)
         files.write_graphs(device, head, checkpoint.recipe.data.size_px, built)
-        parity = compare(device, head, built / DEVICE_GRAPH_FILE, built / files.HEAD_GRAPH_FILE, sample)
+        stated = files.state_contract(checkpoint, device, built, name=name, model=model)
+        contract = ModelRepository(repository).place(stated, replace=force)
+        parity = compare(device, head, built / DEVICE_GRAPH_FILE, built / GRAPH_FILE, sample)
         parity.check()
         as_trained = device.bits == checkpoint.recipe.network.bits
-        contract = files.state_contract(checkpoint, device, built, model)
         files.write_manifest(
             checkpoint,
             checkpoint_file,
             contract,
             built,
-            name=name or bundle.resolve().name,
+            name=name,
             data=data_note,
             bits_cost=None if as_trained else cost_of_bits(halves(checkpoint), (device, head), sample, labels),
         )
@@ -121,7 +125,9 @@ def _main(
     data: Annotated[Path | None, typer.Option(help="data set, to compare on real pictures")] = None,
     pictures: Annotated[int, typer.Option(min=1, help="how many pictures to compare on")] = 256,
     name: Annotated[str | None, typer.Option(help="name of the bundle; by default its folder's")] = None,
-    model: Annotated[str, typer.Option(help="Triton's name for the head")] = "task_head",
+    head: Annotated[
+        str | None, typer.Option(help="Triton's name for the head; by default it follows from the contract")
+    ] = None,
     data_note: Annotated[
         str, typer.Option(help="what it was trained on, with the licence; for the card")
     ] = "not stated",
@@ -132,7 +138,9 @@ def _main(
     with_head: Annotated[
         bool, typer.Option("--with-head", help="let the bundle carry the head, for answers without a server")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="replace an existing pair")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="replace a bundle that exists, and another head under --head")
+    ] = False,
 ) -> None:
     """Write a bundle and the task head that is paired with it."""
     try:
@@ -143,7 +151,7 @@ def _main(
             folder=data,
             pictures=pictures,
             name=name,
-            model=model,
+            model=head,
             data_note=data_note,
             bits=bits,
             with_head=with_head,
@@ -152,9 +160,9 @@ def _main(
     except DCPError as error:
         console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True)
         raise typer.Exit(2) from error
-    table = Table(
-        "torch against ONNX Runtime", "", title=f"{bundle} and {model_repository / model}", title_justify="left"
-    )
+    served = Manifest.load(bundle).contract.head
+    title = f"{bundle} and {model_repository / served.model}, version {served.version}"
+    table = Table("torch against ONNX Runtime", "", title=title, title_justify="left")
     for key, value in asdict(parity).items():
         table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.2g}")
     manifest = Manifest.load(bundle)

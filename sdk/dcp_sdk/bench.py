@@ -47,7 +47,7 @@ class Budget:
 class Bare:
     """A program without the SDK: it runs the device graph and sends its outputs with tritonclient, and that is all.
 
-    It shares the client's ONNX Runtime session, and has a connection of its own.
+    It runs the client's own session of that graph, and has a connection of its own.
 
     Args:
         client: Says which graph, which server, and how to reach it. Must outlive this.
@@ -64,7 +64,7 @@ class Bare:
                 "request there is nothing to compare with. Start one with `dcp serve`."
             )
         self._contract = client.manifest.contract
-        self._session = client._obfuscator.session
+        self._graph = client._obfuscator.graph
         self._timeout_s = client.timeouts.predict_s
         self._headers = transport._request_headers()
         over_grpc = isinstance(transport, GrpcTransport)
@@ -79,7 +79,7 @@ class Bare:
             ServerUnavailable: The server did not answer.
         """
         contract, library = self._contract, self._library
-        tensors = self._session.run([spec.name for spec in contract.payload], graph_inputs(contract, crop_rgb[None]))
+        tensors = self._graph.run(graph_inputs(contract, crop_rgb[None]))
         inputs = []
         for spec, tensor in zip(contract.payload, tensors, strict=True):
             inputs.append(library.InferInput(spec.name, tensor.shape, spec.dtype.upper()))

@@ -11,13 +11,14 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from . import bundle_commands
+from . import bundle_commands, repository_commands
 from ._version import __version__
 from .bundle_commands import TrustedKeyOption
 from .client import PrivateClient
-from .connecting import KEY_VARIABLE, DeviceOption, connected
+from .connecting import DeviceOption, KeyFileOption, connected, key_source
 from .doctor import diagnose
-from .errors import ConfigError, DCPError, ServerUnavailable
+from .errors import DCPError, ServerUnavailable
+from .security import Security
 from .serving import TritonServer
 from .tables import budget_table, finding_line, prediction_table
 from .watch_command import watch
@@ -96,28 +97,26 @@ def serve(
     grpc_port: Annotated[int, typer.Option(help="Port for gRPC; 0 takes a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(help="Port for HTTP; 0 takes a free one.")] = 8000,
     metrics: Annotated[bool, typer.Option(help="Serve Prometheus metrics.")] = False,
-    key: Annotated[str | None, typer.Option(envvar=KEY_VARIABLE, help="Key that inference needs.")] = None,
+    key_file: KeyFileOption = None,
 ) -> None:
-    """Serve a model repository with Triton until Ctrl-C."""
-    models = model or sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
-    if not models:
-        raise ConfigError(f"expected models (folders with config.pbtxt) in {repository}, got none.")
+    """Serve a model repository with Triton until Ctrl-C. With an access key, inference needs it."""
+    key = Security(**key_source(key_file)).api_key()
     signal.signal(signal.SIGTERM, _interrupt)
     server = TritonServer(
         repository,
-        models=models,
+        models=model,
         venv=venv,
         host=host,
         grpc_port=grpc_port,
         http_port=http_port,
         metrics=metrics,
-        key=key,
+        key=None if key is None else key.get_secret_value(),
         log=sys.stderr,
     )
     try:
         with server:
             _OUT.print(
-                f"Serving {', '.join(models)} at {server.grpc_address} and {server.http_address}",
+                f"Serving {', '.join(server.models)} at {server.grpc_address} and {server.http_address}",
                 highlight=False,
             )
             status = server.wait()
@@ -135,6 +134,8 @@ for _command in (
     bundle_commands.verify,
 ):
     app.command()(_command)
+
+app.add_typer(repository_commands.commands, name="repository")
 
 
 @app.command()

@@ -112,6 +112,13 @@ def test_the_readme_tells_what_was_measured() -> None:
             frames = percent(report.many_frames[-1].balanced_accuracy)
         facts = (title, f"{contract.payload_bytes:,} bytes", percent(report.utility.balanced_accuracy))
         assert f"| {' | '.join((*facts, percent(report.strongest), frames))} |" in readme
+    report = PrivacyReport.load(SHIPPED, Manifest.load(SHIPPED).contract)
+    assert report is not None
+    assert report.certificate is not None
+    security = " ".join((ROOT / "docs" / "security.md").read_text(encoding="utf-8").split())
+    assert f"reads race from one frame with {percent(report.strongest)} and from 100 averaged" in security
+    assert f"frames with {percent(report.many_frames[-1].balanced_accuracy)}; guessing gives" in security
+    assert f"Whatever an attacker computes on one payload, {100 * report.certificate.best_accuracy:.1f} %" in security
     speed = json.loads((results / "speed.json").read_text())
     assert speed["device_cost"][0]["ratio_p50"] < 1.05
     assert all(way["tax_p50_ms"] < 1 for way in speed["sdk_tax"].values())
