@@ -15,7 +15,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 import onnx
-import onnxruntime as ort
 from channel_picture import draw
 from rich.console import Console
 from rich.table import Table
@@ -155,6 +154,8 @@ def draw_channels(bundle: Path, contract: Contract, crop: Image) -> Image:
     """
     graph = onnx.load_from_string(Bundle.of(bundle).read(DEVICE_GRAPH_FILE))
     graph.graph.output.append(onnx.ValueInfoProto(name=ACTIVATIONS))
+    import onnxruntime as ort  # after dcp_sdk, which keeps it from reporting to its maker
+
     session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [tensor.name for tensor in contract.payload]
     channels, features, activations = session.run([*names, ACTIVATIONS], graph_inputs(contract, crop[None]))

@@ -7,6 +7,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from . import _silence  # noqa: F401 - before anything loads ONNX Runtime
 from ._version import __version__
 from .camera import Camera
 from .client import PrivateClient
