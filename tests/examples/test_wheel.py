@@ -1,12 +1,14 @@
-"""What a device installs: the wheel holds ``dcp_sdk`` only, and works in a new environment without torch."""
+"""What a device installs, as ``docs/deploy_device.md`` tells: a wheel of ``dcp_sdk`` only, offline, without torch."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
+from dcp_sdk import __version__
 from tests.tiny import PAPER, ROOT
 
 CHECK = """
@@ -21,22 +23,31 @@ with PrivateClient(sys.argv[1], f"memory://{sys.argv[2]}", device="cpu") as clie
 """
 
 
+PAGE = ROOT / "docs" / "deploy_device.md"
+
+
+def documented(folder: Path) -> str:
+    """Take the commands of the page's section about an offline install, with this Python, under ``folder``."""
+    (section,) = re.findall(r"^## Install without a network$(.+?)^## ", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    script = "\n".join(re.findall(r"^\$ (.+)$", section, re.MULTILINE))
+    for told, here in (("python3.11", sys.executable), ("/media/stick", folder), ("/opt/dcp", folder / "dcp")):
+        assert told in script
+        script = script.replace(told, str(here))
+    return script
+
+
 def test_wheel_in_a_new_environment(tmp_path: Path) -> None:
-    def run(*command: str | Path) -> str:
-        done = subprocess.run([*map(str, command)], cwd=tmp_path, capture_output=True, text=True, check=False)
+    def run(*command: str | Path, cwd: Path = tmp_path) -> str:
+        done = subprocess.run([*map(str, command)], cwd=cwd, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, ROOT)
-    (wheel,) = tmp_path.glob("*.whl")
-    assert wheel.name.startswith("dcp_private_client-")
+    assert __version__ in run("bash", "-euc", documented(tmp_path), cwd=ROOT)
+    (wheel,) = (tmp_path / "wheelhouse").glob("dcp_private_client-*.whl")
     with zipfile.ZipFile(wheel) as archive:
         tops = {entry.partition("/")[0] for entry in archive.namelist()}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"dcp_sdk"}
 
-    run(sys.executable, "-m", "venv", "new")
-    python = tmp_path / "new" / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", wheel)
     shipped = (PAPER, ROOT / "triton_models", ROOT / "examples" / "data" / "astronaut.jpg")
-    assert "Female" in run(python, "-c", CHECK, *shipped)
-    assert "dcp" in run(tmp_path / "new" / "bin" / "dcp", "--help")
+    assert "Female" in run(tmp_path / "dcp" / "bin" / "python", "-c", CHECK, *shipped)
+    assert "dcp" in run(tmp_path / "dcp" / "bin" / "dcp", "--help")
