@@ -28,20 +28,16 @@ from dcp_sdk.contract import (
     sha256_file,
 )
 from dcp_sdk.errors import ConfigError
+from dcp_sdk.repository import GRAPH_FILE, ModelRepository, model_name
 from dcp_sdk.signature import SIGNATURE_FILE
 from training.checkpoint import Checkpoint
 from training.reports.model_card import render
 
-from . import triton_config
 from .fused import DeviceGraph, HeadGraph
 from .graphs import write_graph
 
-__all__ = ["HEAD_GRAPH_FILE", "install", "refuse_to_overwrite", "state_contract", "write_graphs", "write_manifest"]
+__all__ = ["install", "refuse_to_overwrite", "state_contract", "write_graphs", "write_manifest"]
 
-HEAD_GRAPH_FILE = "model.onnx"
-"""Name that Triton gives to a model version's graph."""
-
-MODEL_VERSION = 1
 _MODEL_CODE = Path(__file__).parents[1] / "triton_models" / "task_head" / "1" / "model.py"
 _WRITERS = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
@@ -64,17 +60,20 @@ def write_graphs(device: DeviceGraph, head: HeadGraph, size_px: int, folder: Pat
     names = ("activations", "scores")[: len(internal)]
     write_graph(device, example, ("channels", "features"), names, folder / DEVICE_GRAPH_FILE)
     payload = {"channels": channels, "features": features}
-    write_graph(head, payload, ("probabilities",), (), folder / HEAD_GRAPH_FILE)
+    write_graph(head, payload, ("probabilities",), (), folder / GRAPH_FILE)
 
 
-def state_contract(checkpoint: Checkpoint, uniforms: int, folder: Path, model: str) -> Contract:
-    """Return the contract of the graphs in ``folder``.
+def state_contract(
+    checkpoint: Checkpoint, uniforms: int, folder: Path, *, name: str, model: str | None = None
+) -> Contract:
+    """Return the contract of the graphs in ``folder``, with version 1 of the head.
 
     Args:
         checkpoint: What they were exported from.
         uniforms: Random numbers that the device graph takes for a picture.
         folder: Holds ``device.onnx`` and ``model.onnx``.
-        model: Triton's name for the head.
+        name: The bundle's.
+        model: Triton's name for the head; None lets it follow from the contract.
     """
     recipe = checkpoint.recipe
     channels, height, width = checkpoint.model().activations_shape
@@ -82,7 +81,7 @@ def state_contract(checkpoint: Checkpoint, uniforms: int, folder: Path, model: s
     size_px = recipe.data.size_px
     bits = recipe.network.bits
     packing = None if bits == 8 else Packing(bits=bits, shape=(kept, height, width))  # type: ignore[arg-type]
-    return Contract(
+    contract = Contract(
         task=checkpoint.task,
         sensitive=checkpoint.sensitive,
         preprocessing=recipe.data.preprocessing,
@@ -117,8 +116,9 @@ def state_contract(checkpoint: Checkpoint, uniforms: int, folder: Path, model: s
         answer=TensorSpec(
             name="probabilities", dtype="float32", shape=(len(checkpoint.task.labels),), layout="K", low=0, high=1
         ),
-        head=TaskHead(model=model, version=MODEL_VERSION, sha256=sha256_file(folder / HEAD_GRAPH_FILE)),
+        head=TaskHead(model=model or "unnamed", version=1, sha256=sha256_file(folder / GRAPH_FILE)),
     )
+    return contract if model else contract.with_head(model_name(name, contract), 1)
 
 
 def write_manifest(
@@ -154,18 +154,14 @@ def write_manifest(
     return manifest
 
 
-def refuse_to_overwrite(bundle: Path, repository: Path, model: str) -> None:
-    """Protect what devices in the field may be paired with.
+def refuse_to_overwrite(bundle: Path) -> None:
+    """Protect a bundle that devices may have.
 
     Raises:
-        ConfigError: ``bundle`` or the head exists already.
+        ConfigError: ``bundle`` exists already.
     """
-    for path in (bundle / MANIFEST_FILE, repository / model / str(MODEL_VERSION) / HEAD_GRAPH_FILE):
-        if path.exists():
-            raise ConfigError(
-                f"{path} exists. Devices that hold the paired half would stop working; use --force to replace both "
-                "halves, or give another --bundle and --model."
-            )
+    if (path := bundle / MANIFEST_FILE).exists():
+        raise ConfigError(f"{path} exists. Use --force to replace the bundle, or give another --bundle.")
 
 
 def install(folder: Path, contract: Contract, bundle: Path, repository: Path, *, with_head: bool = False) -> None:
@@ -178,18 +174,14 @@ def install(folder: Path, contract: Contract, bundle: Path, repository: Path, *,
         repository: Triton's model repository.
         with_head: Let the bundle carry the head, too, for a client with ``on_failure="local"``.
     """
-    version_folder = repository / contract.head.model / str(contract.head.version)
-    version_folder.mkdir(parents=True, exist_ok=True)
     bundle.mkdir(parents=True, exist_ok=True)
     for name in (HEAD_FILE, PRIVACY_REPORT_FILE, HTML_REPORT_FILE, SIGNATURE_FILE):
         (bundle / name).unlink(missing_ok=True)  # of an earlier export: about other files than these
     if with_head:
-        shutil.copyfile(folder / HEAD_GRAPH_FILE, bundle / HEAD_FILE)
-    shutil.move(folder / HEAD_GRAPH_FILE, version_folder / HEAD_GRAPH_FILE)
-    code = version_folder / _MODEL_CODE.name
-    if not code.exists() or not code.samefile(_MODEL_CODE):
-        shutil.copyfile(_MODEL_CODE, code)
-    triton_config.write(contract, repository)
+        shutil.copyfile(folder / GRAPH_FILE, bundle / HEAD_FILE)
+    # The head comes first: a device that has the new bundle finds it.
+    ModelRepository(repository).add(contract, folder / GRAPH_FILE, _MODEL_CODE)
+    (folder / GRAPH_FILE).unlink()
     for name in (DEVICE_GRAPH_FILE, MODEL_CARD_FILE, MANIFEST_FILE):
         shutil.move(folder / name, bundle / name)
 

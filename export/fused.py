@@ -105,11 +105,18 @@ class HeadGraph(nn.Module):
         self.bits = bits
 
     def forward(self, channels: Tensor, features: Tensor) -> Tensor:
-        """``channels (N, k)`` and ``features`` as the device sends them -> probabilities float32 ``(N, classes)``."""
+        """``channels (N, k)`` and ``features`` as the device sends them -> probabilities float32 ``(N, classes)``.
+
+        Channel numbers that cannot be (not ascending, beyond the last) give NaN, which no client takes for an answer.
+        An operator that failed on them would fail the whole batch, other people's requests included.
+        """
         values = unpack(features, self.bits, (self.kept, *self.shape[1:])) * self.scale
-        index = channels.long()[:, :, None, None].expand_as(values)
+        ids = channels.long()
+        index = ids.clamp(max=self.shape[0] - 1)[:, :, None, None].expand_as(values)
         dense = torch.zeros(values.shape[0], *self.shape, device=values.device).scatter(1, index, values)
-        return torch.softmax(self.head(dense), dim=1)
+        gaps = torch.cat([ids[:, 1:] - ids[:, :-1], self.shape[0] - ids[:, -1:]], dim=1)
+        probabilities = torch.softmax(self.head(dense), dim=1)
+        return torch.where(gaps.amin(dim=1, keepdim=True) > 0, probabilities, torch.nan)
 
 
 def gather_channels(activations: Tensor, channels: Tensor) -> Tensor:

@@ -18,7 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import DCPError
+from dcp_sdk.repository import GRAPH_FILE, ModelRepository
 from dcp_sdk.tables import readable_bytes
 from export import bundle as files
 from export.fused import halves
@@ -39,7 +41,7 @@ def export(
     folder: Path | None,
     pictures: int = 256,
     name: str | None = None,
-    model: str = "task_head",
+    model: str | None = None,
     data_note: str = "not stated",
     with_head: bool = False,
     force: bool = False,
@@ -53,35 +55,36 @@ def export(
         folder: Root of the data set, for the comparison; None compares on noise.
         pictures: How many to compare.
         name: The bundle's; None takes the folder's name.
-        model: Triton's name for the head.
+        model: Triton's name for the head; None lets it follow from the contract, so that no other is replaced.
         data_note: What it was trained on, and under which licence; stands in the model card.
         with_head: Let the bundle carry the head, too, for a client with ``on_failure="local"``.
-        force: Replace an existing pair.
+        force: Replace an existing bundle, and a ``model`` that is the head of another contract.
 
     Raises:
-        ConfigError: No checkpoint there, or a pair exists and ``force`` is not given.
+        ConfigError: No checkpoint there, or the bundle exists, or ``model`` is another contract's, and ``force``
+            is not given.
         BundleError: The exported graphs do not compute what torch computes.
     """
     if not force:
-        files.refuse_to_overwrite(bundle, repository, model)
+        files.refuse_to_overwrite(bundle)
+    name = name or bundle.resolve().name
     checkpoint = Checkpoint.load(checkpoint_file)
     device, head = halves(checkpoint)
     bundle.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bundle.parent, prefix=".export-") as temporary:
         built = Path(temporary)
         files.write_graphs(device, head, checkpoint.recipe.data.size_px, built)
+        stated = files.state_contract(checkpoint, device.uniforms, built, name=name, model=model)
+        contract = ModelRepository(repository).place(stated, replace=force)
         parity = compare(
             device,
             head,
             built / DEVICE_GRAPH_FILE,
-            built / files.HEAD_GRAPH_FILE,
+            built / GRAPH_FILE,
             pictures_for_parity(checkpoint, folder, pictures),
         )
         parity.check()
-        contract = files.state_contract(checkpoint, device.uniforms, built, model)
-        files.write_manifest(
-            checkpoint, checkpoint_file, contract, built, name=name or bundle.resolve().name, data=data_note
-        )
+        files.write_manifest(checkpoint, checkpoint_file, contract, built, name=name, data=data_note)
         files.install(built, contract, bundle, repository, with_head=with_head)
     return parity
 
@@ -108,14 +111,18 @@ def _main(
     data: Annotated[Path | None, typer.Option(help="data set, to compare on real pictures")] = None,
     pictures: Annotated[int, typer.Option(min=1, help="how many pictures to compare on")] = 256,
     name: Annotated[str | None, typer.Option(help="name of the bundle; by default its folder's")] = None,
-    model: Annotated[str, typer.Option(help="Triton's name for the head")] = "task_head",
+    head: Annotated[
+        str | None, typer.Option(help="Triton's name for the head; by default it follows from the contract")
+    ] = None,
     data_note: Annotated[
         str, typer.Option(help="what it was trained on, with the licence; for the card")
     ] = "not stated",
     with_head: Annotated[
         bool, typer.Option("--with-head", help="let the bundle carry the head, for answers without a server")
     ] = False,
-    force: Annotated[bool, typer.Option("--force", help="replace an existing pair")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="replace a bundle that exists, and another head under --head")
+    ] = False,
 ) -> None:
     """Write a bundle and the task head that is paired with it."""
     try:
@@ -126,7 +133,7 @@ def _main(
             folder=data,
             pictures=pictures,
             name=name,
-            model=model,
+            model=head,
             data_note=data_note,
             with_head=with_head,
             force=force,
@@ -134,9 +141,9 @@ def _main(
     except DCPError as error:
         console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True)
         raise typer.Exit(2) from error
-    table = Table(
-        "torch against ONNX Runtime", "", title=f"{bundle} and {model_repository / model}", title_justify="left"
-    )
+    served = Manifest.load(bundle).contract.head
+    title = f"{bundle} and {model_repository / served.model}, version {served.version}"
+    table = Table("torch against ONNX Runtime", "", title=title, title_justify="left")
     for key, value in asdict(parity).items():
         table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.2g}")
     graph = bundle / DEVICE_GRAPH_FILE

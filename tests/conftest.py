@@ -57,8 +57,7 @@ def tiny_server(tiny: Tiny) -> Iterator[TritonServer]:
 @pytest.fixture(scope="session")
 def shipped_server() -> Iterator[TritonServer]:
     """Serve the repository as it is committed."""
-    models = ("task_head", "task_head_paper")
-    with TritonServer(ROOT / "triton_models", models=models, venv=ROOT / ".venv-triton") as server:
+    with TritonServer(ROOT / "triton_models", venv=ROOT / ".venv-triton") as server:
         yield server
 
 

@@ -26,7 +26,7 @@ from dcp_sdk.contract import (
     TensorSpec,
     sha256_file,
 )
-from export import triton_config
+from dcp_sdk.repository import ModelRepository
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "bundles" / "gender_112"
@@ -61,15 +61,14 @@ class Tiny:
 def write_tiny(folder: Path, *, seed: int = 0) -> Tiny:
     """Write ``folder/bundle`` and ``folder/triton_models``, ready for a client and a Triton server."""
     bundle, repository = folder / "bundle", folder / "triton_models"
-    version = repository / "task_head" / "1"
-    version.mkdir(parents=True)
     bundle.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     onnx.save(device_graph(rng), bundle / DEVICE_GRAPH_FILE)
-    onnx.save(head_graph(rng), version / "model.onnx")
+    head = folder / "head.onnx"
+    onnx.save(head_graph(rng), head)
     manifest = Manifest(
         name="tiny",
-        contract=contract(sha256_file(bundle / DEVICE_GRAPH_FILE), sha256_file(version / "model.onnx")),
+        contract=contract(sha256_file(bundle / DEVICE_GRAPH_FILE), sha256_file(head)),
         provenance=Provenance(
             created="2026-01-01T00:00:00Z",
             recipe="none",
@@ -80,9 +79,25 @@ def write_tiny(folder: Path, *, seed: int = 0) -> Tiny:
         ),
     )
     manifest.save(bundle)
-    triton_config.write(manifest.contract, repository)
-    shutil.copy(MODEL_CODE, version)
+    ModelRepository(repository).add(manifest.contract, head, MODEL_CODE)
+    head.unlink()
     return Tiny(bundle, repository, manifest)
+
+
+def write_retrained(tiny: Tiny, bundle: Path, *, seed: int = 1) -> Tiny:
+    """Write ``bundle`` for the same device graph with another head, the next version of the same model."""
+    shutil.copytree(tiny.bundle, bundle)
+    head = bundle / "head.onnx"
+    onnx.save(head_graph(np.random.default_rng(seed)), head)
+    before = tiny.manifest.contract
+    stated = before.model_copy(update={"head": before.head.model_copy(update={"sha256": sha256_file(head)})})
+    repository = ModelRepository(tiny.repository)
+    placed = repository.place(stated)
+    repository.add(placed, head, MODEL_CODE)
+    head.unlink()
+    manifest = tiny.manifest.model_copy(update={"name": "retrained", "contract": placed})
+    manifest.save(bundle)
+    return Tiny(bundle, tiny.repository, manifest)
 
 
 def contract(device_sha256: str, head_sha256: str) -> Contract:

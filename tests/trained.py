@@ -22,6 +22,12 @@ class Trained:
     parity: Parity
 
     @property
+    def head(self) -> Path:
+        """The task head's graph."""
+        head = self.manifest.contract.head
+        return self.repository / head.model / str(head.version) / "model.onnx"
+
+    @property
     def manifest(self) -> Manifest:
         """The bundle's."""
         return Manifest.load(self.bundle)

@@ -11,16 +11,16 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from . import bundle_commands
+from . import bundle_commands, repository_commands
 from ._version import __version__
 from .bundle_commands import TrustedKeyOption
 from .client import PrivateClient
 from .connecting import DeviceOption, KeyFileOption, connected, key_source
 from .doctor import diagnose
-from .errors import ConfigError, DCPError, ServerUnavailable
+from .errors import DCPError, ServerUnavailable
 from .security import Security
 from .serving import TritonServer
-from .tables import finding_line, prediction_table
+from .tables import budget_table, finding_line, prediction_table
 from .watch_command import watch
 
 __all__ = ["app"]
@@ -77,6 +77,17 @@ app.command()(watch)
 
 
 @app.command()
+@connected
+def bench(
+    client: PrivateClient, *, calls: Annotated[int, typer.Option(help="How often to make each of the calls.")] = 200
+) -> None:
+    """Show what a call costs, stage by stage, and what of it the SDK adds to a bare Triton client."""
+    from .bench import measure  # late: it loads gRPC, which takes longer than the rest of the package
+
+    _OUT.print(budget_table(measure(client, calls=calls)))
+
+
+@app.command()
 def serve(
     repository: Annotated[Path, typer.Argument(help="Triton model repository.")],
     *,
@@ -90,13 +101,10 @@ def serve(
 ) -> None:
     """Serve a model repository with Triton until Ctrl-C. With an access key, inference needs it."""
     key = Security(**key_source(key_file)).api_key()
-    models = model or sorted(path.parent.name for path in repository.glob("*/config.pbtxt"))
-    if not models:
-        raise ConfigError(f"expected models (folders with config.pbtxt) in {repository}, got none.")
     signal.signal(signal.SIGTERM, _interrupt)
     server = TritonServer(
         repository,
-        models=models,
+        models=model,
         venv=venv,
         host=host,
         grpc_port=grpc_port,
@@ -108,7 +116,7 @@ def serve(
     try:
         with server:
             _OUT.print(
-                f"Serving {', '.join(models)} at {server.grpc_address} and {server.http_address}",
+                f"Serving {', '.join(server.models)} at {server.grpc_address} and {server.http_address}",
                 highlight=False,
             )
             status = server.wait()
@@ -126,6 +134,8 @@ for _command in (
     bundle_commands.verify,
 ):
     app.command()(_command)
+
+app.add_typer(repository_commands.commands, name="repository")
 
 
 @app.command()

@@ -25,8 +25,8 @@ from .errors import BundleError
 SCHEMA_VERSION = 1
 """Version of ``manifest.json`` that this package reads and writes."""
 
-DIGEST_PARAMETER = "contract_digest"
-"""Key under ``parameters`` in Triton's model configuration; its value is :attr:`Contract.digest`."""
+CONTRACT_FILE = "contract.json"
+"""Beside each version of a head in the model repository: what the devices that ask for it have in their bundle."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
@@ -83,7 +83,7 @@ class TensorSpec(_Frozen):
             return f"{self.name}: expected {self.dtype}, got {value.dtype}"
         if value.ndim != len(self.shape) + 1 or value.shape[0] < 1 or value.shape[1:] != self.shape:
             return f"{self.name}: expected shape (N, {', '.join(map(str, self.shape))}), got {value.shape}"
-        if not bool(np.all((value >= self.low) & (value <= self.high))):  # false for NaN too
+        if not self.low <= value.min() <= value.max() <= self.high:  # false for NaN too
             return f"{self.name}: a value lies outside [{self.low:g}, {self.high:g}] or is not a number"
         if self.order == "strictly_ascending" and bool(np.any(value[..., 1:] <= value[..., :-1])):
             return f"{self.name}: values must be strictly ascending and unique"
@@ -230,8 +230,22 @@ class Contract(_Frozen):
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON of this contract (sorted keys, no spaces, no nulls): 64 hexadecimal digits."""
-        canonical = json.dumps(self.model_dump(mode="json", exclude_none=True), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return _digest(self.model_dump(mode="json", exclude_none=True))
+
+    def with_head(self, model: str, version: int) -> Self:
+        """Return the same contract with the head under another name."""
+        head = TaskHead.model_validate(self.head.model_dump() | {"model": model, "version": version})
+        return self.model_copy(update={"head": head})
+
+    @property
+    def family(self) -> str:
+        """Digest of all but which head answers: contracts of one family differ in nothing else.
+
+        Their heads answer for the same device graph through the same tensors, so they are versions of one Triton
+        model. A head for anything else is another model.
+        """
+        head = {"head": {"max_batch_size": self.head.max_batch_size}}
+        return _digest(self.model_dump(mode="json", exclude_none=True) | head)
 
     @property
     def values_shape(self) -> tuple[int, ...]:
@@ -325,10 +339,20 @@ def kept_channels(channels: int, ratio: float) -> int:
     return max(1, channels - round(ratio * channels))
 
 
+def digest_parameter(version: int) -> str:
+    """Key under ``parameters`` in Triton's model configuration: :attr:`Contract.digest` of a version's bundles."""
+    return f"contract_digest.{version}"
+
+
 def sha256_file(path: Path) -> str:
     """SHA-256 of a file as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest(value: object) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _schema_version(data: bytes, path: Path) -> object:

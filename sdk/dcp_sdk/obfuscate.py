@@ -65,6 +65,11 @@ class Obfuscator:
         """What the graph really runs on."""
         return self._graph.provider
 
+    @property
+    def graph(self) -> Graph:
+        """The device graph, for what measures it alone."""
+        return self._graph
+
     def run(self, pixels: npt.NDArray[np.uint8], deadline: Deadline | None = None) -> Payload:
         """Compute the payload of a batch.
 

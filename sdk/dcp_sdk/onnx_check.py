@@ -18,15 +18,14 @@ from .errors import BundleError
 __all__ = ["OPERATORS", "check_graph", "check_hash"]
 
 _EXPORTED = """
-Add AveragePool Cast Clip Concat Conv Cos Div Expand Floor Gather GatherElements GatherND Gemm Log MaxPool Mul Pad
-ReduceMax ReduceMean ReduceSum Relu Reshape Resize Round ScatterElements Shape Sign Slice Softmax Split Sqrt Sub TopK
-Transpose Unsqueeze
+Add AveragePool Cast Clip Concat Conv Cos Div Expand Floor Gather GatherElements GatherND Gemm Greater Log MaxPool Mul
+Pad ReduceMax ReduceMean ReduceMin ReduceSum Relu Reshape Resize Round ScatterElements Shape Sign Slice Softmax Split
+Sqrt Sub TopK Transpose Unsqueeze Where
 """
 """What the exporter writes for the client networks, pruners, defences and heads of training/."""
 _KIN = """
 Abs BatchNormalization Constant ConstantOfShape Erf Exp Flatten Gelu GlobalAveragePool GlobalMaxPool HardSigmoid
 HardSwish Identity LayerNormalization LeakyRelu MatMul Max Min Neg OneHot Pow PRelu Reciprocal Sigmoid Squeeze Tanh
-Where
 """
 """What other networks of the same kind are made of."""
 

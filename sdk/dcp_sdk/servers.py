@@ -82,6 +82,11 @@ class Servers:
         """Where they are, in order."""
         return tuple(server.transport.address for server in self._servers)
 
+    @property
+    def first(self) -> Transport:
+        """The one that is preferred."""
+        return self._servers[0].transport
+
     def breakers(self) -> dict[str, BreakerState]:
         """State of each server's circuit breaker, by address."""
         return {server.transport.address: server.breaker.state for server in self._servers}
@@ -100,7 +105,11 @@ class Servers:
             ServerError: No server gave an answer.
             ContractMismatch: The first serves another head, and no other is well.
         """
-        import tenacity  # late: it loads asyncio
+        try:
+            return self._round(payload, deadline, sends)
+        except ServerUnavailable as error:
+            failed = [error]
+        import tenacity  # late: it loads asyncio, and costs more than all else here, while most calls need no retry
 
         attempts = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._retries.attempts) | tenacity.stop_before_delay(deadline.left_s()),
@@ -110,19 +119,26 @@ class Servers:
             reraise=True,
         )
 
-        def one_round() -> Answer:
-            sends.rounds += 1
-            return self._first_well(deadline, lambda server, share: server.infer(payload, share, sends))
+        def attempt() -> Answer:
+            if failed:  # the round above was the first attempt
+                raise failed.pop()
+            return self._round(payload, deadline, sends)
 
-        answer: Answer = attempts(one_round)
-        before, self._answering = self._answering, answer.address
-        if before != answer.address:
-            log("failover", "%(server)s answers now, no longer %(before)s", server=answer.address, before=before)
+        answer: Answer = attempts(attempt)
         return answer
 
     def stop(self) -> None:
         """Pause before no further attempt. The transports belong to whoever opened them."""
         self._closing.set()
+
+    def _round(self, payload: Payload, deadline: Deadline, sends: Sends) -> Answer:
+        """Ask every server once, at the most."""
+        sends.rounds += 1
+        answer = self._first_well(deadline, lambda server, share: server.infer(payload, share, sends))
+        before, self._answering = self._answering, answer.address
+        if before != answer.address:
+            log("failover", "%(server)s answers now, no longer %(before)s", server=answer.address, before=before)
+        return answer
 
     def _first_well(self, deadline: Deadline, ask: Callable[[_Server, Deadline], T]) -> T:
         """Ask one server after the other, each for its share of the time; raise the first's error if all fail."""

@@ -23,6 +23,7 @@ from typing import IO, Any, Self
 
 from .errors import ConfigError, ServerUnavailable
 from .process_group import ProcessGroup
+from .repository import ModelRepository
 from .triton_install import TritonInstall
 
 __all__ = ["KEY_HEADER", "TritonServer"]
@@ -45,7 +46,7 @@ class TritonServer:
 
     Args:
         repository: Model repository; each model is a folder in it.
-        models: Names of the models to load. Being ready means that all of them are.
+        models: Names of the models to load; None loads all that are there. Being ready means that all of them are.
         venv: Virtual environment with ``nvidia-pytriton``, ``onnxruntime`` and ``numpy<2``.
         configuration: ``configs/NAME.pbtxt`` of each model is used where it exists, else ``config.pbtxt``.
         host: Interface to listen on. Anything but loopback is open to the network, unencrypted over HTTP.
@@ -71,7 +72,7 @@ class TritonServer:
         self,
         repository: str | Path,
         *,
-        models: Sequence[str] = ("task_head",),
+        models: Sequence[str] | None = None,
         venv: str | Path = ".venv-triton",
         configuration: str = "embedded",
         host: str = "127.0.0.1",
@@ -84,7 +85,9 @@ class TritonServer:
         ready_timeout_s: float = 60.0,
     ) -> None:
         self._repository = Path(repository)
-        self._models = tuple(models)
+        self._models = ModelRepository(repository).models if models is None else tuple(models)
+        if models is None and not self._models:
+            raise ConfigError(f"expected models (folders with config.pbtxt) in {repository}, got none.")
         for model in self._models:
             if not (self._repository / model / "config.pbtxt").is_file():
                 raise ConfigError(
@@ -126,6 +129,11 @@ class TritonServer:
     def metrics_address(self) -> str | None:
         """Where Prometheus finds the metrics; None if they are off."""
         return f"http://{self._reach}:{self._metrics_port}/metrics" if self._metrics else None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Names of the models that are loaded at the start."""
+        return self._models
 
     @property
     def pid(self) -> int | None:
@@ -220,8 +228,11 @@ class TritonServer:
             f"--metrics-port={self._metrics_port}",
             "--log-format=ISO8601",
         ]
+        # No request may turn tracing or a louder log on, or read this machine's shared memory: nobody knows this key.
+        restrictions = [f"trace,logging,shared-memory:{KEY_HEADER}-closed={secrets.token_hex(16)}"]
         if self._key is not None:
-            restriction = f"inference,model-repository:{KEY_HEADER}={self._key}"
+            restrictions.append(f"inference,model-repository:{KEY_HEADER}={self._key}")
+        for restriction in restrictions:
             flags += [f"--grpc-restricted-protocol={restriction}", f"--http-restricted-api={restriction}"]
         return [*flags, *self._extra_flags]
 

@@ -122,6 +122,9 @@ def test_the_readme_tells_what_was_measured() -> None:
     speed = json.loads((results / "speed.json").read_text())
     assert speed["device_cost"][0]["ratio_p50"] < 1.05
     assert all(way["tax_p50_ms"] < 1 for way in speed["sdk_tax"].values())
+    shares = json.loads((results / "device_share.json").read_text())["bundles"]
+    share = {one["bundle"]: one["share_p50"] for one in shares}
+    assert "{gender_112:.2f} of the time (`gender_112`), {gender_112_paper:.2f} (".format(**share) in readme
     absent = json.loads((results / "hard_mask.json").read_text())
     assert set(absent["hard_means_absent"].values()) == {10_000}
     assert sum(value for name, value in absent["batch_invariance"].items() if name.startswith("flips")) == 0

@@ -14,6 +14,7 @@ from dcp_sdk.bundle import (
     PRIVACY_REPORT_FILE,
 )
 from dcp_sdk.contract import sha256_file
+from dcp_sdk.repository import GRAPH_FILE
 from dcp_sdk.signature import SIGNATURE_FILE
 from export import bundle as files
 from tests.tiny import Tiny
@@ -29,7 +30,7 @@ def test_the_head_goes_into_the_bundle_where_that_is_wanted(tiny: Tiny, tmp_path
         built.mkdir()
         for name in (DEVICE_GRAPH_FILE, MANIFEST_FILE):
             shutil.copy(tiny.bundle / name, built)
-        shutil.copy(tiny.head, built / files.HEAD_GRAPH_FILE)
+        shutil.copy(tiny.head, built / GRAPH_FILE)
         (built / MODEL_CARD_FILE).write_text("a card")
         files.install(built, contract, bundle, repository, with_head=with_head)
         built.rmdir()

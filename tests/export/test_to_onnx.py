@@ -1,21 +1,24 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
-from dcp_sdk import PrivateClient
+from dcp_sdk import PrivateClient, triton_config
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.contract import Manifest, sha256_file
 from dcp_sdk.errors import BundleError, ConfigError
 from dcp_sdk.preprocess import Image
-from export import parity, triton_config
+from dcp_sdk.repository import ModelRepository
+from export import parity
 from export.to_onnx import export
-from tests.tiny import ROOT
+from tests.tiny import ROOT, Tiny
 from tests.trained import Trained
 
 
@@ -41,37 +44,55 @@ def test_no_unpruned_tensor_is_an_output(trained: Trained) -> None:
 
 def test_weights_are_stored_as_float16(trained: Trained) -> None:
     """All of them: one layer that is missed doubles its bytes on every device."""
-    for path in (trained.bundle / DEVICE_GRAPH_FILE, trained.repository / "task_head" / "1" / "model.onnx"):
+    for path in (trained.bundle / DEVICE_GRAPH_FILE, trained.head):
         large = [weight for weight in onnx.load(path).graph.initializer if np.prod(weight.dims) >= 4096]
         assert large
         assert {weight.data_type for weight in large} == {onnx.TensorProto.FLOAT16}
 
 
 def test_a_graph_holds_no_path_of_the_machine_that_wrote_it(trained: Trained) -> None:
-    for path in (trained.bundle / DEVICE_GRAPH_FILE, trained.repository / "task_head" / "1" / "model.onnx"):
+    for path in (trained.bundle / DEVICE_GRAPH_FILE, trained.head):
         assert b".py" not in path.read_bytes()
 
 
 def test_hashes_and_configurations_follow_the_contract(trained: Trained) -> None:
     contract = trained.manifest.contract
     assert contract.device_sha256 == sha256_file(trained.bundle / DEVICE_GRAPH_FILE)
-    assert contract.head.sha256 == sha256_file(trained.repository / "task_head" / "1" / "model.onnx")
+    assert contract.head.sha256 == sha256_file(trained.head)
     for backend, path in triton_config.CONFIG_FILES.items():
-        assert (trained.repository / "task_head" / path).read_text() == triton_config.render(contract, backend)
+        assert (trained.repository / contract.head.model / path).read_text() == triton_config.render(contract, backend)
 
 
-def test_a_paired_head_is_replaced_only_by_force(trained: Trained, tmp_path: Path) -> None:
-    checkpoint, repository = trained.checkpoint, trained.repository
-    before = sha256_file(repository / "task_head" / "1" / "model.onnx")
-    for bundle, target in ((tmp_path / "new", repository), (trained.bundle, tmp_path / "models")):
-        with pytest.raises(ConfigError, match="--force"):
-            export(checkpoint, bundle, target, folder=None, pictures=8)
-        assert not (tmp_path / "new").exists()
-    assert sha256_file(repository / "task_head" / "1" / "model.onnx") == before
-    first = export(checkpoint, tmp_path / "b", tmp_path / "m", folder=None, pictures=8)
-    again = export(checkpoint, tmp_path / "b", tmp_path / "m", folder=None, pictures=8, force=True)
+def test_a_bundle_is_replaced_only_by_force_and_its_head_keeps_its_version(trained: Trained, tmp_path: Path) -> None:
+    bundle, repository = tmp_path / trained.bundle.name, tmp_path / "m"
+    first = export(trained.checkpoint, bundle, repository, folder=None, pictures=8)
+    with pytest.raises(ConfigError, match="--force"):
+        export(trained.checkpoint, bundle, repository, folder=None, pictures=8)
+    again = export(trained.checkpoint, bundle, repository, folder=None, pictures=8, force=True)
     assert first == again
-    assert Manifest.load(tmp_path / "b").contract == trained.manifest.contract, "equal checkpoints give equal graphs"
+    assert Manifest.load(bundle).contract == trained.manifest.contract, "equal checkpoints give equal graphs"
+    assert len(list(repository.glob("*/*/model.onnx"))) == 1
+
+
+def test_the_head_of_another_contract_is_not_replaced(tiny: Tiny, trained: Trained, tmp_path: Path) -> None:
+    repository = shutil.copytree(tiny.repository, tmp_path / "m")
+    with pytest.raises(ConfigError, match="another contract"):
+        export(trained.checkpoint, tmp_path / "b", repository, model="task_head", folder=None, pictures=8)
+    assert not (tmp_path / "b").exists()
+    assert list(ModelRepository(repository).verify([tiny.manifest.contract])) == []
+
+
+def test_numbers_of_channels_that_cannot_be_spare_their_neighbours(trained: Trained) -> None:
+    """Within the graph itself: Triton's own ONNX Runtime backend checks nothing of it."""
+    channels, features = trained.manifest.contract.payload
+    session = onnxruntime.InferenceSession(trained.head, providers=["CPUExecutionProvider"])
+    good = np.arange(channels.shape[0], dtype=np.uint8)
+    batch = np.stack([good, good[::-1], good + 255 - good[-1], np.zeros_like(good), good])
+    values = np.random.default_rng(0).integers(0, 256, (5, *features.shape), np.uint8)
+    (answer,) = session.run(None, {"channels": batch, "features": values})
+    assert np.isnan(answer).all(axis=1).tolist() == [False, True, True, True, False]
+    (alone,) = session.run(None, {"channels": batch[:1], "features": values[:1]})
+    np.testing.assert_allclose(answer[0], alone[0], atol=1e-6)
 
 
 def test_graphs_that_differ_from_torch_are_not_installed(

@@ -230,6 +230,8 @@ def test_serve_runs_until_it_is_told_to_stop(
         assert denied.stderr.startswith("AccessDenied: ")
         assert "wrong" not in denied.output
         assert run(*arguments, "--key-file", key_file).exit_code == 0, "the file counts, not the variable"
+        measured = run("bench", tiny.bundle, address, "--calls", 1, "--key-file", key_file)
+        assert "SDK tax" in measured.output, "what it is compared with has the key, too"
         process.send_signal(number)
         assert process.wait(timeout=30) == 0
         assert process.stdout.read().strip() == "Stopped."

@@ -133,6 +133,18 @@ def test_key_guards_inference_and_not_readiness(tiny: Tiny) -> None:
 
 
 @pytest.mark.triton
+def test_no_request_turns_tracing_or_logging_on(tiny_server: TritonServer) -> None:
+    with triton.InferenceServerClient(tiny_server.grpc_address.removeprefix("grpc://")) as client:
+        for change in (
+            lambda: client.update_trace_settings(settings={"trace_level": ["TENSORS"]}),
+            lambda: client.update_log_settings({"log_verbose_level": 9}),
+            lambda: client.register_system_shared_memory("all", "/dev/shm", 8),
+        ):
+            with pytest.raises(triton.InferenceServerException, match="restricted"):
+                change()
+
+
+@pytest.mark.triton
 def test_metrics_and_log(tiny: Tiny, tmp_path: Path) -> None:
     log = tmp_path / "triton.log"
     with TritonServer(tiny.repository, venv=VENV, metrics=True, log=log) as server:
@@ -178,6 +190,8 @@ def test_environment_without_triton_is_told_from_none() -> None:
 @pytest.mark.triton
 def test_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no config\.pbtxt"):
+        TritonServer(tmp_path, models=["absent"], venv=VENV)
+    with pytest.raises(ConfigError, match="expected models"):
         TritonServer(tmp_path, venv=VENV)
 
 

@@ -7,7 +7,7 @@ from typing import Self
 
 from pydantic import BaseModel, ValidationError
 
-from ..contract import DIGEST_PARAMETER, Contract, TensorSpec
+from ..contract import Contract, TensorSpec, digest_parameter
 from ..errors import ContractMismatch, ServerRejected
 
 __all__ = ["TRITON_TYPES", "ServedConfig", "ServedModel", "check_digest", "check_pairing"]
@@ -97,7 +97,7 @@ def check_digest(contract: Contract, served: ServedConfig, address: str) -> None
     Raises:
         ContractMismatch: It states another one, or none.
     """
-    digest = served.parameters.get(DIGEST_PARAMETER, _Parameter()).string_value
+    digest = served.parameters.get(digest_parameter(contract.head.version), _Parameter()).string_value
     if digest != contract.digest:
         got = f"{digest[:12]}…" if digest else "none"
         raise ContractMismatch(

@@ -10,7 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from dcp_sdk import ConfigError, ContractMismatch, DCPError, ServerRejected, ServerUnavailable
+from dcp_sdk import ConfigError, ContractMismatch, DCPError, ServerRejected, ServerUnavailable, triton_config
 from dcp_sdk.contract import sha256_file
 from dcp_sdk.transport.memory import MemoryTransport
 from tests import tiny as graph
@@ -75,7 +75,7 @@ def test_a_head_that_does_more_than_compute_is_refused_though_it_is_paired(broke
     model.graph.initializer[0].external_data.add(key="location", value="/etc/passwd")
     broken.head.write_bytes(model.SerializeToString())
     contract = graph.contract(broken.manifest.contract.device_sha256, sha256_file(broken.head))
-    graph.triton_config.write(contract, broken.repository)
+    triton_config.write(contract, broken.repository)
     with pytest.raises(ContractMismatch, match="data outside of its file"):
         MemoryTransport(broken.repository).connect(contract, 1)
 

@@ -43,9 +43,10 @@ class TritonPythonModel:
         parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
         self._inputs = [_limits(tensor["name"], parameters) for tensor in config["input"]]
         self._output = config["output"][0]["name"]
+        expected = parameters[f"model_sha256.{args['model_version']}"]
 
         graph = (Path(args["model_repository"]) / args["model_version"] / "model.onnx").read_bytes()
-        if hashlib.sha256(graph).hexdigest() != parameters["model_sha256"]:
+        if hashlib.sha256(graph).hexdigest() != expected:
             raise RuntimeError("model.onnx is not the file that this configuration was rendered for; export again")
         self._session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
 

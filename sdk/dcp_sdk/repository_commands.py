@@ -1,0 +1,96 @@
+"""The ``dcp repository`` commands, for whoever operates the server: list, verify, serve, prune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .contract import Contract, Manifest
+from .errors import ConfigError
+from .repository import ModelRepository
+from .tables import readable_bytes
+
+__all__ = ["commands"]
+
+_OUT = Console(highlight=False, markup=False)
+
+commands = typer.Typer(help="Look after a Triton model repository.", no_args_is_help=True)
+
+RepositoryArgument = Annotated[Path, typer.Argument(help="Triton model repository.")]
+BundleOption = Annotated[list[Path] | None, typer.Option("--bundle", help="Bundle to be served here; may be repeated.")]
+
+
+@commands.command("list")
+def list_(repository: RepositoryArgument, *, bundle: BundleOption = None) -> None:
+    """Show each head: its versions, what it answers, what it receives, and the contract that devices ask by."""
+    opened = _open(repository)
+    names = {manifest.contract.digest: manifest.name for manifest in map(Manifest.load, bundle or ())}
+    table = Table("model", "version", "", "task", "payload", "contract", "bundle", box=None, pad_edge=False)
+    for model in opened.models:
+        for one in opened.versions(model):
+            contract = one.contract
+            table.add_row(
+                Text(model),
+                str(contract.head.version),
+                Text("served", "green") if one.served else Text("retired", "dim"),
+                Text(contract.task.name),
+                readable_bytes(contract.payload_bytes),
+                contract.digest[:12],
+                Text(names.get(contract.digest, "")),
+            )
+    _OUT.print(table)
+
+
+@commands.command()
+def verify(repository: RepositoryArgument, *, bundle: BundleOption = None) -> None:
+    """Check that files, configurations and hashes agree; the exit status is 1 if they do not."""
+    opened = _open(repository)
+    wanted = [_contract(path) for path in bundle or ()]
+    problems = list(opened.verify(wanted))
+    for problem in problems:
+        _OUT.print(Text(f"PROBLEM {problem.where}: {problem.what}\n        -> {problem.remedy}", "red"), soft_wrap=True)
+    if problems:
+        raise typer.Exit(1)
+    count = sum(len(opened.versions(model)) for model in opened.models)
+    also = f", {len(wanted)} bundle(s) served" if wanted else ""
+    _OUT.print(Text(f"OK {len(opened.models)} model(s), {count} version(s){also}.", "green"))
+
+
+@commands.command()
+def serve(
+    repository: RepositoryArgument,
+    model: Annotated[str, typer.Argument(help="Name of the model.")],
+    versions: Annotated[list[int], typer.Argument(help="All versions to serve; any other is retired.")],
+) -> None:
+    """Choose the versions of a model that are served. Triton follows when it is told to load the model again."""
+    opened = _open(repository)
+    opened.serve(model, versions)
+    _OUT.print(Text(f"{model} serves {', '.join(map(str, sorted(set(versions))))} once Triton loads it again."))
+
+
+@commands.command()
+def prune(
+    repository: RepositoryArgument,
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete. Without it, only say what would go.")] = False,
+) -> None:
+    """Delete the files of retired versions."""
+    opened = _open(repository)
+    for one in opened.prune() if yes else opened.retired():
+        _OUT.print(Text(f"{'deleted' if yes else 'would delete'} {one.folder}"), soft_wrap=True)
+
+
+def _open(repository: Path) -> ModelRepository:
+    opened = ModelRepository(repository)
+    if not opened.models:
+        raise ConfigError(f"expected models (folders with config.pbtxt) in {repository}, got none.")
+    return opened
+
+
+def _contract(bundle: Path) -> Contract:
+    return Manifest.load(bundle).contract

@@ -1,0 +1,118 @@
+"""One repository for several contracts and versions: what is in it, what does not agree, what may go."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dcp_sdk import PrivateClient
+from dcp_sdk.contract import CONTRACT_FILE, Contract
+from dcp_sdk.errors import ConfigError, ContractMismatch
+from dcp_sdk.preprocess import Image
+from dcp_sdk.repository import ModelRepository, model_name
+from tests.sdk.test_cli import run
+from tests.tiny import MODEL_CODE, Tiny, write_retrained, write_tiny
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> tuple[Tiny, Tiny]:
+    """Two bundles for one device graph, whose heads are versions of one model."""
+    first = write_tiny(tmp_path)
+    return first, write_retrained(first, tmp_path / "retrained")
+
+
+def test_each_device_finds_the_head_of_its_own_contract(two: tuple[Tiny, Tiny], picture: Image) -> None:
+    answers = []
+    for pair in two:
+        with PrivateClient(pair.bundle, f"memory://{pair.repository}", device="cpu") as client:
+            answers.append(client.predict(picture).probabilities)
+    assert answers[0] != answers[1]
+    repository = ModelRepository(two[0].repository)
+    assert [one.contract for one in repository.versions("task_head")] == [pair.manifest.contract for pair in two]
+    assert list(repository.verify([pair.manifest.contract for pair in two])) == []
+    repository.serve("task_head", [2])
+    with pytest.raises(ContractMismatch, match=r"version 1 .* got none"):
+        PrivateClient(two[0].bundle, f"memory://{two[0].repository}", device="cpu")
+
+
+def test_a_version_is_retired_brought_back_and_pruned(two: tuple[Tiny, Tiny]) -> None:
+    repository = two[0].repository
+    one, other = (pair.manifest.contract.digest[:12] for pair in two)
+    listed = run("repository", "list", repository, "--bundle", two[1].bundle).output
+    assert [line.split()[1:3] for line in listed.splitlines()[1:]] == [["1", "served"], ["2", "served"]]
+    assert one in listed and other in listed and "retrained" in listed
+    run("repository", "serve", repository, "task_head", 2)
+    run("repository", "serve", repository, "task_head", 1, 2)
+    run("repository", "serve", repository, "task_head", 2)
+    assert "would delete" in run("repository", "prune", repository).output
+    assert two[0].head.is_file()
+    refused = run("repository", "verify", repository, "--bundle", two[0].bundle)
+    assert refused.exit_code == 1
+    assert f"{one}… served, it is retired" in refused.output
+    assert "deleted" in run("repository", "prune", repository, "--yes").output
+    assert not two[0].head.exists()
+    assert "1 version(s), 1 bundle(s)" in run("repository", "verify", repository, "--bundle", two[1].bundle).output
+    for versions in ([], [1], [2, 3]):
+        with pytest.raises(ConfigError, match="expected some of the versions"):
+            ModelRepository(repository).serve("task_head", versions)
+    assert ModelRepository(repository).place(two[0].manifest.contract).head.version == 3, "no number comes twice"
+
+
+def append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"\n")
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "other graph": (lambda model: append(model / "1" / "model.onnx"), "expected SHA-256"),
+    "no graph": (lambda model: (model / "1" / "model.onnx").unlink(), "got no file"),
+    "no code": (lambda model: (model / "2" / "model.py").unlink(), "Python backend's code"),
+    "edited configuration": (lambda model: append(model / "configs" / "embedded.pbtxt"), "its contracts render"),
+    "no accelerated configuration": (lambda model: (model / "configs" / "tensorrt.pbtxt").unlink(), "render"),
+    "another warm-up": (lambda model: append(model / "warmup" / "channels"), "its contracts render"),
+    "no configuration to be read": (lambda model: (model / "config.pbtxt").write_text("{"), "ParseError"),
+    "no contract": (lambda model: (model / "1" / CONTRACT_FILE).unlink(), "FileNotFoundError"),
+    "contract of another version": (
+        lambda model: shutil.copy(model / "2" / CONTRACT_FILE, model / "1"),
+        "contract of task_head version 1, got task_head version 2",
+    ),
+    "served version is gone": (lambda model: shutil.rmtree(model / "1"), "expected this version"),
+}
+
+
+@pytest.mark.parametrize(("damage", "says"), DAMAGES.values(), ids=DAMAGES)
+def test_what_does_not_agree_is_named(damage: Callable[[Path], object], says: str, two: tuple[Tiny, Tiny]) -> None:
+    damage(two[0].repository / "task_head")
+    result = run("repository", "verify", two[0].repository)
+    assert result.exit_code == 1
+    assert says in result.output
+
+
+def test_a_head_never_takes_the_place_of_another_contracts(two: tuple[Tiny, Tiny], other: Tiny) -> None:
+    repository = ModelRepository(two[0].repository)
+    stranger = other.manifest.contract
+    with pytest.raises(ConfigError, match="head of another contract"):
+        repository.place(stranger)
+    named = stranger.with_head(model_name("my bundle", stranger), 1)
+    assert named.head.model == f"my_bundle_{stranger.family[:8]}"
+    repository.add(repository.place(named), other.head, MODEL_CODE)
+    assert repository.models == (named.head.model, "task_head")
+    assert list(repository.verify([named, *(pair.manifest.contract for pair in two)])) == []
+    repository.add(repository.place(stranger, replace=True), other.head, MODEL_CODE)
+    assert [one.contract for one in repository.versions("task_head")] == [stranger]
+
+
+def test_a_name_follows_from_all_but_the_head(two: tuple[Tiny, Tiny], other: Tiny) -> None:
+    def renamed(contract: Contract) -> str:
+        return model_name("head", contract.with_head("another", 7))
+
+    one, retrained, stranger = (pair.manifest.contract for pair in (*two, other))
+    assert renamed(one) == model_name("head", one) == model_name("head", retrained) != model_name("head", stranger)
+    assert len({contract.digest for contract in (one, retrained, stranger)}) == 3
+
+
+def test_an_empty_folder_is_told_from_a_repository(tmp_path: Path) -> None:
+    for command in ("list", "verify", "prune"):
+        assert "expected models" in run("repository", command, tmp_path).output
