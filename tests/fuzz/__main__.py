@@ -17,16 +17,16 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_HERE = Path(__file__).parent
-_RESULTS = _HERE.parent / "benchmarks" / "results" / "fuzz.json"
-_NAMES = ("manifest", "bundle", "image", "grpc", "http")
+from tests.fuzz.targets import CASES, TARGETS
+
+_RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "fuzz.json"
 _LARGEST_BYTES, _LONGEST_S, _MEMORY_MIB = 1 << 16, 20, 3072
 
 
 def main() -> int:
     """Run the fuzzer in a process of its own, and record what it did."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("target", choices=_NAMES)
+    parser.add_argument("target", choices=TARGETS)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--corpus", type=Path, help="Folder of inputs to go on from; by default a new one.")
     options = parser.parse_args()
@@ -34,7 +34,7 @@ def main() -> int:
         atheris = version("atheris")
     except PackageNotFoundError:
         parser.error("expected atheris, it is not installed. Run: pip install 'dcp-private-client[fuzz]'.")
-    cases = _HERE / "cases" / options.target
+    cases = CASES / options.target
     cases.mkdir(parents=True, exist_ok=True)
     before = set(cases.iterdir())
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +66,7 @@ def _record(target: str, command: str, atheris: str, figures: dict[str, object])
     recorded = json.loads(_RESULTS.read_text(encoding="utf-8")) if _RESULTS.exists() else {}
     created = datetime.now(UTC).isoformat(timespec="seconds")
     recorded[target] = {"created": created, "command": command, "atheris": atheris, **figures}
-    text = json.dumps({name: recorded[name] for name in _NAMES if name in recorded}, indent=2)
+    text = json.dumps({name: recorded[name] for name in TARGETS if name in recorded}, indent=2)
     _RESULTS.write_text(text + "\n", encoding="utf-8")
     print(json.dumps(recorded[target], indent=2))  # noqa: T201
 
