@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -41,13 +42,42 @@ _PICTURE = ROOT / "examples" / "data" / "astronaut.jpg"
 
 @contextlib.contextmanager
 def _manifest() -> Iterator[Target]:
+    """Read a file of any bytes or, after a zero byte, the shipped one with one value replaced."""
+    shipped = json.loads(_files(SHIPPED)[MANIFEST_FILE])
+    places = list(_places(shipped))
+
     def target(data: bytes) -> None:
+        if data[:1] == b"\0":
+            data = _replaced(shipped, places[int.from_bytes(data[1:2]) % len(places)], data[2:])
         with contextlib.suppress(BundleError):
             manifest = Manifest.load(Bundle(Path("x"), {MANIFEST_FILE: data}))
             assert len(manifest.contract.digest) == 64
             assert manifest.contract.payload_bytes > 0
 
     yield target
+
+
+def _places(value: object, *path: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Give the way to each value of a JSON document."""
+    if path:
+        yield path
+    entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in entries:
+        yield from _places(inner, *path, key)
+
+
+def _replaced(document: object, place: tuple[str | int, ...], new: bytes) -> bytes:
+    """Write the document with ``new``, JSON or else a text, at one place."""
+    try:
+        value = json.loads(new)
+    except (ValueError, RecursionError):
+        value = new.decode("latin-1")
+    changed = json.loads(json.dumps(document))
+    inner = changed
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    return json.dumps(changed).encode()
 
 
 @contextlib.contextmanager
@@ -130,7 +160,10 @@ def seeds(name: str) -> list[bytes]:
     """Return inputs of a target that are well-formed, to be changed by a fuzzer."""
     files = _files(SHIPPED)
     if name == "manifest":
-        return [files[MANIFEST_FILE], _files(tiny.PAPER)[MANIFEST_FILE]]
+        values = (b"-1", b"1e999", b"NaN", b"9" * 30, b'"../x"', b"null", b"[]", b"{}", b"true", b"[1, 2]", b"0.5", b"")
+        places = range(len(list(_places(json.loads(files[MANIFEST_FILE])))))
+        patches = [bytes([0, place]) + value for place in places for value in values]
+        return [files[MANIFEST_FILE], _files(tiny.PAPER)[MANIFEST_FILE], *patches]
     if name == "bundle":
         graph = tiny.device_graph(np.random.default_rng(0)).SerializeToString()
         small = {MANIFEST_FILE: files[MANIFEST_FILE], DEVICE_GRAPH_FILE: graph}
