@@ -36,6 +36,7 @@ from .privacy_report import PrivacyReport
 from .security import Security
 from .sources import Arrays, Folder, Video, open_source
 from .stats import Stage, Stats
+from .telemetry import Telemetry
 from .transport import Transport
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ __all__ = [
     "Stage",
     "Stats",
     "TLSFailed",
+    "Telemetry",
     "Timeouts",
     "Timings",
     "Transport",

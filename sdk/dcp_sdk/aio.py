@@ -7,6 +7,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from contextvars import copy_context
 from os import PathLike
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -99,7 +100,7 @@ class AsyncPrivateClient:
 
     @property
     def provider(self) -> Provider:
-        """What the device graph really runs on: ``cpu`` or ``cuda``."""
+        """What the device graph really runs on: ``cpu``, ``cuda`` or ``tensorrt``."""
         return self._client.provider
 
     @property
@@ -211,7 +212,8 @@ class AsyncPrivateClient:
 
     def _submit(self, work: Callable[..., T], *arguments: Any) -> Future[T]:
         try:
-            return self._pool.submit(work, *arguments)
+            # A copy of the caller's context: its span, if it has one, is that of the call in the thread.
+            return self._pool.submit(copy_context().run, work, *arguments)
         except RuntimeError:  # the pool is shut
             raise Gate.error() from None
 

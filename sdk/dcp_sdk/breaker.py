@@ -12,6 +12,7 @@ import pybreaker
 
 from .config import CircuitBreaker
 from .errors import CircuitOpen, ServerTimeout, ServerUnavailable
+from .events import log
 from .stats import BreakerState
 
 __all__ = ["TRANSIENT", "Breaker"]
@@ -34,6 +35,8 @@ class Breaker:
         self._lock = threading.Lock()
         self._probe_until = 0.0
         self._last = ""
+        self._told = True
+        """Whether the log says so: closed."""
         self._storage = _SteadyStorage(pybreaker.STATE_CLOSED)
         self._circuit = pybreaker.CircuitBreaker(
             fail_max=options.failures,
@@ -70,8 +73,10 @@ class Breaker:
             if isinstance(error, TRANSIENT):
                 self._last = type(error).__name__
             self._leave(call, error)
+            self._tell()
             raise
         self._leave(call, None)
+        self._tell()
 
     def _enter(self) -> AbstractContextManager[None]:
         """Start the library's own bookkeeping of one call; of those after a pause, one at a time."""
@@ -93,6 +98,19 @@ class Breaker:
             except BaseException as same:
                 if same is not error:
                     raise
+
+    def _tell(self) -> None:
+        """Log when a server is left alone, and when it is trusted again; not each trial in between."""
+        with self._lock:
+            closed = self.is_closed
+            if closed == self._told:
+                return
+            self._told = closed
+        if closed:
+            log("breaker_closed", "%(server)s is well again", server=self._address)
+        else:
+            sentence = "%(server)s failed again and again (%(error)s) and is left alone"
+            log("breaker_opened", sentence, server=self._address, error=self._last)
 
     def _open_error(self, left_s: float) -> CircuitOpen:
         until = datetime.now(UTC) + timedelta(seconds=max(left_s, 0))

@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from .errors import ConfigError, FrameError
+from .events import log
 from .frames import Frame, FrameSource
 
 __all__ = ["Camera"]
@@ -35,13 +36,14 @@ class Camera(FrameSource):
     def __init__(self, device: int | str, *, timeout_s: float = 5.0) -> None:
         if not 0 < timeout_s < threading.TIMEOUT_MAX:
             raise ConfigError(f"timeout_s: expected a positive number of seconds, got {timeout_s}.")
-        self.name = f"camera {device}"
+        self.name = f"camera {_without_credentials(device)}"
         self._device = device
         self._timeout_s = timeout_s
         self._news = threading.Condition()
         self._newest: Frame | None = None
         self._ended: str | None = None
         self._closing = threading.Event()
+        self._stale = False
         # A daemon that opens the driver itself: one that never returns can then hang neither us nor the exit.
         self._thread = threading.Thread(target=self._grab, name=f"dcp {self.name}", daemon=True)
         self._thread.start()
@@ -61,12 +63,17 @@ class Camera(FrameSource):
         Raises:
             FrameError: None came in time, the camera stopped, or it is closed.
         """
-        with self._news:
-            if self._newest is not None and self._newest.age_ms > self._timeout_s * 1000:
+        try:
+            with self._news:
+                if self._newest is not None and self._newest.age_ms > self._timeout_s * 1000:
+                    self._newest = None
+                frame = self._wait_for_frame(timeout_s)
                 self._newest = None
-            frame = self._wait_for_frame(timeout_s)
-            self._newest = None
-            return frame
+        except FrameError:
+            self._notice(stale=not self._closing.is_set())
+            raise
+        self._notice(stale=False)
+        return frame
 
     def __iter__(self) -> Iterator[Frame]:
         while True:
@@ -80,6 +87,14 @@ class Camera(FrameSource):
             self._newest = None
             self._news.notify_all()
         self._thread.join(self._timeout_s)
+
+    def _notice(self, *, stale: bool) -> None:
+        """Log when frames stop to come in time, and when they come again."""
+        before, self._stale = self._stale, stale
+        if stale and not before:
+            log("camera_stale", "%(camera)s gives no frame in time", camera=self.name)
+        if before and not stale and not self._closing.is_set():
+            log("camera_back", "%(camera)s gives frames again", camera=self.name)
 
     def _wait_for_frame(self, timeout_s: float | None = None) -> Frame:
         wait_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
@@ -119,6 +134,14 @@ class Camera(FrameSource):
         with self._news:
             self._ended = self._ended or why
             self._news.notify_all()
+
+
+def _without_credentials(device: int | str) -> int | str:
+    """Leave out of a URL what names could tell everybody: user, password and query."""
+    if isinstance(device, int) or "://" not in device:
+        return device
+    scheme, _, rest = device.partition("://")
+    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
 
 
 def _open(device: int | str, timeout_s: float) -> cv2.VideoCapture:

@@ -15,11 +15,12 @@ from . import bundle_commands, repository_commands
 from ._version import __version__
 from .bundle_commands import TrustedKeyOption
 from .client import PrivateClient
-from .connecting import KEY_VARIABLE, DeviceOption, connected
+from .connecting import DeviceOption, KeyFileOption, connected, key_source
 from .doctor import diagnose
 from .errors import DCPError, ServerUnavailable
+from .security import Security
 from .serving import TritonServer
-from .tables import finding_line, prediction_table
+from .tables import budget_table, finding_line, prediction_table
 from .watch_command import watch
 
 __all__ = ["app"]
@@ -76,6 +77,17 @@ app.command()(watch)
 
 
 @app.command()
+@connected
+def bench(
+    client: PrivateClient, *, calls: Annotated[int, typer.Option(help="How often to make each of the calls.")] = 200
+) -> None:
+    """Show what a call costs, stage by stage, and what of it the SDK adds to a bare Triton client."""
+    from .bench import measure  # late: it loads gRPC, which takes longer than the rest of the package
+
+    _OUT.print(budget_table(measure(client, calls=calls)))
+
+
+@app.command()
 def serve(
     repository: Annotated[Path, typer.Argument(help="Triton model repository.")],
     *,
@@ -85,9 +97,10 @@ def serve(
     grpc_port: Annotated[int, typer.Option(help="Port for gRPC; 0 takes a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(help="Port for HTTP; 0 takes a free one.")] = 8000,
     metrics: Annotated[bool, typer.Option(help="Serve Prometheus metrics.")] = False,
-    key: Annotated[str | None, typer.Option(envvar=KEY_VARIABLE, help="Key that inference needs.")] = None,
+    key_file: KeyFileOption = None,
 ) -> None:
-    """Serve a model repository with Triton until Ctrl-C."""
+    """Serve a model repository with Triton until Ctrl-C. With an access key, inference needs it."""
+    key = Security(**key_source(key_file)).api_key()
     signal.signal(signal.SIGTERM, _interrupt)
     server = TritonServer(
         repository,
@@ -97,7 +110,7 @@ def serve(
         grpc_port=grpc_port,
         http_port=http_port,
         metrics=metrics,
-        key=key,
+        key=None if key is None else key.get_secret_value(),
         log=sys.stderr,
     )
     try:

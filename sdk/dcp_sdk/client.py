@@ -30,6 +30,7 @@ from .signing_keys import KeySource
 from .sources import SourceLike, open_source
 from .stages import Request, Stages
 from .stats import Counters, Stats
+from .telemetry import Telemetry, Tracing
 from .transport import Transport, open_transports
 from .under_way import Trip
 
@@ -60,9 +61,10 @@ class PrivateClient:
         bundle: Folder of the bundle, or its archive (``.dcp``).
         server: ``grpc://HOST:PORT``, ``http://HOST:PORT``, ``grpcs://`` and ``https://`` for TLS, ``HOST:PORT``
             (gRPC) or ``memory://MODEL_REPOSITORY``; or several, in the order in which they are preferred.
-        device: Where the device graph runs: ``cpu``; ``cuda``, all of it on the GPU or an error; ``auto``,
-            CUDA if it works.
+        device: Where the device graph runs: ``cpu``; ``cuda``, all of it on the GPU or an error; ``tensorrt``, the same
+            by TensorRT where it can; ``auto``, CUDA if it works.
         threads: CPU threads of the device graph; None leaves the number to ONNX Runtime.
+        cuda_graph: On the GPU, capture the device graph once for each batch size, and replay it.
         timeouts: How long a request may take in all.
         retries: How often to try again what may pass by itself; ``Retries.none()`` sends everything once.
         breaker: When to leave a server alone that keeps failing.
@@ -73,6 +75,7 @@ class PrivateClient:
         trusted_keys: Ed25519 public keys (paths of PEM files, or PEM as bytes), one of which must have signed the
             bundle as it is; None takes unsigned bundles too.
         transport: Used instead of ``server``; the client closes it.
+        telemetry: Exports a trace of each call, and :meth:`stats` as metrics, through OpenTelemetry.
         camera: Number, URL or :class:`Camera` for ``predict()`` and ``stream()`` without arguments. A
             :class:`Camera` of yours stays open; one that is made here is closed with the client.
 
@@ -80,7 +83,7 @@ class PrivateClient:
         ConfigError: An option makes no sense, or the bundle carries no head for ``on_failure="local"``.
         BundleError: The bundle is missing or damaged, or its privacy report is about another one.
         SignatureError: No trusted key signed exactly this bundle, or its signature is malformed.
-        RuntimeUnavailable: ``device="cuda"``, and CUDA cannot run the whole graph.
+        RuntimeUnavailable: ``device`` is ``cuda`` or ``tensorrt``, and it cannot run the whole graph.
         ContractMismatch: The served head does not belong to this bundle.
         ServerError: No server is well: the first is down (``ServerUnavailable``), slow (``ServerTimeout``) or refuses
             (``ServerRejected``). With ``on_failure="local"`` only a refusal is raised.
@@ -101,6 +104,7 @@ class PrivateClient:
         *,
         device: Device = "auto",
         threads: int | None = None,
+        cuda_graph: bool = False,
         timeouts: Timeouts = _DEFAULT_TIMEOUTS,
         retries: Retries = _DEFAULT_RETRIES,
         breaker: CircuitBreaker = _DEFAULT_BREAKER,
@@ -109,6 +113,7 @@ class PrivateClient:
         headers: Mapping[str, str] | None = None,
         trusted_keys: Sequence[KeySource] | None = None,
         transport: Transport | None = None,
+        telemetry: Telemetry | None = None,
         camera: int | str | Camera | None = None,
     ) -> None:
         if on_failure not in ("raise", "local"):
@@ -124,12 +129,15 @@ class PrivateClient:
             contract = self.manifest.contract
             self.privacy_report = PrivacyReport.load(files, contract)
             local = LocalHead(files, contract, threads=threads) if on_failure == "local" else None
-            self._obfuscator = Obfuscator(files, contract, device=device, threads=threads)
+            self._obfuscator = Obfuscator(files, contract, device=device, threads=threads, cuda_graph=cuda_graph)
             self._servers = Servers(transports, contract, retries=retries, breaker=breaker)
             with suppress(*TRANSIENT) if local else nullcontext():
                 self._servers.connect(timeouts.connect_s)
             self._counters = Counters()
             self._stages = Stages(contract, self._obfuscator, self._servers, local, self._counters)
+            self._telemetry = telemetry
+            if telemetry is not None:
+                opened.callback(telemetry.watch(self.manifest.name, self.stats))
             self._pipelines: set[Pipeline] = set()
             if isinstance(camera, int | str):
                 camera = opened.enter_context(Camera(camera))
@@ -138,7 +146,7 @@ class PrivateClient:
 
     @property
     def provider(self) -> Provider:
-        """What the device graph really runs on: ``cpu`` or ``cuda``."""
+        """What the device graph really runs on: ``cpu``, ``cuda`` or ``tensorrt``."""
         return self._obfuscator.provider
 
     @property
@@ -241,7 +249,7 @@ class PrivateClient:
     def _answer(self, pictures: Sequence[FrameLike | None], deadline: Deadline) -> list[Prediction]:
         """Take the frame's journey, one stage per line, by one deadline for all of them."""
         with self._gate.entered():
-            request = Request(deadline)
+            request = Request(deadline, tracing=self._tracing())
             self._stages.capture(request, lambda: [self._take(picture, deadline) for picture in pictures])
             self._stages.obfuscate(request)
             self._stages.ask(request)
@@ -257,9 +265,10 @@ class PrivateClient:
     def _start(self, source: SourceLike | None, in_flight: int, notify: Callable[[], None] = lambda: None) -> Pipeline:
         """Begin a stream; who takes its answers ends it with :meth:`_end`."""
         self._gate.check()
+        tracing = self._tracing()
         pipeline = Pipeline(
             lambda: self._open_source(source),
-            lambda frame, started: Request(Deadline(self.timeouts.predict_s), started, [frame]),
+            lambda frame, started: Request(Deadline(self.timeouts.predict_s), started, [frame], tracing=tracing),
             self._gate.guarding(self._stages.obfuscate),
             self._gate.guarding(self._stages.ask),
             self._counters,
@@ -282,6 +291,10 @@ class PrivateClient:
         if observe is not None:
             observe(request.frames[0], request.payload, prediction)
         return prediction
+
+    def _tracing(self) -> Tracing | None:
+        """Remember whose call this is, for its trace; None where nobody wants one."""
+        return None if self._telemetry is None else self._telemetry.tracing(self.manifest.name, self.provider)
 
     def _take(self, picture: FrameLike | None, deadline: Deadline) -> Frame:
         return self._require_camera().read(deadline.left_s()) if picture is None else as_frame(picture)

@@ -11,8 +11,9 @@ from .errors import ConfigError
 
 __all__ = ["CircuitBreaker", "Device", "OnFailure", "Options", "Retries", "ServerAddress", "Timeouts"]
 
-Device = Literal["auto", "cpu", "cuda"]
-"""Where the device graph runs. ``cuda``: all of it on the GPU, or an error; ``auto``: CUDA where it works."""
+Device = Literal["auto", "cpu", "cuda", "tensorrt"]
+"""Where the device graph runs. ``cuda``: all of it on the GPU, or an error; ``tensorrt``: the same, by TensorRT where
+it can; ``auto``: CUDA where it works."""
 
 OnFailure = Literal["raise", "local"]
 """When no server answers: ``raise`` the error, or let the head in the bundle answer on the device (``local``)."""
@@ -136,6 +137,8 @@ class ServerAddress(Options):
         )
         if not isinstance(address, str):
             raise ConfigError(f"{expected}, got {type(address).__name__}.")
+        if "@" in address and not address.strip().startswith("memory:"):  # what precedes it could be a password
+            raise ConfigError(f"{expected}, got one with '@'. Give a key with Security(api_key_variable=…).")
         scheme, separator, target = address.strip().rpartition("://")
         try:
             return cls(scheme=scheme if separator else "grpc", target=target)  # type: ignore[arg-type]

@@ -17,7 +17,7 @@ from .config import Device, Timeouts
 from .errors import ConfigError
 from .security import Security
 
-__all__ = ["KEY_VARIABLE", "DeviceOption", "connect", "connected"]
+__all__ = ["KEY_VARIABLE", "DeviceOption", "KeyFileOption", "connect", "connected", "key_source"]
 
 KEY_VARIABLE = "DCP_KEY"
 """Environment variable of the access key, for those who serve and those who predict."""
@@ -26,6 +26,17 @@ _TIMEOUT_S = Timeouts().predict_s
 
 DeviceOption = Annotated[Device, typer.Option(help="Where the device graph runs.")]
 ServerArgument = Annotated[str, typer.Argument(help="grpc[s]://HOST:PORT, http[s]://HOST:PORT or memory://REPOSITORY.")]
+KeyFileOption = Annotated[
+    Path | None,
+    typer.Option("--key-file", help=f"File of the server's access key; otherwise ${KEY_VARIABLE}, if it is set."),
+]
+
+
+def key_source(key_file: Path | None) -> dict[str, Any]:
+    """Return the option of :class:`Security` for the access key: the file, or the variable if it is set, or none."""
+    if key_file is not None:
+        return {"api_key_file": key_file}
+    return {"api_key_variable": KEY_VARIABLE} if os.environ.get(KEY_VARIABLE) else {}
 
 
 def connect(
@@ -44,20 +55,10 @@ def connect(
     ] = None,
     cert: Annotated[Path | None, typer.Option("--cert", help="PEM file of this device's own certificate.")] = None,
     cert_key: Annotated[Path | None, typer.Option("--cert-key", help="PEM file of its private key.")] = None,
-    key_file: Annotated[
-        Path | None,
-        typer.Option("--key-file", help=f"File of the server's access key; otherwise ${KEY_VARIABLE}, if it is set."),
-    ] = None,
+    key_file: KeyFileOption = None,
 ) -> PrivateClient:
     """Make the client that these options describe."""
-    variable = KEY_VARIABLE if key_file is None and os.environ.get(KEY_VARIABLE) else None
-    given: dict[str, Any] = {
-        "ca_file": ca,
-        "certificate_file": cert,
-        "key_file": cert_key,
-        "api_key_file": key_file,
-        "api_key_variable": variable,
-    }
+    given: dict[str, Any] = {"ca_file": ca, "certificate_file": cert, "key_file": cert_key, **key_source(key_file)}
     return PrivateClient(
         bundle,
         server,

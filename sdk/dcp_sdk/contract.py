@@ -83,7 +83,7 @@ class TensorSpec(_Frozen):
             return f"{self.name}: expected {self.dtype}, got {value.dtype}"
         if value.ndim != len(self.shape) + 1 or value.shape[0] < 1 or value.shape[1:] != self.shape:
             return f"{self.name}: expected shape (N, {', '.join(map(str, self.shape))}), got {value.shape}"
-        if not bool(np.all((value >= self.low) & (value <= self.high))):  # false for NaN too
+        if not self.low <= value.min() <= value.max() <= self.high:  # false for NaN too
             return f"{self.name}: a value lies outside [{self.low:g}, {self.high:g}] or is not a number"
         if self.order == "strictly_ascending" and bool(np.any(value[..., 1:] <= value[..., :-1])):
             return f"{self.name}: values must be strictly ascending and unique"

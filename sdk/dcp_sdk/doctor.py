@@ -73,7 +73,7 @@ def diagnose(
         bundle: Folder or archive of a bundle, or None.
         server: Address as ``PrivateClient`` takes it, or None. Looked at only together with a bundle.
         camera: Number of the camera to try.
-        device: What is needed; with ``cuda``, whatever keeps CUDA from working is a problem.
+        device: What is needed; with ``cuda`` or ``tensorrt``, whatever keeps CUDA from working is a problem.
         trusted_keys: As ``PrivateClient`` takes them.
 
     Yields:
@@ -82,7 +82,7 @@ def diagnose(
     yield Finding("Python", "ok", f"{platform.python_version()} on {platform.system()} {platform.machine()}")
     yield Finding("dcp_sdk", "ok", f"{__version__} in {Path(__file__).parent}")
     yield _one_of("ONNX Runtime", _ONNX_RUNTIME, f"pip install onnxruntime-gpu=={ort.__version__}")
-    yield from _cuda(needed=device == "cuda")
+    yield from _cuda(needed=device in ("cuda", "tensorrt"))
     yield _one_of("OpenCV", _OPENCV, "pip install --force-reinstall dcp-private-client")
     yield _camera(camera)
     yield _triton()

@@ -27,18 +27,25 @@ class Obfuscator:
     Args:
         bundle: A bundle that was opened, or the path of its folder or archive.
         contract: The bundle's contract; it names the graph's hash and tensors.
-        device: ``cpu``; ``cuda``, every node on the GPU or an error; ``auto``, CUDA if it works.
+        device: ``cpu``; ``cuda`` or ``tensorrt``, every node on the GPU or an error; ``auto``, CUDA if it works.
         threads: CPU threads of one run; None leaves the number to ONNX Runtime.
+        cuda_graph: Capture the work of each batch size once, and replay it.
 
     Raises:
         BundleError: ``device.onnx`` is missing, edited, holds what no device graph needs, or is not what the
             contract says.
-        RuntimeUnavailable: ``device="cuda"``, and CUDA cannot run the whole graph.
+        RuntimeUnavailable: ``device`` is ``cuda`` or ``tensorrt``, and it cannot run the whole graph.
         ConfigError: ``device`` or ``threads`` makes no sense.
     """
 
     def __init__(
-        self, bundle: BundleLike, contract: Contract, *, device: Device = "auto", threads: int | None = None
+        self,
+        bundle: BundleLike,
+        contract: Contract,
+        *,
+        device: Device = "auto",
+        threads: int | None = None,
+        cuda_graph: bool = False,
     ) -> None:
         self._contract = contract
         opened = Bundle.of(bundle)
@@ -50,12 +57,18 @@ class Obfuscator:
             outputs=contract.payload,
             device=device,
             threads=threads,
+            cuda_graph=cuda_graph,
         )
 
     @property
     def provider(self) -> Provider:
         """What the graph really runs on."""
         return self._graph.provider
+
+    @property
+    def graph(self) -> Graph:
+        """The device graph, for what measures it alone."""
+        return self._graph
 
     def run(self, pixels: npt.NDArray[np.uint8], deadline: Deadline | None = None) -> Payload:
         """Compute the payload of a batch.

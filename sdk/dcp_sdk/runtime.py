@@ -6,9 +6,9 @@ import contextlib
 import ctypes
 import io
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +18,17 @@ from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 from .config import Device
 from .contract import TensorSpec
 from .deadline import Deadline
+from .device_buffers import DeviceBuffers, nodes_elsewhere
 from .errors import BundleError, ConfigError, RuntimeUnavailable
 from .onnx_check import check_graph, check_hash
 from .watchdog import Watchdog
 
 __all__ = ["Graph", "Provider", "why_no_cuda"]
 
-Provider = Literal["cpu", "cuda"]
+Provider = Literal["cpu", "cuda", "tensorrt"]
 """What a graph really runs on."""
+
+_Run = Callable[[Mapping[str, npt.NDArray[Any]], ort.RunOptions], tuple[npt.NDArray[Any], ...]]
 
 # ONNX Runtime's exceptions have no common base of their own.
 _ORT_ERRORS = (
@@ -56,13 +59,15 @@ class Graph:
         where: The file that it was read from, for messages.
         inputs: Tensors that the graph takes: these and no others.
         outputs: Tensors that the graph gives: these and no others.
-        device: ``cpu``; ``cuda``, every node on the GPU; ``auto``, CUDA if it works.
+        device: ``cpu``; ``cuda``, every node on the GPU; ``tensorrt``, the same by TensorRT where it can, else by CUDA;
+            ``auto``, CUDA if it works.
         threads: CPU threads of one run; None leaves the number to ONNX Runtime.
+        cuda_graph: Capture the work of each batch size once, and replay it.
 
     Raises:
         BundleError: It has another hash, is no ONNX graph, holds what no graph of ours needs, or has other tensors.
-        RuntimeUnavailable: ``device="cuda"``, and CUDA cannot run the whole graph.
-        ConfigError: ``device`` or ``threads`` makes no sense.
+        RuntimeUnavailable: ``device`` is ``cuda`` or ``tensorrt``, and it cannot run the whole graph.
+        ConfigError: ``device`` or ``threads`` makes no sense, or there is a CUDA graph to be captured on the CPU.
     """
 
     def __init__(
@@ -75,18 +80,34 @@ class Graph:
         outputs: Sequence[TensorSpec],
         device: Device = "auto",
         threads: int | None = None,
+        cuda_graph: bool = False,
     ) -> None:
-        if device not in ("auto", "cpu", "cuda"):
-            raise ConfigError(f"device: expected 'auto', 'cpu' or 'cuda', got {device!r}.")
+        if device not in get_args(Device):
+            raise ConfigError(f"device: expected one of {', '.join(get_args(Device))}, got {device!r}.")
+        if cuda_graph and device == "cpu":
+            raise ConfigError("cuda_graph: expected device 'cuda', 'tensorrt' or 'auto' with it, got 'cpu'.")
         if threads is not None and threads < 1:
             raise ConfigError(f"threads: expected at least 1, or None, got {threads}.")
         check_hash(graph, sha256, where)
         check_graph(graph, where)
-        self._session, self.provider = _open_session(graph, where, device, threads)
-        self._outputs = [spec.name for spec in outputs]
-        _check_tensors(where, "inputs", self._session.get_inputs(), inputs)
-        _check_tensors(where, "outputs", self._session.get_outputs(), outputs)
+        session = _cpu_session(graph, where, threads)
+        _check_tensors(where, "inputs", session.get_inputs(), inputs)
+        _check_tensors(where, "outputs", session.get_outputs(), outputs)
         self._where = where
+        self.provider: Provider = "cpu"
+        self._run = _on_cpu(session, [spec.name for spec in outputs])
+        if device != "cpu":
+            wanted: Provider = "cuda" if device == "auto" else device
+            batch_names = {node.shape[0] for node in session.get_inputs()}
+
+            def open_session(batch: int) -> ort.InferenceSession:
+                return _gpu_session(graph, where, wanted, dict.fromkeys(batch_names, batch), cuda_graph=cuda_graph)
+
+            try:
+                self._run, self.provider = DeviceBuffers(open_session, inputs, outputs).run, wanted
+            except RuntimeUnavailable:
+                if device != "auto":
+                    raise
 
     def run(
         self, inputs: Mapping[str, npt.NDArray[Any]], deadline: Deadline | None = None
@@ -107,9 +128,9 @@ class Graph:
         options = ort.RunOptions()
         try:
             if deadline is None:
-                return tuple(self._session.run(self._outputs, dict(inputs)))
+                return self._run(inputs, options)
             with _WATCHDOG.watching(deadline.left_s(), lambda: setattr(options, "terminate", True)):
-                return tuple(self._session.run(self._outputs, dict(inputs), options))
+                return self._run(inputs, options)
         except _ORT_ERRORS as error:
             if deadline is not None and options.terminate:
                 deadline.check(f"a run of {self._where}")
@@ -143,36 +164,46 @@ def why_no_cuda() -> str | None:
     return None
 
 
-def _open_session(
-    graph: bytes, where: Path, device: Device, threads: int | None
-) -> tuple[ort.InferenceSession, Provider]:
-    if device != "cpu":
-        try:
-            return _cuda_session(graph, where, threads), "cuda"
-        except RuntimeUnavailable:
-            if device == "cuda":
-                raise
+def _cpu_session(graph: bytes, where: Path, threads: int | None) -> ort.InferenceSession:
     try:
-        session = ort.InferenceSession(graph, _options(threads), providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(graph, _options(threads), providers=["CPUExecutionProvider"])
     except _ORT_ERRORS as error:
         raise BundleError(f"{where} is not a graph that onnxruntime {ort.__version__} runs: {error}") from error
-    return session, "cpu"
 
 
-def _cuda_session(graph: bytes, where: Path, threads: int | None) -> ort.InferenceSession:
-    expected = f"device 'cuda' means that all of {where.name} runs on CUDA, but"
+def _on_cpu(session: ort.InferenceSession, outputs: list[str]) -> _Run:
+    return lambda inputs, options: tuple(session.run(outputs, dict(inputs), options))
+
+
+def _gpu_session(
+    graph: bytes, where: Path, provider: Provider, batch: Mapping[str, int], *, cuda_graph: bool
+) -> ort.InferenceSession:
+    """Open the graph for one batch size, and prove by the session's own record that all of it runs on the GPU."""
+    expected = f"device {provider!r} means that all of {where.name} runs there, but"
     if reason := why_no_cuda():
         raise RuntimeUnavailable(f"{expected} {reason}")
-    options = _options(threads)
+    options = _options(None)
     options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    for name, size in batch.items():
+        options.add_free_dimension_override_by_name(name, size)
+    capture = str(int(cuda_graph))
     # TF32 would move scores by 1e-3 and with them the hard threshold.
-    providers = [("CUDAExecutionProvider", {"use_tf32": "0"})]
+    providers = [("CUDAExecutionProvider", {"use_tf32": "0", "enable_cuda_graph": capture})]
+    if provider == "tensorrt":
+        providers = [
+            ("TensorrtExecutionProvider", {"trt_cuda_graph_enable": capture}),
+            ("CUDAExecutionProvider", {"use_tf32": "0"}),
+        ]
+    names = [name for name, _ in providers]
     try:
         session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
     except _ORT_ERRORS as error:
         raise RuntimeUnavailable(f"{expected} ONNX Runtime says: {error} {_INSTALL_CUDA}") from error
-    if "CUDAExecutionProvider" not in session.get_providers():
-        raise RuntimeUnavailable(f"{expected} the session got {session.get_providers()}. {_INSTALL_CUDA}")
+    if missing := set(names) - set(session.get_providers()):
+        raise RuntimeUnavailable(f"{expected} the session got no {', '.join(sorted(missing))}. {_INSTALL_CUDA}")
+    if elsewhere := nodes_elsewhere(session, names):
+        raise RuntimeUnavailable(f"{expected} it has {'; '.join(elsewhere[:3])}. Choose device='cpu'.")
     return session
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy.typing as npt
 
-from .breaker import Breaker
+from .breaker import TRANSIENT, Breaker
 from .config import CircuitBreaker, Retries
 from .contract import Contract
 from .deadline import Deadline
 from .errors import AccessDenied, CircuitOpen, ContractMismatch, DCPError, ServerTimeout, ServerUnavailable, TLSFailed
+from .events import log
 from .obfuscate import Payload
 from .stats import BreakerState
 from .transport import Transport
@@ -63,6 +66,7 @@ class Servers:
         self._servers = [_Server(transport, contract, breaker) for transport in transports]
         self._retries = retries
         self._closing = threading.Event()
+        self._answering = self._servers[0].transport.address
 
     def connect(self, timeout_s: float) -> None:
         """Reach the first server that is well, and check the pairing. The others are checked when they are needed.
@@ -77,6 +81,11 @@ class Servers:
     def addresses(self) -> tuple[str, ...]:
         """Where they are, in order."""
         return tuple(server.transport.address for server in self._servers)
+
+    @property
+    def first(self) -> Transport:
+        """The one that is preferred."""
+        return self._servers[0].transport
 
     def breakers(self) -> dict[str, BreakerState]:
         """State of each server's circuit breaker, by address."""
@@ -96,7 +105,11 @@ class Servers:
             ServerError: No server gave an answer.
             ContractMismatch: The first serves another head, and no other is well.
         """
-        import tenacity  # late: it loads asyncio
+        try:
+            return self._round(payload, deadline, sends)
+        except ServerUnavailable as error:
+            failed = [error]
+        import tenacity  # late: it loads asyncio, and costs more than all else here, while most calls need no retry
 
         attempts = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._retries.attempts) | tenacity.stop_before_delay(deadline.left_s()),
@@ -106,16 +119,26 @@ class Servers:
             reraise=True,
         )
 
-        def one_round() -> Answer:
-            sends.rounds += 1
-            return self._first_well(deadline, lambda server, share: server.infer(payload, share, sends))
+        def attempt() -> Answer:
+            if failed:  # the round above was the first attempt
+                raise failed.pop()
+            return self._round(payload, deadline, sends)
 
-        answer: Answer = attempts(one_round)
+        answer: Answer = attempts(attempt)
         return answer
 
     def stop(self) -> None:
         """Pause before no further attempt. The transports belong to whoever opened them."""
         self._closing.set()
+
+    def _round(self, payload: Payload, deadline: Deadline, sends: Sends) -> Answer:
+        """Ask every server once, at the most."""
+        sends.rounds += 1
+        answer = self._first_well(deadline, lambda server, share: server.infer(payload, share, sends))
+        before, self._answering = self._answering, answer.address
+        if before != answer.address:
+            log("failover", "%(server)s answers now, no longer %(before)s", server=answer.address, before=before)
+        return answer
 
     def _first_well(self, deadline: Deadline, ask: Callable[[_Server, Deadline], T]) -> T:
         """Ask one server after the other, each for its share of the time; raise the first's error if all fail."""
@@ -140,6 +163,7 @@ class _Server:
         self._longest_trial_s = options.pause_s
         self._checking = threading.Lock()
         self._checked = False
+        self._lost_at: float | None = None
 
     def share_s(self, left_s: float, servers: int) -> float:
         """Seconds of ``left_s`` that this server may take, the first of ``servers`` that are left to ask."""
@@ -147,15 +171,31 @@ class _Server:
         return share if servers == 1 or self.breaker.is_closed else min(share, self._longest_trial_s)
 
     def check(self, deadline: Deadline) -> None:
-        with self.breaker.guarding():
+        with self.breaker.guarding(), self._noticing():
             self._check_once(deadline)
 
     def infer(self, payload: Payload, deadline: Deadline, sends: Sends) -> Answer:
-        with self.breaker.guarding():
+        with self.breaker.guarding(), self._noticing():
             self._check_once(deadline)
             sends.count += 1
             values = self.transport.infer(payload, self._left(deadline))
         return Answer(values, self.transport.address, sends.count)
+
+    @contextmanager
+    def _noticing(self) -> Iterator[None]:
+        """Log the first failure after an answer, and the first answer after a failure."""
+        try:
+            yield
+        except TRANSIENT as error:
+            if self._lost_at is None:
+                self._lost_at = time.monotonic()
+                kind = type(error).__name__
+                log("server_lost", "%(server)s fails: %(error)s", server=self.transport.address, error=kind)
+            raise
+        if (lost_at := self._lost_at) is not None:
+            self._lost_at = None
+            seconds = round(time.monotonic() - lost_at, 3)
+            log("server_back", "%(server)s answers after %(seconds)s s", server=self.transport.address, seconds=seconds)
 
     def _check_once(self, deadline: Deadline) -> None:
         """Compare the head with the contract before the first payload; later the transport does it where needed."""

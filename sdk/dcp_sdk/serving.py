@@ -53,7 +53,8 @@ class TritonServer:
         http_port: Port, or None for a free one.
         grpc_port: Port, or None for a free one.
         metrics: Serve Prometheus metrics at :attr:`metrics_address`.
-        key: If given, inference needs this value in the header :data:`KEY_HEADER`. The process list shows it.
+        key: If given, inference needs this value in the header :data:`KEY_HEADER`. Triton takes it as a flag only:
+            users of this machine find it in the list of its processes.
         extra_flags: Further flags of ``tritonserver``.
         log: File to write the server's log to, or an open stream; None keeps it until the end, for error
             messages.

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from .contract import Contract
 from .deadline import Deadline
-from .errors import ContractMismatch, ServerError
+from .errors import ContractMismatch, PrivacyGuardError, ServerError
+from .events import log
 from .frames import Frame
 from .guard import check_payload
 from .local_head import LocalHead
@@ -21,6 +22,7 @@ from .predictions import DEVICE, Prediction, Timings, decode_answer, make_predic
 from .preprocess import preprocess
 from .servers import Answer, Sends, Servers
 from .stats import Counters
+from .telemetry import Trace, Tracing
 
 __all__ = ["Request", "Stages"]
 
@@ -42,10 +44,31 @@ class Request:
     probabilities: npt.NDArray[np.float32] | None = None
     sends: Sends = field(default_factory=Sends)
     times_ms: dict[str, float] = field(default_factory=dict)
+    tracing: InitVar[Tracing | None] = None
+    trace: Trace | None = None
     _last: float = 0.0
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, tracing: Tracing | None) -> None:
         self._last = self.started
+        if tracing is not None:
+            self.trace = tracing(self.started)
+
+    @contextmanager
+    def stage(self, name: str, words: str | None = None) -> Iterator[None]:
+        """Be in a stage for the length of the block: it began when the last one ended.
+
+        Raises:
+            DeadlineExceeded: It has ``words`` and left no time.
+        """
+        with nullcontext() if self.trace is None else self.trace.stage(name, self._last):
+            yield
+            self.lap(f"{name}_ms", words)
+
+    def end(self, error: Exception | None = None) -> None:
+        """Tell the trace, if there is one, how it ended."""
+        if self.trace is not None:
+            facts = {"server__address": self.server} if self.server else {}
+            self.trace.end(error, **facts, dcp__pictures=len(self.frames), dcp__sends=self.sends.count)
 
     def lap(self, name: str, stage: str | None = None) -> None:
         """Add the time since the last lap to ``name``; a stage with words for it must have left some time.
@@ -95,9 +118,8 @@ class Stages:
             FrameError: One is not a picture, or none came.
             DeadlineExceeded: It took too long.
         """
-        with self._counting_failures():
+        with self._counting_failures(request), request.stage("capture", "capture"):
             request.frames = take()
-            request.lap("capture_ms", "capture")
 
     def obfuscate(self, request: Request) -> None:
         """Crop, run the device graph, and let the guard look at what comes out: pixels stop here.
@@ -108,15 +130,15 @@ class Stages:
             PrivacyGuardError: The payload is not what the contract says.
             DeadlineExceeded: It took too long.
         """
-        with self._counting_failures():
+        with self._counting_failures(request):
             request.lap("queue_ms", "waiting for the device graph")
             spec = self._contract.preprocessing
-            pixels = np.stack([preprocess(frame.image_rgb, spec) for frame in request.frames])
-            request.lap("preprocess_ms", "preprocessing")
-            raw = self._obfuscator.run(pixels, request.deadline)
-            request.lap("obfuscate_ms", "the device graph")
-            request.payload = check_payload(self._contract, raw)
-            request.lap("guard_ms", "the guard")
+            with request.stage("preprocess", "preprocessing"):
+                pixels = np.stack([preprocess(frame.image_rgb, spec) for frame in request.frames])
+            with request.stage("obfuscate", "the device graph"):
+                raw = self._obfuscator.run(pixels, request.deadline)
+            with request.stage("guard", "the guard"):
+                request.payload = self._guarded(raw)
 
     def ask(self, request: Request) -> None:
         """Let a server answer, or the head on the device where that is wanted and no server does.
@@ -126,13 +148,14 @@ class Stages:
             ServerError: No valid answer in time.
             ContractMismatch: A server has another head now.
         """
-        with self._counting_failures(), self._counting_sends(request):
+        with self._counting_failures(request), self._counting_sends(request):
             request.lap("queue_ms", "waiting for the network")
-            answer = self._answer(request)
-            request.lap("network_ms")
-            request.probabilities = decode_answer(self._contract, answer.values, len(request.frames))
-            request.server = answer.address
-            request.lap("decode_ms")
+            with request.stage("network"):
+                answer = self._answer(request)
+            with request.stage("decode"):
+                request.probabilities = decode_answer(self._contract, answer.values, len(request.frames))
+                request.server = answer.address
+        request.end()
 
     def finish(self, request: Request, sequence: int = 0) -> list[Prediction]:
         """Put together what the caller gets; ``sequence`` is the number of the first picture."""
@@ -152,6 +175,14 @@ class Stages:
             sequence=sequence,
         )
 
+    def _guarded(self, raw: Payload) -> Payload:
+        try:
+            return check_payload(self._contract, raw)
+        except PrivacyGuardError:
+            sentence = "the guard refused a payload of the contract %(digest)s: nothing was sent"
+            log("guard_refused", sentence, digest=self._contract.digest[:12])
+            raise
+
     def _answer(self, request: Request) -> Answer:
         payload, deadline, sends = request.payload, request.deadline, request.sends
         if self._local is None:
@@ -164,11 +195,12 @@ class Stages:
         return answer
 
     @contextmanager
-    def _counting_failures(self) -> Iterator[None]:
+    def _counting_failures(self, request: Request) -> Iterator[None]:
         try:
             yield
         except Exception as error:
             self._counters.failed(error)
+            request.end(error)
             raise
 
     @contextmanager

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from .predictions import Timings
 
-__all__ = ["BreakerState", "Counters", "Stage", "Stats"]
+__all__ = ["BreakerState", "Counters", "Stage", "Stats", "stages_of"]
 
 BreakerState = Literal["closed", "open", "half-open"]
 """``closed``: asked as usual; ``open``: left alone for a moment; ``half-open``: the next call finds out."""
@@ -30,6 +31,12 @@ class Stage:
     """Median, in milliseconds."""
     p99_ms: float
     """Milliseconds that one request of a hundred exceeded."""
+
+    @classmethod
+    def of(cls, times_ms: npt.NDArray[np.float64]) -> Self:
+        """Take both from times in milliseconds, one at least."""
+        p50, p99 = np.percentile(times_ms, [50, 99]).tolist()
+        return cls(p50_ms=p50, p99_ms=p99)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,14 +116,15 @@ class Counters:
             **{name: counts[name] for name in names},
             failures=failures,
             breakers=breakers,
-            stages=_percentiles(recent),
+            stages=stages_of(recent),
         )
 
 
-def _percentiles(recent: list[Timings]) -> dict[str, Stage]:
-    if not recent:
+def stages_of(timings: Sequence[Timings]) -> dict[str, Stage]:
+    """Tell how long each stage took over some requests, by its name without the unit; nothing of none."""
+    if not timings:
         return {}
-    times = np.array([[getattr(timings, name) for name in _STAGES] for timings in recent])
+    times = np.array([[getattr(one, name) for name in _STAGES] for one in timings])
     halves, extremes = np.percentile(times, [50, 99], axis=0).tolist()
     return {
         name.removesuffix("_ms"): Stage(p50_ms=p50, p99_ms=p99)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -13,9 +14,13 @@ from .doctor import Finding, State
 from .measurements import percent
 from .predictions import Prediction, Timings
 from .privacy_report import PrivacyReport
-from .stats import Stats
+from .stats import Stage, Stats
+
+if TYPE_CHECKING:
+    from .bench import Budget
 
 __all__ = [
+    "budget_table",
     "contract_table",
     "finding_line",
     "live_table",
@@ -81,6 +86,23 @@ def live_table(prediction: Prediction, stats: Stats, *, count: int, frames_per_s
     table.add_row("requests", sends + local)
     for address, state in stats.breakers.items():
         table.add_row("breaker", Text.assemble(f"{address} ", (state, "green" if state == "closed" else "bold red")))
+    return table
+
+
+def budget_table(budget: Budget) -> Table:
+    """Show what each stage of a call costs, and what the SDK adds to a program without it."""
+    table = Table("", "p50", "p99", "", box=None, pad_edge=False)
+
+    def add(name: str, stage: Stage, what: str = "") -> None:
+        table.add_row(name, f"{stage.p50_ms:.2f} ms", f"{stage.p99_ms:.2f} ms", Text(what, "dim"))
+
+    for name, stage in budget.stages.items():
+        add(name, stage)
+    table.add_section()
+    add("predict", budget.predict, f"{budget.calls} calls, in turns with bare")
+    add("bare", budget.bare, "device graph and tritonclient, nothing else")
+    add("SDK tax", budget.tax, "predict less bare, call by call")
+    add("noise", budget.noise, "bare less bare: a smaller tax was not measured")
     return table
 
 

@@ -36,7 +36,8 @@ class _Whole(nn.Module):
         self.rest = as_stored(RemainingLayers(arch, split, classes))
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
-        answer: torch.Tensor = torch.softmax(self.rest(self.first(image.permute(0, 3, 1, 2))), 1)
+        # Contiguous: the exporter writes an average over maps in another order of memory as a gather.
+        answer: torch.Tensor = torch.softmax(self.rest(self.first(image.permute(0, 3, 1, 2).contiguous())), 1)
         return answer
 
 

@@ -1,7 +1,7 @@
 """Ratios of times, measured in turns in one run: ``python -m tests.benchmarks.speed``.
 
 * device cost: the whole device graph against the client network alone, cut out of the same file;
-* SDK tax: ``predict`` against the device graph and a bare tritonclient call with the same tensors, real Triton.
+* SDK tax: what ``dcp bench`` shows, on a real Triton, over gRPC and HTTP.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
-import tritonclient.grpc
-import tritonclient.http
 from onnx.utils import Extractor
 
-from dcp_sdk import Manifest, PrivateClient, load_image
+from dcp_sdk import Manifest, PrivateClient
+from dcp_sdk.bench import measure
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
-from dcp_sdk.preprocess import preprocess
 from dcp_sdk.serving import TritonServer
 from tests.benchmarks.record import record
 from tests.tiny import PAPER, ROOT
@@ -78,41 +77,15 @@ def device_cost(bundle: Path, turns: int, threads: int) -> dict[str, Any]:
     }
 
 
-def sdk_tax(bundle: Path, server: TritonServer, scheme: str, turns: int) -> dict[str, Any]:
-    """Time ``predict`` of an array of the model's size, its device graph alone, and the bare request alone."""
-    address = server.grpc_address if scheme == "grpc" else server.http_address
-    library: Any = tritonclient.grpc if scheme == "grpc" else tritonclient.http
+def sdk_tax(bundle: Path, address: str, calls: int) -> dict[str, Any]:
+    """Measure what ``dcp bench`` shows, rounded."""
     with PrivateClient(bundle, address, device="cpu") as client:
-        contract = client.manifest.contract
-        picture = load_image(ROOT / "examples" / "data" / "astronaut.jpg")
-        crop = preprocess(picture, contract.preprocessing)
-        graph = session(onnx.load(bundle / DEVICE_GRAPH_FILE), threads=0)
-        names = [spec.name for spec in contract.payload]
-        payload = graph.run(names, {contract.input.name: crop[None]})
-        bare = library.InferenceServerClient(address.partition("://")[2])
+        budget = asdict(measure(client, calls=calls))
+    return {"calls": budget.pop("calls"), "stages": _rounded(budget.pop("stages")), **_rounded(budget)}
 
-        def request() -> Any:
-            inputs = []
-            for spec, tensor in zip(contract.payload, payload, strict=True):
-                inputs.append(library.InferInput(spec.name, tensor.shape, "UINT8"))
-                inputs[-1].set_data_from_numpy(tensor)
-            return bare.infer(contract.head.model, inputs).as_numpy(contract.answer.name)
 
-        times = in_turns(
-            turns,
-            predict=lambda: client.predict(crop),
-            graph=lambda: graph.run(names, {contract.input.name: crop[None]}),
-            request=request,
-        )
-        bare.close()
-    p50 = {name: statistics.median(values) for name, values in times.items()}
-    return {
-        "calls": turns * BLOCK,
-        "predict": percentiles(times["predict"]),
-        "device_graph": percentiles(times["graph"]),
-        "bare_request": percentiles(times["request"]),
-        "tax_p50_ms": round(p50["predict"] - p50["graph"] - p50["request"], 4),
-    }
+def _rounded(stages: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    return {name: {key: round(value, 4) for key, value in stage.items()} for name, stage in stages.items()}
 
 
 def main() -> None:
@@ -127,7 +100,8 @@ def main() -> None:
     models = (Manifest.load(options.bundle).contract.head.model,)
     with TritonServer(ROOT / "triton_models", models=models, venv=ROOT / ".venv-triton") as server:
         figures["sdk_tax"] = {
-            scheme: sdk_tax(options.bundle, server, scheme, options.turns) for scheme in ("grpc", "http")
+            scheme: sdk_tax(options.bundle, address, options.turns * BLOCK)
+            for scheme, address in (("grpc", server.grpc_address), ("http", server.http_address))
         }
     record("speed", "python -m tests.benchmarks.speed", figures)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from dcp_sdk import AccessDenied, ConfigError, PrivateClient, Security, Timeouts, TLSFailed
+from dcp_sdk.bench import measure
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
 from tests.e2e.authority import Authority, Identity
@@ -117,6 +118,7 @@ def test_both_sides_know_each_other(
             assert len(client.predict_batch([noise] * 9)) == 9
             wire.cut()
             assert client.predict(noise).label == prediction.label, "made anew, and checked anew"
+            assert measure(client, calls=1).calls == 1, "what it is compared with has certificates, too"
     assert secrets.kept not in wire.sent, "what travels is encrypted"
     assert secrets.found_in(wire.sent) == []
     for own, word in ((None, "certificate_file"), (trust.impostor, "certificate")):

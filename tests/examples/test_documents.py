@@ -112,9 +112,19 @@ def test_the_readme_tells_what_was_measured() -> None:
             frames = percent(report.many_frames[-1].balanced_accuracy)
         facts = (title, f"{contract.payload_bytes:,} bytes", percent(report.utility.balanced_accuracy))
         assert f"| {' | '.join((*facts, percent(report.strongest), frames))} |" in readme
+    report = PrivacyReport.load(SHIPPED, Manifest.load(SHIPPED).contract)
+    assert report is not None
+    assert report.certificate is not None
+    security = " ".join((ROOT / "docs" / "security.md").read_text(encoding="utf-8").split())
+    assert f"reads race from one frame with {percent(report.strongest)} and from 100 averaged" in security
+    assert f"frames with {percent(report.many_frames[-1].balanced_accuracy)}; guessing gives" in security
+    assert f"Whatever an attacker computes on one payload, {100 * report.certificate.best_accuracy:.1f} %" in security
     speed = json.loads((results / "speed.json").read_text())
     assert speed["device_cost"][0]["ratio_p50"] < 1.05
     assert all(way["tax_p50_ms"] < 1 for way in speed["sdk_tax"].values())
+    shares = json.loads((results / "device_share.json").read_text())["bundles"]
+    share = {one["bundle"]: one["share_p50"] for one in shares}
+    assert "{gender_112:.2f} of the time (`gender_112`), {gender_112_paper:.2f} (".format(**share) in readme
     absent = json.loads((results / "hard_mask.json").read_text())
     assert set(absent["hard_means_absent"].values()) == {10_000}
     assert sum(value for name, value in absent["batch_invariance"].items() if name.startswith("flips")) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 import time
@@ -94,6 +95,37 @@ def test_a_camera_that_says_nothing_is_an_error_in_time(listen: Listen) -> None:
     with pytest.raises(FrameError, match="expected a frame"):
         Camera(url(listen(silent)), timeout_s=1)
     assert time.monotonic() - start < 20
+
+
+def test_its_credentials_stand_nowhere_and_the_log_tells_when_it_is_stale(
+    listen: Listen, caplog: pytest.LogCaptureFixture
+) -> None:
+    resume = threading.Event()
+
+    def pausing(connection: socket.socket, stop: threading.Event) -> None:
+        connection.recv(4096)
+        connection.sendall(HEAD)
+        for _ in range(20):
+            connection.sendall(part(100))
+        resume.wait(20)
+        while not stop.wait(0.02):
+            connection.sendall(part(100))
+
+    caplog.set_level(logging.DEBUG)
+    address = f"http://kiosk:hunter2@127.0.0.1:{listen(pausing)}/stream.mjpg"
+    with Camera(f"{address}?token=hunter2", timeout_s=20) as camera:
+        frame = camera.read()
+        for _ in range(2):
+            with pytest.raises(FrameError) as caught:
+                while True:
+                    camera.read(0.5)
+        resume.set()
+        camera.read()
+    assert [record.__dict__["dcp_event"] for record in caplog.records] == ["camera_stale", "camera_back"]
+    for said in (frame.source, str(caught.value), caplog.text, str([record.__dict__ for record in caplog.records])):
+        assert "127.0.0.1" in said
+        assert "hunter2" not in said
+        assert "kiosk" not in said
 
 
 def test_close_ends_the_thread_and_reading(listen: Listen) -> None:

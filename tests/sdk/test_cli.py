@@ -192,6 +192,14 @@ def test_doctor_finds_two_packages_in_one_folder(monkeypatch: pytest.MonkeyPatch
     assert "-> pip uninstall --yes onnxruntime onnxruntime-gpu" in result.output
 
 
+def test_a_key_on_the_command_line_is_refused_and_not_repeated(tiny: Tiny) -> None:
+    """Others read a command line in the list of processes."""
+    refused = run("serve", tiny.repository, "--key", "opensesame")
+    assert refused.exit_code == 2
+    assert "opensesame" not in refused.output
+    assert "--key-file" in run("serve", "--help").output
+
+
 @pytest.mark.triton
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_serve_runs_until_it_is_told_to_stop(
@@ -199,7 +207,13 @@ def test_serve_runs_until_it_is_told_to_stop(
 ) -> None:
     command = [sys.executable, "-m", "dcp_sdk.cli", "serve", tiny.repository, "--venv", ROOT / ".venv-triton"]
     ports = ["--grpc-port", "0", "--http-port", "0"]
-    environment = os.environ | {"DCP_KEY": "opensesame", "PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+    key_file = tmp_path / "key"
+    key_file.write_text("opensesame\n")
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "COLUMNS": "200"}
+    if number is signal.SIGINT:
+        environment["DCP_KEY"] = "opensesame"
+    else:
+        ports += ["--key-file", str(key_file)]
     with subprocess.Popen(
         [*command, *ports], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     ) as process:
@@ -215,9 +229,9 @@ def test_serve_runs_until_it_is_told_to_stop(
         assert denied.exit_code == 2
         assert denied.stderr.startswith("AccessDenied: ")
         assert "wrong" not in denied.output
-        key_file = tmp_path / "key"
-        key_file.write_text("opensesame\n")
         assert run(*arguments, "--key-file", key_file).exit_code == 0, "the file counts, not the variable"
+        measured = run("bench", tiny.bundle, address, "--calls", 1, "--key-file", key_file)
+        assert "SDK tax" in measured.output, "what it is compared with has the key, too"
         process.send_signal(number)
         assert process.wait(timeout=30) == 0
         assert process.stdout.read().strip() == "Stopped."

@@ -16,6 +16,7 @@ from tritonclient.utils import InferenceServerException
 from dcp_sdk.errors import ServerUnavailable
 from dcp_sdk.serving import TritonServer
 from tests.tiny import CHANNELS, ROOT, Tiny, payload, write_tiny
+from tests.trained import Trained
 
 pytestmark = pytest.mark.triton
 
@@ -136,3 +137,31 @@ def test_refuses_to_load_another_graph(tmp_path: Path) -> None:
     pair.head.write_bytes(other.head.read_bytes())
     with pytest.raises(ServerUnavailable, match="not the file that this configuration was rendered for"):
         TritonServer(pair.repository, venv=ROOT / ".venv-triton").start()
+
+
+def test_refuses_another_graph_when_it_is_loaded_again(broken: Tiny, tmp_path: Path) -> None:
+    """The server goes on running: each load compares the hash anew, and what was served before stays."""
+    right, other = broken.head.read_bytes(), write_tiny(tmp_path / "other", seed=1).head.read_bytes()
+    arrays = payload(1)
+    expected = in_process(broken, arrays)
+    with TritonServer(broken.repository, venv=ROOT / ".venv-triton") as server:
+        with triton.InferenceServerClient(server.grpc_address.removeprefix("grpc://")) as client:
+            broken.head.write_bytes(other)
+            with pytest.raises(InferenceServerException, match="not the file that this configuration"):
+                client.load_model("task_head")
+            np.testing.assert_allclose(infer(client, arrays), expected, atol=1e-6, rtol=0)
+            client.unload_model("task_head")
+            with pytest.raises(InferenceServerException, match="not the file that this configuration"):
+                client.load_model("task_head")
+            assert not client.is_model_ready("task_head")
+            broken.head.write_bytes(right)
+            client.load_model("task_head")
+            np.testing.assert_allclose(infer(client, arrays), expected, atol=1e-6, rtol=0)
+
+
+def test_every_committed_copy_is_the_one_that_export_writes(trained: Trained) -> None:
+    exported = trained.repository / trained.manifest.contract.head.model
+    source = (exported / str(trained.manifest.contract.head.version) / "model.py").read_bytes()
+    copies = sorted((ROOT / "triton_models").glob("*/*/model.py"))
+    assert len(copies) >= 2
+    assert [str(path) for path in copies if path.read_bytes() != source] == []

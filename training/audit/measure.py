@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dcp_sdk import PrivateClient
+from dcp_sdk import PrivateClient, Timeouts
 from dcp_sdk.contract import Manifest
 from dcp_sdk.measurements import (
     AttackResult,
@@ -54,6 +54,8 @@ __all__ = [
     "run_control",
 ]
 
+_PATIENCE_S = 600.0
+"""An audit runs for hours on a busy machine, and nobody waits for one of its answers."""
 _TIMED = 2000
 """Pictures of each split whose device graph is timed."""
 _READ_PAIRS = 4000
@@ -69,7 +71,8 @@ def measure_utility(bundle: Path, repository: Path, splits: Splits) -> Utility:
         repository: Model repository with the paired head.
         splits: The data.
     """
-    with PrivateClient(bundle, f"memory://{repository}") as client:
+    patient = Timeouts(connect_s=_PATIENCE_S, predict_s=_PATIENCE_S)
+    with PrivateClient(bundle, f"memory://{repository}", timeouts=patient) as client:
         predictions = client.predict_batch(splits.val.pictures)
     numbers = {label: number for number, label in enumerate(splits.task.labels)}
     answers = np.array([numbers[prediction.label] for prediction in predictions])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import numpy.typing as npt
@@ -10,7 +13,10 @@ import numpy.typing as npt
 from ..contract import Contract
 from ..obfuscate import Payload
 
-__all__ = ["Transport"]
+__all__ = ["TRACE_HEADERS", "Transport"]
+
+TRACE_HEADERS: ContextVar[Mapping[str, str]] = ContextVar("dcp_trace_headers", default=MappingProxyType({}))
+"""Headers that :meth:`Transport.infer` sends along with this very request: W3C's ``traceparent``, or none."""
 
 
 class Transport(ABC):

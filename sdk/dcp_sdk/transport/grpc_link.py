@@ -11,6 +11,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -80,8 +81,10 @@ class GrpcLink:
         """Whether the first connection still lives."""
         return bool(self._stream.is_active())
 
-    def call(self, method: str, request: Any, deadline: Deadline) -> Any:
-        """Call ``method`` of Triton's service, once.
+    def call(
+        self, method: str, request: Any, deadline: Deadline, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> Any:
+        """Call ``method`` of Triton's service, once, with ``headers`` besides those of each call.
 
         Raises:
             TimeoutError: The deadline passed.
@@ -90,7 +93,8 @@ class GrpcLink:
             ValueError: The link was closed.
         """
         remaining_s = deadline.remaining_s()
-        call = getattr(self.stub, method).future(request, timeout=remaining_s, metadata=self._metadata)
+        metadata = (*self._metadata, *headers.items())
+        call = getattr(self.stub, method).future(request, timeout=remaining_s, metadata=metadata)
         self._calls.add(call)
         try:
             if self._closed:  # perhaps too late for close() to see this call

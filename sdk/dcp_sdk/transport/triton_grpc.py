@@ -17,6 +17,7 @@ from ..contract import Contract
 from ..deadline import Deadline
 from ..obfuscate import Payload
 from ..security import Security
+from .base import TRACE_HEADERS
 from .grpc_link import GrpcLink, LinkLost
 from .pairing import TRITON_TYPES, ServedConfig, ServedModel, check_digest, check_pairing
 from .tls import client_context, speaks_tls, why_no_tls
@@ -69,7 +70,8 @@ class GrpcTransport(TritonTransport):
         contract, deadline = self._contract, Deadline(timeout_s)
         link = self._living_link(contract, deadline)
         with self._mapped_errors(link, contract, deadline):
-            return self._answer(contract, link.call("ModelInfer", _request(contract, payload), deadline))
+            request = _request(contract, payload)
+            return self._answer(contract, link.call("ModelInfer", request, deadline, TRACE_HEADERS.get()))
 
     def close(self) -> None:
         self._closed = True

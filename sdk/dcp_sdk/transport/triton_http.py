@@ -20,6 +20,7 @@ from ..contract import Contract
 from ..deadline import Deadline
 from ..obfuscate import Payload
 from ..security import Security
+from .base import TRACE_HEADERS
 from .http_pool import Connection, ConnectionPool, Response
 from .pairing import TRITON_TYPES, ServedConfig, ServedModel, check_digest, check_pairing
 from .tcp import DeadlineSocket, TLSDeadlineSocket
@@ -83,7 +84,11 @@ class HttpTransport(TritonTransport):
                 connection,
                 "POST",
                 f"{_path(contract)}/infer",
-                headers={_HEADER_LENGTH: str(len(head)), "Content-Type": "application/octet-stream"},
+                headers={
+                    _HEADER_LENGTH: str(len(head)),
+                    "Content-Type": "application/octet-stream",
+                    **TRACE_HEADERS.get(),
+                },
                 body=head + body,
             )
         if response.status != 200:

@@ -1,0 +1,148 @@
+"""What a call costs, stage by stage, and what of that the SDK adds to a program that has no checks and no retries."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from .client import PrivateClient
+from .errors import ConfigError, ServerUnavailable
+from .obfuscate import graph_inputs
+from .preprocess import Image
+from .stats import Stage, stages_of
+from .transport.tls import client_context
+from .transport.triton import TritonTransport
+from .transport.triton_grpc import GrpcTransport
+
+__all__ = ["Bare", "Budget", "measure"]
+
+_WARM_UP = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """Times of the same call made in three ways, in turns; all in milliseconds."""
+
+    calls: int
+    """How often each of the three was made."""
+    stages: Mapping[str, Stage]
+    """Of ``predict``, by stage, as in :attr:`Stats.stages`."""
+    predict: Stage
+    """The whole of ``client.predict(crop)``."""
+    bare: Stage
+    """The same device graph, and the same tensors through NVIDIA's own client."""
+    tax: Stage
+    """``predict`` less the bare call of the same turn."""
+    noise: Stage
+    """One bare call less the other of the same turn: a tax whose p99 is no larger than this was not measured."""
+
+
+class Bare:
+    """A program without the SDK: it runs the device graph and sends its outputs with tritonclient, and that is all.
+
+    It runs the client's own session of that graph, and has a connection of its own.
+
+    Args:
+        client: Says which graph, which server, and how to reach it. Must outlive this.
+
+    Raises:
+        ConfigError: The client's server is no Triton.
+    """
+
+    def __init__(self, client: PrivateClient) -> None:
+        transport = client._servers.first
+        if not isinstance(transport, TritonTransport):
+            raise ConfigError(
+                f"expected a server with a Triton, such as grpc://localhost:8001, got {transport.address}: without a "
+                "request there is nothing to compare with. Start one with `dcp serve`."
+            )
+        self._contract = client.manifest.contract
+        self._graph = client._obfuscator.graph
+        self._timeout_s = client.timeouts.predict_s
+        self._headers = transport._request_headers()
+        over_grpc = isinstance(transport, GrpcTransport)
+        self._library: Any = importlib.import_module(f"tritonclient.{'grpc' if over_grpc else 'http'}")
+        self._options = {"client_timeout": self._timeout_s} if over_grpc else {}
+        self._connection = self._connect(transport)
+
+    def __call__(self, crop_rgb: Image) -> Any:
+        """Answer for a picture of the model's size, uint8 ``(S, S, 3)``: float32 ``(1, classes)``, not checked.
+
+        Raises:
+            ServerUnavailable: The server did not answer.
+        """
+        contract, library = self._contract, self._library
+        tensors = self._graph.run(graph_inputs(contract, crop_rgb[None]))
+        inputs = []
+        for spec, tensor in zip(contract.payload, tensors, strict=True):
+            inputs.append(library.InferInput(spec.name, tensor.shape, spec.dtype.upper()))
+            inputs[-1].set_data_from_numpy(tensor)
+        try:
+            answer = self._connection.infer(
+                contract.head.model, inputs, str(contract.head.version), headers=self._headers, **self._options
+            )
+        except (library.InferenceServerException, OSError) as error:
+            raise ServerUnavailable(
+                f"expected an answer to a bare request, got {type(error).__name__}. Measure again when it is well."
+            ) from error
+        return answer.as_numpy(contract.answer.name)
+
+    def close(self) -> None:
+        """Free the connection."""
+        self._connection.close()
+
+    def _connect(self, transport: TritonTransport) -> Any:
+        options: dict[str, Any] = {"ssl": transport._secure}
+        if isinstance(transport, GrpcTransport):
+            options["creds"] = transport._credentials()
+        else:
+            options |= {"connection_timeout": self._timeout_s, "network_timeout": self._timeout_s}
+            if transport._secure:
+                options["ssl_context_factory"] = lambda: client_context(transport._security)
+        return self._library.InferenceServerClient(transport._target, **options)
+
+
+def measure(client: PrivateClient, *, calls: int = 200) -> Budget:
+    """Make the same call with ``client``, and twice without the SDK, in turns, over its first server.
+
+    Args:
+        client: Nobody else should use it meanwhile.
+        calls: How often each of the three is made, besides 20 turns to warm up.
+
+    Raises:
+        ConfigError: ``calls`` is less than 1, or the client's server is no Triton.
+        DCPError: As ``client.predict``.
+    """
+    if calls < 1:
+        raise ConfigError(f"calls: expected at least 1, got {calls}.")
+    side = client.manifest.contract.preprocessing.size_px
+    crop = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    bare = Bare(client)
+    try:
+        tasks: list[Callable[[Image], Any]] = [client.predict, bare, bare]
+        timings, rows = [], np.empty((calls, len(tasks)))
+        for turn in range(-_WARM_UP, calls):
+            row = rows[max(turn, 0)]
+            for place in chain(range(turn % 3, 3), range(turn % 3)):  # each of them goes first in its turn
+                start = time.perf_counter()
+                answer = tasks[place](crop)
+                row[place] = (time.perf_counter() - start) * 1000
+                if place == 0 and turn >= 0:
+                    timings.append(answer.timings)
+    finally:
+        bare.close()
+    predict, once, again = rows.T
+    return Budget(
+        calls=calls,
+        stages=stages_of(timings),
+        predict=Stage.of(predict),
+        bare=Stage.of(once),
+        tax=Stage.of(predict - once),
+        noise=Stage.of(again - once),
+    )

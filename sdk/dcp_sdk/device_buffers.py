@@ -1,0 +1,119 @@
+"""Run a graph on a GPU without allocating: one session for each batch size, whose tensors stay where they are.
+
+With the batch fixed, what computes shapes folds away, which ONNX Runtime would otherwise put on the CPU; and a CUDA
+graph, which replays the very same addresses, can be captured.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from .contract import TensorSpec
+
+__all__ = ["DeviceBuffers", "nodes_elsewhere"]
+
+OpenSession = Callable[[int], ort.InferenceSession]
+"""Opens the graph for one batch size."""
+
+
+class DeviceBuffers:
+    """Sessions with their inputs and outputs bound to memory of the device. Thread-safe: one run at a time.
+
+    ONNX Runtime allows no second thread in a session that replays a CUDA graph.
+
+    Args:
+        open_session: Opens the graph for one batch size, or raises.
+        inputs: Tensors that the graph takes.
+        outputs: Tensors that the graph gives.
+        memory: Where the tensors lie, as ONNX Runtime calls it.
+    """
+
+    def __init__(
+        self,
+        open_session: OpenSession,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        memory: str = "cuda",
+    ) -> None:
+        self._open, self._inputs, self._outputs, self._memory = open_session, inputs, outputs, memory
+        self._running = threading.Lock()
+        self._bound: dict[int, _Bound] = {}
+        self._bind(1)
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]], options: ort.RunOptions) -> tuple[npt.NDArray[Any], ...]:
+        """Run the graph on copies of ``inputs``; the first run with a batch size opens a session for it.
+
+        Returns:
+            Arrays ``(N, *shape)`` in the order of ``outputs``, in memory of their own.
+        """
+        batch = len(inputs[self._inputs[0].name])
+        with self._running:
+            bound = self._bound.get(batch) or self._bind(batch)
+            return bound.run(inputs, options)
+
+    def _bind(self, batch: int) -> _Bound:
+        bound = _Bound(self._open(batch), batch, self._inputs, self._outputs, self._memory)
+        self._bound[batch] = bound
+        return bound
+
+
+class _Bound:
+    """A session for one batch size, and its tensors."""
+
+    def __init__(
+        self,
+        session: ort.InferenceSession,
+        batch: int,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        memory: str,
+    ) -> None:
+        def allocate(spec: TensorSpec) -> ort.OrtValue:
+            return ort.OrtValue.ortvalue_from_shape_and_type((batch, *spec.shape), np.dtype(spec.dtype), memory, 0)
+
+        self._session, self._binding = session, session.io_binding()
+        self._inputs = {spec.name: allocate(spec) for spec in inputs}
+        self._types = {spec.name: (np.dtype(spec.dtype), (batch, *spec.shape)) for spec in inputs}
+        self._outputs = {spec.name: allocate(spec) for spec in outputs}
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+
+    def run(self, inputs: Mapping[str, npt.NDArray[Any]], options: ort.RunOptions) -> tuple[npt.NDArray[Any], ...]:
+        for name, value in self._inputs.items():
+            given, expected = inputs[name], self._types[name]
+            if (given.dtype, given.shape) != expected:
+                raise ValueError(f"{name}: expected {expected}, got {(given.dtype, given.shape)}")
+            value.update_inplace(given)  # into the same place: a captured graph reads there again
+        self._session.run_with_iobinding(self._binding, options)
+        # Copies: the next run writes into the same place.
+        return tuple(np.array(value.numpy()) for value in self._outputs.values())
+
+
+def nodes_elsewhere(session: ort.InferenceSession, providers: Sequence[str]) -> list[str]:
+    """Name the nodes that ONNX Runtime gave to other providers than these, as the session itself recorded it.
+
+    Args:
+        session: Made with ``session.record_ep_graph_assignment_info``.
+        providers: Names of execution providers.
+
+    Returns:
+        ``NAME (OPERATOR) on PROVIDER`` for each; empty if all are where they should be, or if this ONNX Runtime is too
+        old to keep that record: then ``session.disable_cpu_ep_fallback`` alone holds.
+    """
+    if not hasattr(session, "get_provider_graph_assignment_info"):
+        return []
+    return [
+        f"{node.name} ({node.op_type}) on {part.ep_name}"
+        for part in session.get_provider_graph_assignment_info()
+        if part.ep_name not in providers
+        for node in part.get_nodes()
+    ]

@@ -1,0 +1,105 @@
+"""Tensors that stay in one place give fresh answers, on the CPU's memory here and on a GPU's where there is one."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import pytest
+
+from dcp_sdk import ConfigError, Manifest
+from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.contract import Contract
+from dcp_sdk.device_buffers import DeviceBuffers, nodes_elsewhere
+from dcp_sdk.obfuscate import Obfuscator, graph_inputs
+from dcp_sdk.runtime import why_no_cuda
+from tests.tiny import PAPER, SHIPPED
+
+BATCHES = (1, 3, 1, 3, 2, 1)
+_WHY = why_no_cuda()
+on_gpu = pytest.mark.skipif(_WHY is not None, reason=f"not measured on a GPU: {_WHY}")
+
+Inputs = dict[str, npt.NDArray[Any]]
+
+
+def open_session(bundle: Path, batch: int) -> ort.InferenceSession:
+    """Open the device graph as the GPU's is opened, but on the CPU."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    options.add_free_dimension_override_by_name("batch", batch)
+    return ort.InferenceSession(bundle / DEVICE_GRAPH_FILE, options, providers=["CPUExecutionProvider"])
+
+
+def drawn(contract: Contract, batch: int, seed: int) -> Inputs:
+    shape = (batch, *contract.input.shape)
+    return graph_inputs(contract, np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
+
+
+@pytest.mark.parametrize("bundle", [SHIPPED, PAPER], ids=lambda path: path.name)
+def test_no_run_sees_the_frame_of_another(bundle: Path) -> None:
+    contract = Manifest.load(bundle).contract
+    plain = ort.InferenceSession(bundle / DEVICE_GRAPH_FILE, providers=["CPUExecutionProvider"])
+    names = [spec.name for spec in contract.payload]
+    buffers = DeviceBuffers(
+        lambda batch: open_session(bundle, batch), contract.device_inputs, contract.payload, memory="cpu"
+    )
+    given = [drawn(contract, batch, seed) for seed, batch in enumerate(BATCHES)]
+    expected = [plain.run(names, inputs) for inputs in given]
+    answers = [buffers.run(inputs, ort.RunOptions()) for inputs in given]
+    assert not np.array_equal(expected[0][-1], expected[2][-1]), "two pictures that can be told apart"
+    for answer, right in zip(answers, expected, strict=True):  # at the end: no later run may have written into one
+        for got, wanted in zip(answer, right, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+    failures: list[int] = []
+
+    def work(number: int) -> None:
+        for _ in range(10):
+            answer = buffers.run(given[number], ort.RunOptions())
+            if not all(np.array_equal(got, wanted) for got, wanted in zip(answer, expected[number], strict=True)):
+                failures.append(number)
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    with pytest.raises(ValueError, match="image: expected"):
+        buffers.run(given[0] | {"image": given[0]["image"].astype(np.float32)}, ort.RunOptions())
+
+
+@pytest.mark.parametrize("bundle", [SHIPPED, PAPER], ids=lambda path: path.name)
+def test_the_session_says_where_each_node_runs(bundle: Path) -> None:
+    session = open_session(bundle, 1)
+    assert nodes_elsewhere(session, ["CPUExecutionProvider"]) == []
+    elsewhere = nodes_elsewhere(session, ["CUDAExecutionProvider"])
+    assert any("(Conv) on CPUExecutionProvider" in node for node in elsewhere)
+    assert not any("(Shape)" in node for node in elsewhere), "shapes, which CUDA leaves to the CPU, fold away"
+
+
+def test_there_is_no_cuda_graph_on_the_cpu() -> None:
+    with pytest.raises(ConfigError, match="cuda_graph"):
+        Obfuscator(SHIPPED, Manifest.load(SHIPPED).contract, device="cpu", cuda_graph=True)
+
+
+@on_gpu
+@pytest.mark.gpu
+@pytest.mark.parametrize("cuda_graph", [False, True])
+@pytest.mark.parametrize("bundle", [SHIPPED, PAPER], ids=lambda path: path.name)
+def test_cuda_answers_as_the_cpu_and_a_replayed_graph_sees_new_frames(bundle: Path, cuda_graph: bool) -> None:
+    contract = Manifest.load(bundle).contract
+    cpu = Obfuscator(bundle, contract, device="cpu")
+    cuda = Obfuscator(bundle, contract, device="cuda", cuda_graph=cuda_graph)
+    assert cuda.provider == "cuda"
+    for turn in range(20):
+        inputs = drawn(contract, BATCHES[turn % len(BATCHES)], turn)
+        right, got = cpu._graph.run(inputs), cuda._graph.run(inputs)
+        assert np.array_equal(right[0], got[0]), "the same channels"
+        assert np.abs(right[1].astype(int) - got[1].astype(int)).max() <= 1, "one step of the quantiser"
