@@ -28,7 +28,9 @@ from training.config import Recipe
 from training.networks import ClientNetwork, RemainingLayers
 
 
-class _Whole(nn.Module):
+class Whole(nn.Module):
+    """The whole, unsplit network of a recipe, as it would be deployed."""
+
     def __init__(self, recipe: Recipe, classes: int) -> None:
         super().__init__()
         arch, split = recipe.network.arch, recipe.network.split
@@ -49,7 +51,7 @@ def device_share(bundle: Path, turns: int, threads: int) -> dict[str, Any]:
     pictures = torch.zeros(2, size_px, size_px, 3, dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "whole.onnx"
-        module = _Whole(recipe, len(contract.task.labels)).eval()
+        module = Whole(recipe, len(contract.task.labels)).eval()
         write_graph(module, {"image": pictures}, ("probabilities",), (), path)
         whole = session(onnx.load(path), threads)
     device = session(onnx.load(bundle / DEVICE_GRAPH_FILE), threads)
