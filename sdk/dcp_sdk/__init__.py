@@ -7,6 +7,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from . import _opencv as _opencv  # before anything loads OpenCV
 from ._version import __version__
 from .camera import Camera
 from .client import PrivateClient

@@ -10,13 +10,12 @@ from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 
 from dcp_sdk.contract import Manifest
-from tests.benchmarks.device_share import Whole
-from training.config import Recipe
+from tests.benchmarks.whole_network import WholeNetwork
 
 torch.set_num_threads(1)  # requests run beside each other; threads of their own would only get in each other's way
 app = FastAPI()
 manifest = Manifest.load(Path(sys.argv[1]))
-network = Whole(Recipe.model_validate(manifest.provenance.settings), len(manifest.contract.task.labels)).eval()
+network = WholeNetwork(manifest).eval()
 shape = (1, *manifest.contract.input.shape)
 
 

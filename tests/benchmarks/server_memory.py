@@ -12,7 +12,7 @@ import numpy as np
 from dcp_sdk.contract import Manifest
 from dcp_sdk.serving import TritonServer
 from tests.benchmarks.open_loop import Target, drive
-from tests.benchmarks.rivals import members
+from tests.benchmarks.servers_under_test import members
 from tests.benchmarks.serving import triton_body
 from tests.tiny import ROOT, SHIPPED
 

@@ -30,7 +30,7 @@ from dcp_sdk.contract import Contract, Manifest
 from dcp_sdk.serving import TritonServer
 from dcp_sdk.transport.pairing import TRITON_TYPES
 from tests.benchmarks.open_loop import Target, drive
-from tests.benchmarks.rivals import WHOLE, add_whole_network, cpu_s, fastapi, without_batching
+from tests.benchmarks.servers_under_test import WHOLE, add_whole_network, cpu_s, fastapi, without_batching
 from tests.tiny import ROOT, SHIPPED
 
 UNBATCHED = "head_without_batching"

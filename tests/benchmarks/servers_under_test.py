@@ -27,20 +27,13 @@ WHOLE = "whole_network"
 
 def add_whole_network(bundle: Path, repository: Path) -> Contract:
     """Export the unsplit network of a bundle's recipe into a model repository; return what its server takes."""
-    import torch
-
-    from export.graphs import write_graph
-    from tests.benchmarks.device_share import Whole
-    from training.config import Recipe
+    from tests.benchmarks.whole_network import write_whole_network  # late: it needs torch
 
     manifest = Manifest.load(bundle)
     contract = manifest.contract
-    size_px = contract.preprocessing.size_px
-    module = Whole(Recipe.model_validate(manifest.provenance.settings), len(contract.task.labels)).eval()
     with tempfile.TemporaryDirectory() as folder:
         graph = Path(folder, "whole.onnx")
-        pictures = torch.zeros(2, size_px, size_px, 3, dtype=torch.uint8)
-        write_graph(module, {"image": pictures}, ("probabilities",), (), graph)
+        write_whole_network(manifest, graph)
         frame = contract.input.model_copy(update={"name": "frame"})  # what was the device's input now travels
         head = contract.head.model_copy(update={"model": WHOLE, "sha256": sha256_file(graph)})
         whole = contract.model_copy(update={"input": frame, "payload": (contract.input,), "head": head})
