@@ -10,12 +10,12 @@ from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 
 from dcp_sdk.contract import Manifest
-from tests.benchmarks.whole_network import WholeNetwork
+from tests.benchmarks.whole_network import whole_network
 
 torch.set_num_threads(1)  # requests run beside each other; threads of their own would only get in each other's way
 app = FastAPI()
 manifest = Manifest.load(Path(sys.argv[1]))
-network = WholeNetwork(manifest).eval()
+network = whole_network(manifest)
 shape = (1, *manifest.contract.input.shape)
 
 

@@ -14,12 +14,9 @@ from training.config import Recipe
 from training.networks import ClientNetwork, RemainingLayers
 
 
-class WholeNetwork(nn.Module):
-    """As it would be deployed, for one bundle's recipe."""
-
-    def __init__(self, manifest: Manifest) -> None:
+class _Whole(nn.Module):
+    def __init__(self, recipe: Recipe, classes: int) -> None:
         super().__init__()
-        recipe, classes = Recipe.model_validate(manifest.provenance.settings), len(manifest.contract.task.labels)
         arch, split = recipe.network.arch, recipe.network.split
         self.first = as_stored(ClientNetwork(arch, split, recipe.data.mean, recipe.data.std))
         self.rest = as_stored(RemainingLayers(arch, split, classes))
@@ -30,9 +27,14 @@ class WholeNetwork(nn.Module):
         return answer
 
 
+def whole_network(manifest: Manifest) -> nn.Module:
+    """Build it: uint8 ``(N, S, S, 3)`` -> probabilities float32 ``(N, classes)``."""
+    recipe = Recipe.model_validate(manifest.provenance.settings)
+    return _Whole(recipe, len(manifest.contract.task.labels)).eval()
+
+
 def write_whole_network(manifest: Manifest, path: Path) -> None:
-    """Write it to ``path``: ``image`` uint8 ``(N, S, S, 3)`` -> ``probabilities`` float32 ``(N, classes)``."""
+    """Write it to ``path``, from ``image`` to ``probabilities``."""
     size_px = manifest.contract.preprocessing.size_px
-    module = WholeNetwork(manifest).eval()
     pictures = torch.zeros(2, size_px, size_px, 3, dtype=torch.uint8)
-    write_graph(module, {"image": pictures}, ("probabilities",), (), path)
+    write_graph(whole_network(manifest), {"image": pictures}, ("probabilities",), (), path)
