@@ -114,17 +114,26 @@ class ModelRepository:
         following = max((one.contract.head.version for one in existing), default=0) + 1
         return contract.with_head(model, next(same, following))
 
-    def add(self, contract: Contract, graph: Path, code: Path) -> HeadVersion:
+    def add(self, contract: Contract, graph: Path, code: Path, *, replace: bool = False) -> HeadVersion:
         """Install a head and serve it beside the versions that are served now.
 
-        A running Triton sees it when it is told to load the model. Versions of another contract are removed.
+        A running Triton sees it when it is told to load the model.
 
         Args:
             contract: From :meth:`place`.
             graph: The head's ``model.onnx``; it is copied.
             code: The Python backend's ``model.py``; it is copied.
+            replace: Delete the model first where it belongs to another contract.
+
+        Raises:
+            ConfigError: The model answers for another contract, and ``replace`` is not given; or this version is
+                another head's.
         """
         existing = self.versions(contract.head.model)
+        if self.place(contract, replace=replace) != contract:
+            raise ConfigError(
+                f"expected a contract from place(), got version {contract.head.version}. Call that first."
+            )
         if any(one.contract.family != contract.family for one in existing):
             shutil.rmtree(self.path / contract.head.model)
             existing = ()

@@ -30,12 +30,13 @@ from dcp_sdk.contract import Contract, Manifest
 from dcp_sdk.serving import TritonServer
 from dcp_sdk.transport.pairing import TRITON_TYPES
 from tests.benchmarks.open_loop import Target, drive
-from tests.benchmarks.rivals import WHOLE, add_whole_network, cpu_s, fastapi, without_batching
+from tests.benchmarks.servers_under_test import WHOLE, add_whole_network, cpu_s, fastapi, without_batching
 from tests.tiny import ROOT, SHIPPED
 
 UNBATCHED = "head_without_batching"
-P95_LIMIT_MS = 100.0
-"""The knee is the highest rate with all requests answered and a 95th percentile within this."""
+P50_LIMIT_MS = 50.0
+"""The knee is the highest rate with all requests answered and a median within this. The higher percentiles stand in the
+steps; on a machine with other work they say more about that work."""
 BATCHES = (1, 4, 16, 64)
 USD_PER_CORE_HOUR = 0.04
 """A round price of a rented core, for orientation."""
@@ -115,7 +116,7 @@ def climb(systems: list[System], *, first: float, factor: float, seconds: float)
             }
             steps[system.name].append(step)
             print(system.name, step, flush=True)
-            if answered < 0.98 * asked or p50 > P95_LIMIT_MS:
+            if answered < 0.98 * asked or p50 > 2 * P50_LIMIT_MS:
                 running.remove(system)
         rate *= factor
     return steps
@@ -123,15 +124,14 @@ def climb(systems: list[System], *, first: float, factor: float, seconds: float)
 
 def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
     """Find the knee, and what a core does there."""
-    good = [step for step in steps if step["answered"] == step["asked"] and step["p95_ms"] <= P95_LIMIT_MS]
+    good = [step for step in steps if step["answered"] == step["asked"] and step["p50_ms"] <= P50_LIMIT_MS]
     knee = max(good, key=lambda step: float(step["rate_per_s"]), default=None)
     if knee is None:
         return {"knee_per_s": None}
     per_core = 1000 / float(knee["server_cpu_ms_per_answer"])
     return {
         "knee_per_s": knee["rate_per_s"],
-        "p95_ms_at_knee": knee["p95_ms"],
-        "p99_ms_at_knee": knee["p99_ms"],
+        **{f"{name}_at_knee": knee[name] for name in ("p50_ms", "p95_ms", "p99_ms")},
         "predictions_per_core_second": round(per_core, 1),
         "usd_per_thousand": float(f"{USD_PER_CORE_HOUR / 3600 / per_core * 1000:.2g}"),
     }
@@ -231,7 +231,7 @@ def measure(bundle: Path, *, first: float, factor: float, seconds: float, turns:
         steps = climb(systems, first=first, factor=factor, seconds=seconds)
     return {
         "bundle": Manifest.load(bundle).name,
-        "p95_limit_ms": P95_LIMIT_MS,
+        "p50_limit_ms": P50_LIMIT_MS,
         "usd_per_core_hour": USD_PER_CORE_HOUR,
         "summary": {name: summary(found) for name, found in steps.items()},
         "ceiling_by_batch": figures,

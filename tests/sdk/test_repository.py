@@ -102,7 +102,10 @@ def test_a_head_never_takes_the_place_of_another_contracts(two: tuple[Tiny, Tiny
     repository.add(repository.place(named), other.head, MODEL_CODE)
     assert repository.models == (named.head.model, "task_head")
     assert list(repository.verify([named, *(pair.manifest.contract for pair in two)])) == []
-    repository.add(repository.place(stranger, replace=True), other.head, MODEL_CODE)
+    for unplaced in (stranger, two[1].manifest.contract.with_head("task_head", 1)):
+        with pytest.raises(ConfigError):
+            repository.add(unplaced, other.head, MODEL_CODE)
+    repository.add(repository.place(stranger, replace=True), other.head, MODEL_CODE, replace=True)
     assert [one.contract for one in repository.versions("task_head")] == [stranger]
 
 

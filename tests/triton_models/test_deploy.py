@@ -78,7 +78,7 @@ def access_flags(deployment: str, identity: Identity, key: str) -> list[str]:
 
 
 @pytest.mark.triton
-def test_a_real_triton_takes_the_flags_and_lets_in_who_has_the_key(
+def test_a_real_triton_takes_the_flags_lets_in_who_has_the_key_and_has_the_metrics(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = Authority(tmp_path, "authority")
@@ -89,7 +89,7 @@ def test_a_real_triton_takes_the_flags_and_lets_in_who_has_the_key(
     closed = [flag for flag in flags if "=trace,logging,shared-memory:dcp-key-closed=" in flag]
     assert len(closed) == 2
     flags = [flag for flag in flags if flag not in closed]
-    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", extra_flags=flags) as server:
+    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", extra_flags=flags, metrics=True) as server:
         address = server.grpc_address.replace("grpc://", "grpcs://")
         security = Security(ca_file=authority.file, api_key_variable="DCP_KEY")
         monkeypatch.setenv("DCP_KEY", "opensesame")
@@ -99,18 +99,19 @@ def test_a_real_triton_takes_the_flags_and_lets_in_who_has_the_key(
         with pytest.raises(AccessDenied):
             with PrivateClient(tiny.bundle, address, device="cpu", security=security) as client:
                 client.predict(picture)
-
-
-@pytest.mark.triton
-def test_triton_has_each_metric_that_is_watched(tiny: Tiny) -> None:
-    texts = [path.read_text() for path in (DEPLOY / "grafana" / "dashboard.json", *KUBERNETES)]
-    watched = {name for text in texts for name in re.findall(r"\bnv_\w+", text)}
-    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", metrics=True) as server:
-        assert server.metrics_address is not None
-        with PrivateClient(tiny.bundle, server.grpc_address, device="cpu") as client:
-            client.predict(np.zeros((SIZE, SIZE, 3), np.uint8))
-        with urllib.request.urlopen(server.metrics_address, timeout=10) as answer:
+        texts = [path.read_text() for path in (DEPLOY / "grafana" / "dashboard.json", *KUBERNETES)]
+        watched = {name for text in texts for name in re.findall(r"\bnv_\w+", text)}
+        assert len(watched) >= 6
+        with urllib.request.urlopen(str(server.metrics_address), timeout=10) as answer:
             served = answer.read().decode()
-    assert len(watched) >= 6
     assert {name for name in watched if f"\n{name}{{" not in served} == set()
-    assert len(json.loads(texts[0])["panels"]) == 5
+
+
+def test_the_dashboard_has_five_numbers_and_the_autoscaler_one_that_prometheus_can_compute() -> None:
+    promql_parser = pytest.importorskip("promql_parser")
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    assert len(dashboard["panels"]) == 5
+    (rule,) = load(DEPLOY / "kubernetes" / "prometheus-adapter.yaml")["rules"]["custom"]
+    query = rule["metricsQuery"].replace("<<.LabelMatchers>>", 'pod="a"').replace("<<.GroupBy>>", "pod")
+    for expression in (query, *(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])):
+        promql_parser.parse(expression)

@@ -27,7 +27,7 @@ WHOLE = "whole_network"
 
 def add_whole_network(bundle: Path, repository: Path) -> Contract:
     """Export the unsplit network of a bundle's recipe into a model repository; return what its server takes."""
-    from tests.benchmarks.whole_network import write_whole_network
+    from tests.benchmarks.whole_network import write_whole_network  # late: it needs torch
 
     manifest = Manifest.load(bundle)
     contract = manifest.contract
@@ -72,14 +72,20 @@ def fastapi(bundle: Path, port: int) -> Iterator[tuple[str, int]]:
         process.wait(10)
 
 
-def cpu_s(group: int) -> float:
-    """Processor seconds so far of all processes of a group, those of the kernel included."""
-    total = 0
+def members(group: int) -> dict[int, list[str]]:
+    """Find the processes of a group: the fields of ``/proc/PID/stat`` after the name, by process."""
+    found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
             fields = stat.read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
         if int(fields[2]) == group:
-            total += int(fields[11]) + int(fields[12])
-    return total / os.sysconf("SC_CLK_TCK")
+            found[int(stat.parent.name)] = fields
+    return found
+
+
+def cpu_s(group: int) -> float:
+    """Processor seconds so far of all processes of a group, those of the kernel included."""
+    ticks = sum(int(fields[11]) + int(fields[12]) for fields in members(group).values())
+    return ticks / os.sysconf("SC_CLK_TCK")
