@@ -18,6 +18,7 @@ from dcp_sdk.bundle import (
     PRIVACY_REPORT_FILE,
 )
 from dcp_sdk.contract import (
+    BitsCost,
     Contract,
     Manifest,
     Packing,
@@ -64,13 +65,13 @@ def write_graphs(device: DeviceGraph, head: HeadGraph, size_px: int, folder: Pat
 
 
 def state_contract(
-    checkpoint: Checkpoint, uniforms: int, folder: Path, *, name: str, model: str | None = None
+    checkpoint: Checkpoint, device: DeviceGraph, folder: Path, *, name: str, model: str | None = None
 ) -> Contract:
     """Return the contract of the graphs in ``folder``, with version 1 of the head.
 
     Args:
         checkpoint: What they were exported from.
-        uniforms: Random numbers that the device graph takes for a picture.
+        device: The device half, as it was exported.
         folder: Holds ``device.onnx`` and ``model.onnx``.
         name: The bundle's.
         model: Triton's name for the head; None lets it follow from the contract.
@@ -79,7 +80,7 @@ def state_contract(
     channels, height, width = checkpoint.model().activations_shape
     kept = recipe.pruning.kept(channels)
     size_px = recipe.data.size_px
-    bits = recipe.network.bits
+    bits, uniforms = device.bits, device.uniforms
     packing = None if bits == 8 else Packing(bits=bits, shape=(kept, height, width))  # type: ignore[arg-type]
     contract = Contract(
         task=checkpoint.task,
@@ -91,7 +92,7 @@ def state_contract(
             channels=channels,
             kept=kept,
             ratio=recipe.pruning.ratio,
-            scale=checkpoint.quantisation_scale,
+            scale=device.scale,
         ),
         device_sha256=sha256_file(folder / DEVICE_GRAPH_FILE),
         input=TensorSpec(name="image", dtype="uint8", shape=(size_px, size_px, 3), layout="HWC", low=0, high=255),
@@ -122,7 +123,14 @@ def state_contract(
 
 
 def write_manifest(
-    checkpoint: Checkpoint, checkpoint_file: Path, contract: Contract, folder: Path, *, name: str, data: str
+    checkpoint: Checkpoint,
+    checkpoint_file: Path,
+    contract: Contract,
+    folder: Path,
+    *,
+    name: str,
+    data: str,
+    bits_cost: BitsCost | None = None,
 ) -> Manifest:
     """Write manifest and model card into ``folder``.
 
@@ -133,6 +141,7 @@ def write_manifest(
         folder: Holds ``device.onnx``.
         name: The bundle's.
         data: What it was trained on, and under which licence.
+        bits_cost: What it costs to send fewer bits than it was trained with.
     """
     manifest = Manifest(
         name=name,
@@ -146,6 +155,7 @@ def write_manifest(
             data=data,
             hours=round(checkpoint.hours, 2),
             checkpoint_sha256=sha256_file(checkpoint_file),
+            bits_cost=bits_cost,
             versions={package: found for package in _WRITERS if (found := _version(package))},
         ),
     )

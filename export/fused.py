@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.optimization import fuse
 
+from dcp_sdk.errors import ConfigError
 from training.checkpoint import Checkpoint
 from training.networks import Float32, Randomised
 from training.pruning import kept_indices
@@ -162,12 +163,27 @@ def _weights(bits: int) -> Tensor:
     return torch.tensor([2.0 ** (bits * slot) for slot in range(8 // bits)])
 
 
-def halves(checkpoint: Checkpoint) -> tuple[DeviceGraph, HeadGraph]:
-    """Device and head module of a checkpoint, on the CPU, in evaluation mode, weights as they will be stored."""
+def halves(checkpoint: Checkpoint, bits: int | None = None) -> tuple[DeviceGraph, HeadGraph]:
+    """Device and head module of a checkpoint, on the CPU, in evaluation mode, weights as they will be stored.
+
+    Args:
+        checkpoint: Where the weights and the quantiser's step come from.
+        bits: Of a value on the wire: 1, 2, 4 or 8; the highest step stands for the same activation. None takes as many
+            as it was trained with.
+
+    Raises:
+        ConfigError: These are not such bits, or more than it was trained with.
+    """
     model = checkpoint.model()
-    scale = checkpoint.quantisation_scale
+    trained = checkpoint.recipe.network.bits
+    if bits is None:
+        bits = trained
+    if bits not in (1, 2, 4, 8) or bits > trained:
+        raise ConfigError(
+            f"bits: expected 1, 2, 4 or 8, and at most the {trained} that the checkpoint was trained with, got {bits}."
+        )
+    scale = checkpoint.quantisation_scale * ((2**trained - 1) // (2**bits - 1))  # always a whole number
     kept = checkpoint.recipe.pruning.kept(model.activations_shape[0])
-    bits = checkpoint.recipe.network.bits
     pruner = cast(Float32, model.pruner).network if model.pruner is not None else None
     device = DeviceGraph(
         as_stored(model.client),

@@ -14,11 +14,12 @@ import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper
 
+from dcp_sdk.contract import BitsCost
 from dcp_sdk.errors import BundleError
 
-from .fused import DeviceGraph, HeadGraph
+from .fused import DeviceGraph, HeadGraph, unpack
 
-__all__ = ["GARBAGE", "Parity", "compare", "open_graph", "with_garbage"]
+__all__ = ["GARBAGE", "Parity", "compare", "cost_of_bits", "open_graph", "with_garbage"]
 
 BATCH = 64
 GARBAGE = "garbage"
@@ -70,9 +71,7 @@ def compare(device: DeviceGraph, head: HeadGraph, device_file: Path, head_file: 
     generator = np.random.default_rng(0)
     result = Parity()
     for batch in _batches(pictures):
-        inputs: dict[str, npt.NDArray[Any]] = {"image": batch}
-        if device.uniforms:
-            inputs["noise"] = generator.random((len(batch), device.uniforms), np.float32)
+        inputs = _inputs(device, batch, generator)
         one_by_one = [{name: value[row : row + 1] for name, value in inputs.items()} for row in range(len(batch))]
         channels, features = device_session.run(["channels", "features"], inputs)
         torch_channels, torch_features = _in_torch(device, inputs)
@@ -84,13 +83,48 @@ def compare(device: DeviceGraph, head: HeadGraph, device_file: Path, head_file: 
         result.flips_torch_alone += int((_bits(torch_alone, device.channels) != expected).sum())
         result.flips_onnx_alone += int((_bits(onnx_alone, device.channels) != expected).sum())
         result.flips_onnx_batch += int((_bits(channels, device.channels) != expected).sum())
-        steps = np.abs(torch_features.astype(int) - features)
+        steps = np.abs(_values(head, torch_features) - _values(head, features))
         result.features_off_by_one += int((steps == 1).sum())
         result.features_off_by_more += int((steps > 1).sum())
         (answer,) = head_session.run(None, {"channels": channels, "features": features})
         torch_answer = head(torch.from_numpy(channels.astype(np.int64)), torch.from_numpy(features)).numpy()
         result.probability_difference = max(result.probability_difference, float(np.abs(answer - torch_answer).max()))
     return result
+
+
+@torch.no_grad()
+def cost_of_bits(
+    trained: tuple[DeviceGraph, HeadGraph],
+    exported: tuple[DeviceGraph, HeadGraph],
+    pictures: Pictures,
+    labels: npt.NDArray[np.int64],
+) -> BitsCost:
+    """Compare the answers with fewer bits to those with the bits of the training, with the same random numbers.
+
+    Args:
+        trained: Both halves with the bits that the checkpoint was trained with.
+        exported: The same with fewer.
+        pictures: uint8 ``(N, S, S, 3)``.
+        labels: Of the first pictures, those that the training did not see; may be empty.
+    """
+    generator, answers = np.random.default_rng(0), []
+    for batch in _batches(pictures):
+        inputs = _inputs(trained[0], batch, generator)
+        both = []
+        for device, head in (trained, exported):
+            channels, features = map(torch.from_numpy, _in_torch(device, inputs))
+            both.append(head(channels, features).argmax(1).numpy())
+        answers.append(np.stack(both))
+    before, after = np.concatenate(answers, axis=1)
+    right = [float(np.mean(found[: len(labels)] == labels)) if len(labels) else None for found in (before, after)]
+    return BitsCost(
+        trained_bits=trained[0].bits,
+        pictures=len(pictures),
+        answers_changed=int((before != after).sum()),
+        labelled=len(labels),
+        accuracy_trained=right[0],
+        accuracy=right[1],
+    )
 
 
 def with_garbage(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -148,6 +182,19 @@ def open_graph(graph: Path | onnx.ModelProto) -> ort.InferenceSession:
 def _batches(pictures: Pictures) -> Iterator[Pictures]:
     for start in range(0, len(pictures), BATCH):
         yield pictures[start : start + BATCH]
+
+
+def _inputs(device: DeviceGraph, batch: Pictures, generator: np.random.Generator) -> dict[str, npt.NDArray[Any]]:
+    inputs: dict[str, npt.NDArray[Any]] = {"image": batch}
+    if device.uniforms:
+        inputs["noise"] = generator.random((len(batch), device.uniforms), np.float32)
+    return inputs
+
+
+def _values(head: HeadGraph, features: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Whole steps ``(N, k, h, w)`` out of what is sent."""
+    steps: npt.NDArray[Any] = unpack(torch.from_numpy(features), head.bits, (head.kept, *head.shape[1:])).numpy()
+    return steps
 
 
 def _in_torch(device: DeviceGraph, inputs: dict[str, npt.NDArray[Any]]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -24,7 +24,7 @@ from dcp_sdk.repository import GRAPH_FILE, ModelRepository
 from dcp_sdk.tables import readable_bytes
 from export import bundle as files
 from export.fused import halves
-from export.parity import Parity, compare
+from export.parity import Parity, compare, cost_of_bits
 from training import data as datasets
 from training.checkpoint import Checkpoint
 
@@ -43,6 +43,7 @@ def export(
     name: str | None = None,
     model: str | None = None,
     data_note: str = "not stated",
+    bits: int | None = None,
     with_head: bool = False,
     force: bool = False,
 ) -> Parity:
@@ -57,51 +58,64 @@ def export(
         name: The bundle's; None takes the folder's name.
         model: Triton's name for the head; None lets it follow from the contract, so that no other is replaced.
         data_note: What it was trained on, and under which licence; stands in the model card.
+        bits: Of a value on the wire, 1, 2, 4 or 8; fewer than 8 are packed several to a byte. None takes as many as it
+            was trained with. What fewer cost stands in the manifest.
         with_head: Let the bundle carry the head, too, for a client with ``on_failure="local"``.
         force: Replace an existing bundle, and a ``model`` that is the head of another contract.
 
     Raises:
-        ConfigError: No checkpoint there, or the bundle exists, or ``model`` is another contract's, and ``force``
-            is not given.
+        ConfigError: No checkpoint there, or it was trained with fewer bits; or the bundle exists, or ``model`` is
+            another contract's, and ``force`` is not given.
         BundleError: The exported graphs do not compute what torch computes.
     """
     if not force:
         files.refuse_to_overwrite(bundle)
     name = name or bundle.resolve().name
     checkpoint = Checkpoint.load(checkpoint_file)
-    device, head = halves(checkpoint)
+    device, head = halves(checkpoint, bits)
+    sample, labels = pictures_for_parity(checkpoint, folder, pictures)
     bundle.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=bundle.parent, prefix=".export-") as temporary:
         built = Path(temporary)
         files.write_graphs(device, head, checkpoint.recipe.data.size_px, built)
-        stated = files.state_contract(checkpoint, device.uniforms, built, name=name, model=model)
+        stated = files.state_contract(checkpoint, device, built, name=name, model=model)
         contract = ModelRepository(repository).place(stated, replace=force)
-        parity = compare(
-            device,
-            head,
-            built / DEVICE_GRAPH_FILE,
-            built / GRAPH_FILE,
-            pictures_for_parity(checkpoint, folder, pictures),
-        )
+        parity = compare(device, head, built / DEVICE_GRAPH_FILE, built / GRAPH_FILE, sample)
         parity.check()
-        files.write_manifest(checkpoint, checkpoint_file, contract, built, name=name, data=data_note)
+        as_trained = device.bits == checkpoint.recipe.network.bits
+        files.write_manifest(
+            checkpoint,
+            checkpoint_file,
+            contract,
+            built,
+            name=name,
+            data=data_note,
+            bits_cost=None if as_trained else cost_of_bits(halves(checkpoint), (device, head), sample, labels),
+        )
         files.install(built, contract, bundle, repository, with_head=with_head)
     return parity
 
 
-def pictures_for_parity(checkpoint: Checkpoint, folder: Path | None, count: int) -> npt.NDArray[np.uint8]:
-    """Return uint8 ``(count, S, S, 3)``: validation pictures, then training pictures, then the same mirrored.
+def pictures_for_parity(
+    checkpoint: Checkpoint, folder: Path | None, count: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+    """Return pictures, and the task's labels of those among them that the training did not see.
 
-    Without a folder (and a recipe that draws its own pictures) it is noise.
+    Returns:
+        uint8 ``(count, S, S, 3)``: validation pictures, then training pictures, then the same mirrored. Without a
+        folder (and a recipe that draws its own pictures) it is noise.
+        int64: labels of the validation pictures, which come first; none of noise.
     """
     recipe = checkpoint.recipe
     if folder is None and recipe.data.kind != "generated":
         size_px = recipe.data.size_px
-        return np.random.default_rng(0).integers(0, 256, (count, size_px, size_px, 3), np.uint8)
+        noise = np.random.default_rng(0).integers(0, 256, (count, size_px, size_px, 3), np.uint8)
+        return noise, np.empty(0, np.int64)
     splits = datasets.load(recipe.data, folder)
     real = np.concatenate([splits.val.pictures, splits.train.pictures])[:count]
     mirrored = real[: max(0, count - len(real)), :, ::-1]
-    return np.ascontiguousarray(np.concatenate([real, mirrored]))
+    labels = np.asarray(splits.val.task[:count], np.int64)
+    return np.ascontiguousarray(np.concatenate([real, mirrored])), labels
 
 
 def _main(
@@ -117,6 +131,10 @@ def _main(
     data_note: Annotated[
         str, typer.Option(help="what it was trained on, with the licence; for the card")
     ] = "not stated",
+    bits: Annotated[
+        int | None,
+        typer.Option(help="bits of a value on the wire: 8, 4, 2 or 1; by default as many as it was trained with"),
+    ] = None,
     with_head: Annotated[
         bool, typer.Option("--with-head", help="let the bundle carry the head, for answers without a server")
     ] = False,
@@ -135,6 +153,7 @@ def _main(
             name=name,
             model=head,
             data_note=data_note,
+            bits=bits,
             with_head=with_head,
             force=force,
         )
@@ -146,6 +165,11 @@ def _main(
     table = Table("torch against ONNX Runtime", "", title=title, title_justify="left")
     for key, value in asdict(parity).items():
         table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.2g}")
+    manifest = Manifest.load(bundle)
+    if (cost := manifest.provenance.bits_cost) is not None:
+        for key, value in cost.model_dump().items():
+            table.add_row(key.replace("_", " "), "not known" if value is None else f"{value:,}")
+    table.add_row("payload", readable_bytes(manifest.contract.payload_bytes))
     graph = bundle / DEVICE_GRAPH_FILE
     table.add_row("device graph", readable_bytes(graph.stat().st_size))
     console.print(table)

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .client import PrivateClient
 from .errors import ConfigError, ServerUnavailable
 from .obfuscate import graph_inputs
+from .predictions import Prediction
 from .preprocess import Image
 from .stats import Stage, stages_of
 from .transport.tls import client_context
 from .transport.triton import TritonTransport
 from .transport.triton_grpc import GrpcTransport
 
-__all__ = ["Bare", "Budget", "measure"]
+__all__ = ["Bare", "Budget", "measure", "paired_times"]
 
 _WARM_UP = 20
 
@@ -124,25 +125,34 @@ def measure(client: PrivateClient, *, calls: int = 200) -> Budget:
     side = client.manifest.contract.preprocessing.size_px
     crop = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     bare = Bare(client)
+    predictions: list[Prediction] = []
     try:
-        tasks: list[Callable[[Image], Any]] = [client.predict, bare, bare]
-        timings, rows = [], np.empty((calls, len(tasks)))
-        for turn in range(-_WARM_UP, calls):
-            row = rows[max(turn, 0)]
-            for place in chain(range(turn % 3, 3), range(turn % 3)):  # each of them goes first in its turn
-                start = time.perf_counter()
-                answer = tasks[place](crop)
-                row[place] = (time.perf_counter() - start) * 1000
-                if place == 0 and turn >= 0:
-                    timings.append(answer.timings)
+        predict, once, again = paired_times(
+            [lambda: predictions.append(client.predict(crop)), lambda: bare(crop), lambda: bare(crop)], calls
+        )
     finally:
         bare.close()
-    predict, once, again = rows.T
     return Budget(
         calls=calls,
-        stages=stages_of(timings),
+        stages=stages_of([prediction.timings for prediction in predictions[-calls:]]),
         predict=Stage.of(predict),
         bare=Stage.of(once),
         tax=Stage.of(predict - once),
         noise=Stage.of(again - once),
     )
+
+
+def paired_times(calls: Sequence[Callable[[], object]], turns: int) -> npt.NDArray[np.float64]:
+    """Make each of the calls once in every turn, in an order that changes, after 20 turns to warm up.
+
+    Returns:
+        Milliseconds, ``(calls, turns)``: what the machine does besides meets all calls of a turn alike.
+    """
+    count = len(calls)
+    times = np.empty((count, turns))
+    for turn in range(-_WARM_UP, turns):
+        for place in ((turn + shift) % count for shift in range(count)):
+            start = time.perf_counter()
+            calls[place]()
+            times[place, max(turn, 0)] = (time.perf_counter() - start) * 1000
+    return times

@@ -272,6 +272,22 @@ class Contract(_Frozen):
         return 4 * self.pruning.channels * math.prod(self.values_shape[1:])
 
 
+class BitsCost(_Frozen):
+    """What it costs that a value has fewer bits than the checkpoint was trained with, on pictures of the export."""
+
+    trained_bits: int
+    """Of a value, in training."""
+    pictures: int
+    answers_changed: int
+    """Of these pictures, those that get another label, with the same random numbers where there are any."""
+    labelled: int = 0
+    """Of these pictures, the first ones, which the training did not see; both accuracies are theirs."""
+    accuracy_trained: float | None = None
+    """Share that is answered right with :attr:`trained_bits`; None where no labels are known."""
+    accuracy: float | None = None
+    """The same as it was exported."""
+
+
 class Provenance(_Frozen):
     """Where a bundle comes from. Not part of the digest: it says how, not what."""
 
@@ -289,6 +305,8 @@ class Provenance(_Frozen):
     hours: Annotated[float, Field(ge=0)] = 0.0
     """Wall-clock hours of training."""
     checkpoint_sha256: Sha256
+    bits_cost: BitsCost | None = None
+    """None: values have the bits that they were trained with."""
     versions: dict[Name, Name]
     """Versions of the packages that wrote the graphs."""
 

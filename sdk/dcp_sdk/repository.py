@@ -154,11 +154,19 @@ class ModelRepository:
         triton_config.write([known[version] for version in sorted(wanted)], self.path)
 
     def retired(self) -> tuple[HeadVersion, ...]:
-        """Return all versions that no device can ask for any more."""
-        return tuple(one for model in self.models for one in self.versions(model) if not one.served)
+        """Return the versions that gave way to a newer one.
+
+        One that is newer than all that are served was rolled back. It stays, so that its number never comes twice.
+        """
+        found = []
+        for model in self.models:
+            versions = self.versions(model)
+            newest = max((one.contract.head.version for one in versions if one.served), default=0)
+            found += [one for one in versions if not one.served and one.contract.head.version < newest]
+        return tuple(found)
 
     def prune(self) -> tuple[HeadVersion, ...]:
-        """Delete the folders of all retired versions, and return what was deleted."""
+        """Delete the folders of :meth:`retired`, and return what was deleted."""
         retired = self.retired()
         for one in retired:
             shutil.rmtree(one.folder)

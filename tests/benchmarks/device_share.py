@@ -14,49 +14,27 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
-from torch import nn
 
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.contract import Manifest
-from dcp_sdk.obfuscate import draw_uniform
-from export.fused import as_stored
-from export.graphs import write_graph
+from dcp_sdk.obfuscate import graph_inputs
 from tests.benchmarks.record import record
 from tests.benchmarks.speed import BLOCK, in_turns, percentiles, session
-from training.config import Recipe
-from training.networks import ClientNetwork, RemainingLayers
-
-
-class _Whole(nn.Module):
-    def __init__(self, recipe: Recipe, classes: int) -> None:
-        super().__init__()
-        arch, split = recipe.network.arch, recipe.network.split
-        self.first = as_stored(ClientNetwork(arch, split, recipe.data.mean, recipe.data.std))
-        self.rest = as_stored(RemainingLayers(arch, split, classes))
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        # Contiguous: the exporter writes an average over maps in another order of memory as a gather.
-        answer: torch.Tensor = torch.softmax(self.rest(self.first(image.permute(0, 3, 1, 2).contiguous())), 1)
-        return answer
+from tests.benchmarks.whole_network import write_whole_network
 
 
 def device_share(bundle: Path, turns: int, threads: int) -> dict[str, Any]:
     """Time one bundle's device graph, and the network that it is a part of."""
     manifest = Manifest.load(bundle)
-    contract, recipe = manifest.contract, Recipe.model_validate(manifest.provenance.settings)
+    contract = manifest.contract
     size_px = contract.preprocessing.size_px
-    pictures = torch.zeros(2, size_px, size_px, 3, dtype=torch.uint8)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "whole.onnx"
-        module = _Whole(recipe, len(contract.task.labels)).eval()
-        write_graph(module, {"image": pictures}, ("probabilities",), (), path)
+        write_whole_network(manifest, path)
         whole = session(onnx.load(path), threads)
     device = session(onnx.load(bundle / DEVICE_GRAPH_FILE), threads)
     crop = np.random.default_rng(0).integers(0, 256, (1, size_px, size_px, 3), np.uint8)
-    inputs = {"image": crop}
-    if contract.noise is not None:
-        inputs[contract.noise.name] = draw_uniform((1, *contract.noise.shape))
+    inputs = graph_inputs(contract, crop)
     times = in_turns(turns, device=lambda: device.run(None, inputs), whole=lambda: whole.run(None, {"image": crop}))
     return {
         "bundle": manifest.name,

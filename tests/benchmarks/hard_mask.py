@@ -55,7 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     checkpoint = Checkpoint.load(options.checkpoint)
     contract = Manifest.load(options.bundle).contract
-    images = pictures_for_parity(checkpoint, options.data, options.pictures)
+    images, _ = pictures_for_parity(checkpoint, options.data, options.pictures)
     figures: dict[str, Any] = {"hard_means_absent": absent(options.bundle, contract, images)}
     head = options.model_repository / contract.head.model / str(contract.head.version) / "model.onnx"
     figures["batch_invariance"] = asdict(compare(*halves(checkpoint), options.bundle / DEVICE_GRAPH_FILE, head, images))

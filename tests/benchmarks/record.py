@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ def record(name: str, command: str, figures: dict[str, Any]) -> None:
     facts = {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "hardware": hardware(),
+        "load_average": round(os.getloadavg()[0], 1),
         "provider": "CPUExecutionProvider",
         "commit": git_commit(),
         "command": command,

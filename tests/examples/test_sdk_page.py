@@ -15,11 +15,10 @@ from dcp_sdk.bundle_commands import PASSPHRASE_VARIABLE
 from dcp_sdk.cli import app
 from dcp_sdk.config import Options
 from dcp_sdk.connecting import KEY_VARIABLE
+from dcp_sdk.telemetry import Telemetry
 from tests.tiny import ROOT
 
 PAGE = (ROOT / "docs" / "sdk.md").read_text(encoding="utf-8")
-COMMANDS: dict[str, Any] = typer.main.get_command(app).commands  # type: ignore[attr-defined]
-
 Defaults = dict[str, str]
 
 
@@ -63,13 +62,21 @@ def written(default: object, required: object = inspect.Parameter.empty) -> str:
     return f"`{default!r}`"
 
 
+def commands(group: Any, name: str) -> dict[str, Any]:
+    """Find all commands, those of groups included, by their full names."""
+    if not (inside := getattr(group, "commands", None)):
+        return {name: group}
+    return {full: one for key, command in inside.items() for full, one in commands(command, f"{name} {key}").items()}
+
+
 EXPECTED: dict[str, Defaults] = {
     "PrivateClient": of_signature(PrivateClient),
     "AsyncPrivateClient": of_signature(AsyncPrivateClient),
     "PrivateClient.stream": of_signature(PrivateClient.stream),
     "Camera": of_signature(Camera),
     **{kind.__name__: of_options(kind) for kind in Options.__subclasses__() if kind.__module__.startswith("dcp_sdk")},
-    **{f"dcp {name}": of_command(command) for name, command in COMMANDS.items()},
+    "Telemetry": of_signature(Telemetry),
+    **{name: of_command(command) for name, command in commands(typer.main.get_command(app), "dcp").items()},
 }
 
 

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
@@ -14,6 +15,7 @@ from dcp_sdk import PrivateClient, triton_config
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.contract import Manifest, sha256_file
 from dcp_sdk.errors import BundleError, ConfigError
+from dcp_sdk.obfuscate import Payload
 from dcp_sdk.preprocess import Image
 from dcp_sdk.repository import ModelRepository
 from export import parity
@@ -93,6 +95,45 @@ def test_numbers_of_channels_that_cannot_be_spare_their_neighbours(trained: Trai
     assert np.isnan(answer).all(axis=1).tolist() == [False, True, True, True, False]
     (alone,) = session.run(None, {"channels": batch[:1], "features": values[:1]})
     np.testing.assert_allclose(answer[0], alone[0], atol=1e-6)
+
+
+def test_fewer_bits_are_packed_and_what_they_cost_is_written_down(trained: Trained, tmp_path: Path) -> None:
+    """The pair sends what that of 8 bits does, rounded to coarser steps of the same range, and tells the price."""
+    bits, top = 4, 17
+    bundle, repository = tmp_path / "bundle", tmp_path / "models"
+    export(trained.checkpoint, bundle, repository, folder=None, pictures=96, bits=bits).check()
+    contract, cost = Manifest.load(bundle).contract, Manifest.load(bundle).provenance.bits_cost
+    values = int(np.prod(contract.values_shape))
+    assert contract.payload_bytes == contract.pruning.kept + values * bits // 8
+    assert contract.pruning.scale == pytest.approx(top * trained.manifest.contract.pruning.scale)
+    (fine_channels, fine), (channels, packed) = sent_by(trained.bundle, trained.repository), sent_by(bundle, repository)
+    assert np.array_equal(channels, fine_channels)
+    steps = contract.unpack(packed).astype(int)
+    assert steps.max() == 2**bits - 1, "the whole range is used"
+    assert np.abs(steps - fine / top).max() <= 0.5 + 0.5 / top, "what two roundings may differ by"
+    assert cost is not None
+    assert (cost.trained_bits, cost.pictures, cost.labelled) == (8, 96, 32)
+    assert cost.accuracy is not None and cost.accuracy_trained is not None
+    assert abs(cost.accuracy - cost.accuracy_trained) * cost.labelled <= cost.answers_changed
+    assert (
+        f"{bits}, trained with 8: {cost.answers_changed} of 96 answers change" in (bundle / "MODEL_CARD.md").read_text()
+    )
+
+
+def sent_by(bundle: Path, repository: Path) -> tuple[npt.NDArray[np.uint8], ...]:
+    """Return what leaves the device for 16 pictures of noise."""
+    sent: list[Payload] = []
+    with PrivateClient(bundle, f"memory://{repository}", device="cpu") as client:
+        side = client.manifest.contract.preprocessing.size_px
+        pictures = np.random.default_rng(0).integers(0, 256, (16, side, side, 3), np.uint8)
+        list(client.stream(pictures, observe=lambda _frame, payload, _prediction: sent.append(payload)))
+    return tuple(np.concatenate(tensors) for tensors in zip(*sent, strict=True))
+
+
+@pytest.mark.parametrize("bits", [3, 16, 0])
+def test_bits_that_make_no_sense(bits: int, trained: Trained, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"at most the 8 .* got {bits}"):
+        export(trained.checkpoint, tmp_path / "b", tmp_path / "m", folder=None, pictures=8, bits=bits)
 
 
 def test_graphs_that_differ_from_torch_are_not_installed(

@@ -45,6 +45,8 @@ def test_a_version_is_retired_brought_back_and_pruned(two: tuple[Tiny, Tiny]) ->
     assert [line.split()[1:3] for line in listed.splitlines()[1:]] == [["1", "served"], ["2", "served"]]
     assert one in listed and other in listed and "retrained" in listed
     run("repository", "serve", repository, "task_head", 2)
+    run("repository", "serve", repository, "task_head", 1)
+    assert run("repository", "prune", repository).output == "", "it was rolled back, and its number never comes twice"
     run("repository", "serve", repository, "task_head", 1, 2)
     run("repository", "serve", repository, "task_head", 2)
     assert "would delete" in run("repository", "prune", repository).output

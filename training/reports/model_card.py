@@ -59,7 +59,17 @@ def _training(manifest: Manifest) -> str:
 | time | {origin.hours:g} h |
 | exported | {origin.created}, {", ".join(f"{name} {version}" for name, version in origin.versions.items())} |
 | checkpoint | SHA-256 `{origin.checkpoint_sha256}` |
-| contract digest | `{manifest.contract.digest}` |"""
+| contract digest | `{manifest.contract.digest}` |{_fewer_bits(manifest)}"""
+
+
+def _fewer_bits(manifest: Manifest) -> str:
+    if (cost := manifest.provenance.bits_cost) is None:
+        return ""
+    accuracy = ""
+    if cost.accuracy is not None and cost.accuracy_trained is not None:
+        accuracy = f"; {100 * cost.accuracy:.1f} % of {cost.labelled:,} validation pictures right instead of {100 * cost.accuracy_trained:.1f} %"
+    return f"""
+| bits of a value | {manifest.contract.bits}, trained with {cost.trained_bits}: {cost.answers_changed:,} of {cost.pictures:,} answers change{accuracy} |"""
 
 
 def _limits(manifest: Manifest) -> str:
