@@ -174,7 +174,9 @@ def refuse_to_overwrite(bundle: Path) -> None:
         raise ConfigError(f"{path} exists. Use --force to replace the bundle, or give another --bundle.")
 
 
-def install(folder: Path, contract: Contract, bundle: Path, repository: Path, *, with_head: bool = False) -> None:
+def install(
+    folder: Path, contract: Contract, bundle: Path, repository: Path, *, with_head: bool = False, replace: bool = False
+) -> None:
     """Move finished files from ``folder`` to where they belong, the manifest last.
 
     Args:
@@ -183,6 +185,7 @@ def install(folder: Path, contract: Contract, bundle: Path, repository: Path, *,
         bundle: Folder of the bundle.
         repository: Triton's model repository.
         with_head: Let the bundle carry the head, too, for a client with ``on_failure="local"``.
+        replace: Delete another contract's head that has this name.
     """
     bundle.mkdir(parents=True, exist_ok=True)
     for name in (HEAD_FILE, PRIVACY_REPORT_FILE, HTML_REPORT_FILE, SIGNATURE_FILE):
@@ -190,7 +193,7 @@ def install(folder: Path, contract: Contract, bundle: Path, repository: Path, *,
     if with_head:
         shutil.copyfile(folder / GRAPH_FILE, bundle / HEAD_FILE)
     # The head comes first: a device that has the new bundle finds it.
-    ModelRepository(repository).add(contract, folder / GRAPH_FILE, _MODEL_CODE)
+    ModelRepository(repository).add(contract, folder / GRAPH_FILE, _MODEL_CODE, replace=replace)
     (folder / GRAPH_FILE).unlink()
     for name in (DEVICE_GRAPH_FILE, MODEL_CARD_FILE, MANIFEST_FILE):
         shutil.move(folder / name, bundle / name)

@@ -92,7 +92,7 @@ def export(
             data=data_note,
             bits_cost=None if as_trained else cost_of_bits(halves(checkpoint), (device, head), sample, labels),
         )
-        files.install(built, contract, bundle, repository, with_head=with_head)
+        files.install(built, contract, bundle, repository, with_head=with_head, replace=force)
     return parity
 
 

@@ -34,6 +34,7 @@ __all__ = ["Experiment", "experiments_of", "run"]
 
 ROOT = Path(__file__).parents[1]
 SUITES = Path(__file__).parent / "suites"
+app = typer.Typer(pretty_exceptions_show_locals=False)
 console = Console(stderr=True, highlight=False)
 
 Effort = Literal["quick", "row", "full"]
@@ -179,6 +180,7 @@ def run(experiment: Experiment, folder: Path, runs: Path, threads: int | None) -
     )
 
 
+@app.command()
 def _main(
     suite: Annotated[str, typer.Option(help="name of one in training/suites, or a YAML file")] = "paper",
     data: Annotated[list[str] | None, typer.Option(help="NAME=DIR for each data set that the suite names")] = None,
@@ -223,4 +225,4 @@ def _main(
 
 
 if __name__ == "__main__":
-    typer.run(_main)
+    app()

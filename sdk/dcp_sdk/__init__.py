@@ -7,7 +7,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from . import _silence  # noqa: F401 - before anything loads ONNX Runtime
+from . import _opencv as _opencv  # before anything loads OpenCV
+from . import _silence as _silence  # before anything loads ONNX Runtime
 from ._version import __version__
 from .camera import Camera
 from .client import PrivateClient

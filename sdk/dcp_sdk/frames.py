@@ -14,10 +14,13 @@ from typing import Self
 import cv2
 import numpy as np
 
+from ._opencv import LARGEST_PICTURE_PIXELS
 from .errors import FrameError
 from .preprocess import Image, check_frame
 
 __all__ = ["Frame", "FrameLike", "FrameSource", "as_frame", "load_image"]
+
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +82,7 @@ def load_image(picture: str | PathLike[str] | bytes) -> Image:
         uint8 ``(H, W, 3)``, RGB.
 
     Raises:
-        FrameError: The file is missing, empty, or not a picture.
+        FrameError: The file is missing, empty, or not a picture of at most ``OPENCV_IO_MAX_IMAGE_PIXELS`` pixels.
     """
     if isinstance(picture, bytes):
         data, name = picture, f"{len(picture)} bytes"
@@ -91,15 +94,30 @@ def load_image(picture: str | PathLike[str] | bytes) -> Image:
             raise FrameError(f"expected a picture file at {name!r}, got {type(error).__name__}.") from error
     if not data:
         raise FrameError(f"expected a picture, got an empty file ({name}).")
+    if data.startswith(_PNG) and not _chunks_fit(data):
+        raise FrameError(f"expected a picture, got a PNG file that is cut short or damaged ({name}).")
     try:
         image_bgr = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error as error:
-        raise FrameError(f"expected a picture, got something that OpenCV cannot decode ({name}).") from error
+        raise FrameError(
+            f"expected a picture of at most {LARGEST_PICTURE_PIXELS:,} pixels that OpenCV reads, got another ({name})."
+        ) from error
     if image_bgr is None:
         raise FrameError(
             f"expected a picture, got something that is none ({name}). JPEG, PNG, WebP, BMP and TIFF work."
         )
     return np.asarray(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _chunks_fit(png: bytes) -> bool:
+    """Say whether each chunk ends before the file does. OpenCV 5 takes memory for what it states, up to 4 GiB."""
+    at, last = len(_PNG), False
+    while not last:
+        last = png[at + 4 : at + 8] == b"IEND"
+        at += 12 + int.from_bytes(png[at : at + 4])  # length, name, content, checksum
+        if at > len(png):
+            return False
+    return True
 
 
 def as_frame(picture: FrameLike) -> Frame:

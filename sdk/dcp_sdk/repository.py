@@ -114,17 +114,26 @@ class ModelRepository:
         following = max((one.contract.head.version for one in existing), default=0) + 1
         return contract.with_head(model, next(same, following))
 
-    def add(self, contract: Contract, graph: Path, code: Path) -> HeadVersion:
+    def add(self, contract: Contract, graph: Path, code: Path, *, replace: bool = False) -> HeadVersion:
         """Install a head and serve it beside the versions that are served now.
 
-        A running Triton sees it when it is told to load the model. Versions of another contract are removed.
+        A running Triton sees it when it is told to load the model.
 
         Args:
             contract: From :meth:`place`.
             graph: The head's ``model.onnx``; it is copied.
             code: The Python backend's ``model.py``; it is copied.
+            replace: Delete the model first where it belongs to another contract.
+
+        Raises:
+            ConfigError: The model answers for another contract, and ``replace`` is not given; or this version is
+                another head's.
         """
         existing = self.versions(contract.head.model)
+        if self.place(contract, replace=replace) != contract:
+            raise ConfigError(
+                f"expected a contract from place(), got version {contract.head.version}. Call that first."
+            )
         if any(one.contract.family != contract.family for one in existing):
             shutil.rmtree(self.path / contract.head.model)
             existing = ()
@@ -154,11 +163,19 @@ class ModelRepository:
         triton_config.write([known[version] for version in sorted(wanted)], self.path)
 
     def retired(self) -> tuple[HeadVersion, ...]:
-        """Return all versions that no device can ask for any more."""
-        return tuple(one for model in self.models for one in self.versions(model) if not one.served)
+        """Return the versions that gave way to a newer one.
+
+        One that is newer than all that are served was rolled back. It stays, so that its number never comes twice.
+        """
+        found = []
+        for model in self.models:
+            versions = self.versions(model)
+            newest = max((one.contract.head.version for one in versions if one.served), default=0)
+            found += [one for one in versions if not one.served and one.contract.head.version < newest]
+        return tuple(found)
 
     def prune(self) -> tuple[HeadVersion, ...]:
-        """Delete the folders of all retired versions, and return what was deleted."""
+        """Delete the folders of :meth:`retired`, and return what was deleted."""
         retired = self.retired()
         for one in retired:
             shutil.rmtree(one.folder)

@@ -79,7 +79,7 @@ def prune(
     *,
     yes: Annotated[bool, typer.Option("--yes", help="Delete. Without it, only say what would go.")] = False,
 ) -> None:
-    """Delete the files of retired versions."""
+    """Delete the files of versions that gave way to a newer one."""
     opened = _open(repository)
     for one in opened.prune() if yes else opened.retired():
         _OUT.print(Text(f"{'deleted' if yes else 'would delete'} {one.folder}"), soft_wrap=True)

@@ -98,7 +98,7 @@ class Graph:
         self._run = _on_cpu(session, [spec.name for spec in outputs])
         if device != "cpu":
             wanted: Provider = "cuda" if device == "auto" else device
-            batch_names = {node.shape[0] for node in session.get_inputs()}
+            batch_names = {node.shape[0] for node in session.get_inputs() if isinstance(node.shape[0], str)}
 
             def open_session(batch: int) -> ort.InferenceSession:
                 return _gpu_session(graph, where, wanted, dict.fromkeys(batch_names, batch), cuda_graph=cuda_graph)

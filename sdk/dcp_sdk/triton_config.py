@@ -21,7 +21,17 @@ from tritonclient.grpc import model_config_pb2 as pb
 from .bundle import write_atomically
 from .contract import Contract, DType, TensorSpec, digest_parameter
 
-__all__ = ["CONFIG_FILES", "Backend", "files", "render", "served_versions", "sha256_parameter", "write"]
+__all__ = [
+    "CONFIG_FILES",
+    "LONGEST_QUEUE_S",
+    "QUEUED_BATCHES",
+    "Backend",
+    "files",
+    "render",
+    "served_versions",
+    "sha256_parameter",
+    "write",
+]
 
 Backend = Literal["onnxruntime", "tensorrt", "python"]
 
@@ -36,7 +46,7 @@ LONGEST_QUEUE_S = 1.0
 """Seconds after which a request that still waits is refused: half of what a device waits in all by default, so that
 it can still ask another server."""
 
-_QUEUED_BATCHES = 8
+QUEUED_BATCHES = 8
 """Full batches that may wait. What comes then is refused at once, which tells a device to ask elsewhere."""
 
 _HEADER = """\
@@ -137,7 +147,7 @@ def _batching(max_batch_size: int) -> pb.ModelDynamicBatching:
         default_queue_policy=pb.ModelQueuePolicy(
             timeout_action="REJECT",
             default_timeout_microseconds=round(LONGEST_QUEUE_S * 1e6),
-            max_queue_size=_QUEUED_BATCHES * max_batch_size,
+            max_queue_size=QUEUED_BATCHES * max_batch_size,
         )
     )
 

@@ -1,7 +1,8 @@
 """Threads that predict while the server is killed and started again: ``python -m tests.benchmarks.soak``.
 
 Counts wrong answers, calls beyond their deadline, the time until the first answer after a restart, and memory; then
-freezes the server, so that calls can only end by their deadline, and measures by how much they miss it.
+freezes the server, so that calls can only end by their deadline, and measures by how much they miss it. Another process
+sleeps all the while, and tells for how long the machine let it wait beyond that: no call can be more punctual.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ import contextlib
 import os
 import resource
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,12 +71,13 @@ def soak(*, threads: int, calls: int, kills: int, scheme: str, predict_s: float 
         pictures = list(random.integers(0, 256, (8, SIZE, SIZE, 3), np.uint8))
         with PrivateClient(tiny.bundle, f"memory://{tiny.repository}", device="cpu", threads=1) as client:
             expected = [np.array(list(client.predict(picture).probabilities.values())) for picture in pictures]
-        with TritonServer(tiny.repository, venv=ROOT / ".venv-triton") as server:
+        with TritonServer(tiny.repository, venv=ROOT / ".venv-triton") as server, _sleeper() as machine:
             address = server.grpc_address if scheme == "grpc" else server.http_address
             timeouts = Timeouts(connect_s=10, predict_s=predict_s)
             with PrivateClient(tiny.bundle, address, device="cpu", threads=1, timeouts=timeouts) as client:
                 figures = _run(client, server, pictures, expected, threads=threads, calls=calls, kills=kills)
-            return figures | {"frozen_server": _frozen(tiny.bundle, server, address, pictures[0], threads)}
+            figures["frozen_server"] = _frozen(tiny.bundle, server, address, pictures[0], threads)
+        return figures | {"machine": machine}
 
 
 def _run(
@@ -151,6 +156,34 @@ def _frozen(bundle: Path, server: TritonServer, address: str, picture: Image, th
             os.killpg(server.pid, signal.SIGCONT)
     p50, p95, most = np.percentile(found, (50, 95, 100)).round(1).tolist()
     return {"calls": len(found), "overshoot_ms": {"p50": p50, "p95": p95, "max": most}}
+
+
+_SLEEPER = """
+import signal, time
+signal.signal(signal.SIGTERM, lambda *_: exit())
+late_ms = []
+try:
+    while True:
+        start = time.monotonic()
+        time.sleep(0.01)
+        late_ms.append(1000 * (time.monotonic() - start) - 10)
+finally:
+    print(max(late_ms), sum(late > 100 for late in late_ms))
+"""
+
+
+@contextlib.contextmanager
+def _sleeper() -> Iterator[dict[str, Any]]:
+    """Let a process sleep for 10 ms again and again; what it found stands in the dictionary after the block."""
+    found: dict[str, Any] = {}
+    with subprocess.Popen([sys.executable, "-c", _SLEEPER], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield found
+        finally:
+            process.terminate()
+            said, _ = process.communicate()
+    most, often = said.split()
+    found |= {"largest_oversleep_ms": round(float(most), 1), "oversleeps_beyond_100_ms": int(often)}
 
 
 def _next_answer_s(tally: Tally, longest_s: float = 30) -> float:

@@ -27,10 +27,14 @@ class _Whole(nn.Module):
         return answer
 
 
+def whole_network(manifest: Manifest) -> nn.Module:
+    """Build it: uint8 ``(N, S, S, 3)`` -> probabilities float32 ``(N, classes)``."""
+    recipe = Recipe.model_validate(manifest.provenance.settings)
+    return _Whole(recipe, len(manifest.contract.task.labels)).eval()
+
+
 def write_whole_network(manifest: Manifest, path: Path) -> None:
-    """Write it to ``path``: ``image`` uint8 ``(N, S, S, 3)`` -> ``probabilities`` float32 ``(N, classes)``."""
-    contract, recipe = manifest.contract, Recipe.model_validate(manifest.provenance.settings)
-    size_px = contract.preprocessing.size_px
-    module = _Whole(recipe, len(contract.task.labels)).eval()
+    """Write it to ``path``, from ``image`` to ``probabilities``."""
+    size_px = manifest.contract.preprocessing.size_px
     pictures = torch.zeros(2, size_px, size_px, 3, dtype=torch.uint8)
-    write_graph(module, {"image": pictures}, ("probabilities",), (), path)
+    write_graph(whole_network(manifest), {"image": pictures}, ("probabilities",), (), path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
-from dcp_sdk import AsyncPrivateClient, DCPError, PrivacyGuardError, PrivateClient, Retries, Telemetry, Timeouts
+from dcp_sdk import AsyncPrivateClient, DCPError, PrivacyGuardError, PrivateClient, Retries, Stats, Telemetry, Timeouts
 from dcp_sdk import stages as stages_module
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
@@ -245,6 +246,11 @@ def test_it_is_not_even_imported_unless_it_is_wanted(tiny: Tiny) -> None:
     command = [sys.executable, "-W", "error", "-c", PROGRAM, tiny.bundle, tiny.repository]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_count_of_the_statistics_is_a_metric() -> None:
+    counts = {field.name for field in dataclasses.fields(Stats) if field.type == "int"}
+    assert {*COUNTERS} == counts - {"deepest_queue"} | {"guard_refusals"}
 
 
 def test_the_page_names_every_span_attribute_and_metric() -> None:

@@ -80,7 +80,7 @@ def test_exif_orientation_is_applied_to_files_and_bytes(
         (b"", "empty"),
         (b"hello", "none"),
         (b"\xff\xd8\xff\xe0 no jpeg", "none"),
-        (b"\x89PNG\r\n\x1a\n", "none"),
+        (b"\x89PNG\r\n\x1a\n", "PNG file that is cut short"),
     ],
     ids=["zero bytes", "text", "cut jpeg", "cut png"],
 )
@@ -103,6 +103,13 @@ def test_huge_header_is_refused(picture: Image) -> None:
     png[16:24] = struct.pack(">II", 1 << 20, 1 << 20)
     with pytest.raises(FrameError):
         load_image(bytes(png))
+
+
+def test_a_larger_picture_than_allowed_is_not_decoded() -> None:
+    """A black picture of 67 million pixels is a file of 80 kB."""
+    black = np.zeros((8200, 8200), np.uint8)
+    with pytest.raises(FrameError, match="at most 67,108,864 pixels"):
+        load_image(encode(".png", black))
 
 
 def test_as_frame_knows_where_a_picture_comes_from(picture: Image, picture_file: Path) -> None:

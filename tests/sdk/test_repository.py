@@ -45,6 +45,8 @@ def test_a_version_is_retired_brought_back_and_pruned(two: tuple[Tiny, Tiny]) ->
     assert [line.split()[1:3] for line in listed.splitlines()[1:]] == [["1", "served"], ["2", "served"]]
     assert one in listed and other in listed and "retrained" in listed
     run("repository", "serve", repository, "task_head", 2)
+    run("repository", "serve", repository, "task_head", 1)
+    assert run("repository", "prune", repository).output == "", "it was rolled back, and its number never comes twice"
     run("repository", "serve", repository, "task_head", 1, 2)
     run("repository", "serve", repository, "task_head", 2)
     assert "would delete" in run("repository", "prune", repository).output
@@ -100,7 +102,10 @@ def test_a_head_never_takes_the_place_of_another_contracts(two: tuple[Tiny, Tiny
     repository.add(repository.place(named), other.head, MODEL_CODE)
     assert repository.models == (named.head.model, "task_head")
     assert list(repository.verify([named, *(pair.manifest.contract for pair in two)])) == []
-    repository.add(repository.place(stranger, replace=True), other.head, MODEL_CODE)
+    for unplaced in (stranger, two[1].manifest.contract.with_head("task_head", 1)):
+        with pytest.raises(ConfigError):
+            repository.add(unplaced, other.head, MODEL_CODE)
+    repository.add(repository.place(stranger, replace=True), other.head, MODEL_CODE, replace=True)
     assert [one.contract for one in repository.versions("task_head")] == [stranger]
 
 

@@ -86,12 +86,11 @@ def test_what_is_committed_is_rendered_from_the_shipped_bundles() -> None:
 
 
 @pytest.mark.triton
-@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt"])
-def test_triton_takes_the_production_configurations(tiny: Tiny, tmp_path: Path, backend: Backend) -> None:
+def test_triton_takes_the_production_configuration(tiny: Tiny, tmp_path: Path) -> None:
     """Queue policy, warm-up and accelerator are read by a real Triton, here with the Python backend under them."""
     contract = tiny.manifest.contract
     repository = shutil.copytree(tiny.repository, tmp_path / "models")
-    config = parse(contract, backend)
+    config = parse(contract, "tensorrt")  # the other one, and the accelerator
     config.backend, config.instance_group[0].kind = "python", ModelInstanceGroup.KIND_CPU
     config.MergeFrom(ModelConfig(parameters=parse(contract, "python").parameters))
     (repository / contract.head.model / CONFIG_FILES["python"]).write_text(text_format.MessageToString(config))

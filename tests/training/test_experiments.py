@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from dcp_sdk.errors import ConfigError
-from tests.tiny import ROOT
 from training.defenses import DEFENSES
-from training.experiments import experiments_of
+from training.experiments import app, experiments_of
 from training.reports.results import DOCUMENT, RESULTS, rows_of, tables, write_tables
 
 FEW = "set: [data.generated_pictures=96, optim.epochs=1, optim.batch_size=32, pruning.rule=none], effort: quick"
@@ -47,11 +45,11 @@ def test_a_suite_that_makes_no_sense_is_refused(text: str, message: str, tmp_pat
         experiments_of(tmp_path / "s.yaml")
 
 
-def start(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def start(folder: Path, *more: str) -> Result:
+    """Type the command, within this process; what a row needs runs in processes of its own."""
     paths = {"--suite": "s.yaml", "--runs": "runs", "--results": "results", "--tables": "results.md"}
     words = [word for option, name in paths.items() for word in (option, str(folder / name))]
-    command = [sys.executable, "-m", "training.experiments", *words, *more]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=280)
+    return CliRunner().invoke(app, [*words, *more], env={"COLUMNS": "200"})
 
 
 def test_a_suite_runs_once(tmp_path: Path) -> None:
@@ -61,11 +59,11 @@ def test_a_suite_runs_once(tmp_path: Path) -> None:
     (tmp_path / "s.yaml").write_text("".join(f"- {entry}\n" for entry in entries))
     (tmp_path / "results.md").write_text(MARKS)
     listed = start(tmp_path)
-    assert listed.returncode == 0, listed.stderr
-    assert "needs --data drawn=DIR" in listed.stderr
+    assert listed.exit_code == 0, listed.output
+    assert "needs --data drawn=DIR" in listed.output
     first = start(tmp_path, "--data", f"drawn={tmp_path}")
-    assert first.returncode == 1
-    assert "failed: generated-none-r00-s0" in first.stderr
+    assert first.exit_code == 1
+    assert "failed: generated-none-r00-s0" in first.output
     (row,) = rows_of(tmp_path / "results")
     assert row.name == "generated-none-r00-s1"
     assert row.report.strongest is not None
@@ -75,8 +73,8 @@ def test_a_suite_runs_once(tmp_path: Path) -> None:
     assert document.startswith("before")
     assert document.endswith("after\n")
     again = start(tmp_path, "--data", f"drawn={tmp_path}", "--only", row.name)
-    assert again.returncode == 0, again.stderr
-    assert f"{row.name}: done" in again.stderr
+    assert again.exit_code == 0, again.output
+    assert f"{row.name}: done" in again.output
 
 
 def test_the_document_holds_the_rows_beside_it() -> None:

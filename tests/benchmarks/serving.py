@@ -1,0 +1,258 @@
+"""What a core carries, and where it bends: ``python -m tests.benchmarks.serving``.
+
+Open-loop load at rising rates, in turns on the same machine in the same run: the shipped head on Triton with and
+without dynamic batching, the whole network on the same Triton, and the whole network with torch behind FastAPI. The
+ceiling is the head in ONNX Runtime without any server. Cost is counted in processor time of the server's processes,
+which tells more than the clock on a machine with other work.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+import tritonclient.grpc
+from tritonclient.utils import InferenceServerException
+
+from dcp_sdk.contract import Contract, Manifest
+from dcp_sdk.serving import TritonServer
+from dcp_sdk.transport.pairing import TRITON_TYPES
+from tests.benchmarks.open_loop import Target, drive
+from tests.benchmarks.servers_under_test import WHOLE, add_whole_network, cpu_s, fastapi, without_batching
+from tests.tiny import ROOT, SHIPPED
+
+UNBATCHED = "head_without_batching"
+P50_LIMIT_MS = 50.0
+"""The knee is the highest rate with all requests answered and a median within this. The higher percentiles stand in the
+steps; on a machine with other work they say more about that work."""
+BATCHES = (1, 4, 16, 64)
+USD_PER_CORE_HOUR = 0.04
+"""A round price of a rented core, for orientation."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One server under test."""
+
+    name: str
+    target: Target
+    group: int
+    """Process group of the server."""
+
+
+def payload(contract: Contract, batch: int = 1) -> dict[str, npt.NDArray[Any]]:
+    """Draw payloads that fit a contract, by tensor name."""
+    generator, arrays = np.random.default_rng(0), {}
+    for spec in contract.payload:
+        if spec.order == "strictly_ascending":
+            arrays[spec.name] = np.tile(np.arange(spec.shape[-1], dtype=spec.dtype), (batch, 1))
+        else:
+            arrays[spec.name] = generator.integers(int(spec.low), int(spec.high) + 1, (batch, *spec.shape), spec.dtype)
+    return arrays
+
+
+def triton_inputs(contract: Contract, arrays: dict[str, npt.NDArray[Any]]) -> list[tritonclient.grpc.InferInput]:
+    """Wrap arrays for tritonclient."""
+    inputs = []
+    for spec in contract.payload:
+        inputs.append(tritonclient.grpc.InferInput(spec.name, arrays[spec.name].shape, TRITON_TYPES[spec.dtype]))
+        inputs[-1].set_data_from_numpy(arrays[spec.name])
+    return inputs
+
+
+def triton_body(contract: Contract, model: str) -> bytes:
+    """Serialise the request for one payload."""
+    from tritonclient.grpc._utils import _get_inference_request
+
+    request = _get_inference_request(
+        model_name=model,
+        inputs=triton_inputs(contract, payload(contract)),
+        model_version="1",
+        request_id="",
+        outputs=None,
+        sequence_id=0,
+        sequence_start=False,
+        sequence_end=False,
+        priority=0,
+        timeout=None,
+        parameters=None,
+    )
+    body: bytes = request.SerializeToString()
+    return body
+
+
+def climb(systems: list[System], *, first: float, factor: float, seconds: float) -> dict[str, list[dict[str, Any]]]:
+    """Raise the rate step by step, each system in turn, until it does not follow any more."""
+    steps: dict[str, list[dict[str, Any]]] = {system.name: [] for system in systems}
+    running, rate = list(systems), first
+    while running:
+        for system in list(running):
+            before = cpu_s(system.group)
+            outcome = drive(system.target, rate, seconds, seed=len(steps[system.name]))
+            used_s, answered = cpu_s(system.group) - before, len(outcome.latencies_ms)
+            asked = answered + sum(outcome.failures.values())
+            p50, p95, p99 = np.percentile(outcome.latencies_ms or (float("inf"),), (50, 95, 99)).round(2).tolist()
+            step = {
+                "rate_per_s": round(rate, 1),
+                "asked": asked,
+                "answered": answered,
+                "failures": outcome.failures,
+                "p50_ms": p50,
+                "p95_ms": p95,
+                "p99_ms": p99,
+                "server_cpu_ms_per_answer": round(1000 * used_s / answered, 3) if answered else None,
+            }
+            steps[system.name].append(step)
+            print(system.name, step, flush=True)
+            if answered < 0.98 * asked or p50 > 2 * P50_LIMIT_MS:
+                running.remove(system)
+        rate *= factor
+    return steps
+
+
+def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
+    """Find the knee, and what a core does there."""
+    good = [step for step in steps if step["answered"] == step["asked"] and step["p50_ms"] <= P50_LIMIT_MS]
+    knee = max(good, key=lambda step: float(step["rate_per_s"]), default=None)
+    if knee is None:
+        return {"knee_per_s": None}
+    per_core = 1000 / float(knee["server_cpu_ms_per_answer"])
+    return {
+        "knee_per_s": knee["rate_per_s"],
+        **{f"{name}_at_knee": knee[name] for name in ("p50_ms", "p95_ms", "p99_ms")},
+        "predictions_per_core_second": round(per_core, 1),
+        "usd_per_thousand": float(f"{USD_PER_CORE_HOUR / 3600 / per_core * 1000:.2g}"),
+    }
+
+
+def ceiling(contract: Contract, graph: Path, server: TritonServer, *, turns: int) -> dict[str, Any]:
+    """Compare Triton, saturated, with the bare graph at the same batch sizes, in turns.
+
+    Pictures per second by the clock, and per second of the processor, which other work on the machine does not touch.
+    """
+    options = ort.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as model.py
+    session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    figures = {}
+    with (
+        tritonclient.grpc.InferenceServerClient(server.grpc_address.removeprefix("grpc://")) as client,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        for batch in BATCHES:
+            arrays = payload(contract, batch)
+            inputs, calls = triton_inputs(contract, arrays), max(8, 256 // batch)
+
+            def bare(arrays: dict[str, npt.NDArray[Any]] = arrays, calls: int = calls) -> None:
+                for _ in range(calls):
+                    session.run(None, arrays)
+
+            def served(inputs: Any = inputs, calls: int = calls) -> None:
+                # Several at a time: some travel while others are computed.
+                list(pool.map(lambda _: _infer(client, contract.head.model, inputs), range(calls)))
+
+            assert server.pid is not None
+            clock: dict[str, list[float]] = {"bare": [], "served": []}
+            bare_s = served_s = 0.0
+            for _ in range(turns):
+                before = time.process_time()
+                clock["bare"].append(_seconds(bare))
+                bare_s += time.process_time() - before
+                before = cpu_s(server.pid)
+                clock["served"].append(_seconds(served))
+                served_s += cpu_s(server.pid) - before
+            pictures = batch * calls
+            figures[str(batch)] = {
+                "onnx_runtime_per_s": round(pictures / float(np.median(clock["bare"])), 1),
+                "triton_per_s": round(pictures / float(np.median(clock["served"])), 1),
+                "ratio": round(float(np.median(np.divide(clock["bare"], clock["served"]))), 3),
+                "onnx_runtime_per_core_second": round(pictures * turns / bare_s, 1),
+                "triton_per_core_second": round(pictures * turns / served_s, 1),
+                "ratio_per_core_second": round(bare_s / served_s, 3),
+            }
+    return figures
+
+
+def _infer(client: tritonclient.grpc.InferenceServerClient, model: str, inputs: Any) -> None:
+    """Ask once more after a request waited too long, as a device would: the machine may have been busy elsewhere."""
+    try:
+        client.infer(model, inputs)
+    except InferenceServerException:
+        client.infer(model, inputs)
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+def measure(bundle: Path, *, first: float, factor: float, seconds: float, turns: int) -> dict[str, Any]:
+    """Start all servers, and measure them in turns."""
+    contract = Manifest.load(bundle).contract
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        repository = Path(folder, "models")
+        shutil.copytree(ROOT / "triton_models" / contract.head.model, repository / contract.head.model)
+        without_batching(repository, contract.head.model, UNBATCHED)
+        whole = add_whole_network(bundle, repository)
+
+        def triton(model: str, of: Contract, name: str) -> tuple[System, TritonServer]:
+            server = stack.enter_context(TritonServer(repository, models=[model], venv=ROOT / ".venv-triton"))
+            assert server.pid is not None
+            return System(name, Target(server.grpc_address, triton_body(of, model)), server.pid), server
+
+        head, server = triton(contract.head.model, contract, "head")
+        systems = [
+            head,
+            triton(UNBATCHED, contract, UNBATCHED)[0],
+            triton(WHOLE, whole, WHOLE)[0],
+        ]
+        address, group = stack.enter_context(fastapi(bundle, _free_port()))
+        systems.append(System("fastapi_torch", Target(address, payload(whole)["image"].tobytes()), group))
+        graph = ROOT / "triton_models" / contract.head.model / str(contract.head.version) / "model.onnx"
+        figures = ceiling(contract, graph, server, turns=turns)
+        steps = climb(systems, first=first, factor=factor, seconds=seconds)
+    return {
+        "bundle": Manifest.load(bundle).name,
+        "p50_limit_ms": P50_LIMIT_MS,
+        "usd_per_core_hour": USD_PER_CORE_HOUR,
+        "summary": {name: summary(found) for name, found in steps.items()},
+        "ceiling_by_batch": figures,
+        "steps": steps,
+    }
+
+
+def main() -> None:
+    """Measure, and record."""
+    from tests.benchmarks.record import record  # late: it needs torch
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bundle", type=Path, default=SHIPPED)
+    parser.add_argument("--first", type=float, default=10.0, help="requests per second of the first step")
+    parser.add_argument("--factor", type=float, default=1.6, help="from one step to the next")
+    parser.add_argument("--seconds", type=float, default=5.0, help="of a step")
+    parser.add_argument("--turns", type=int, default=7)
+    options = parser.parse_args()
+    load = {name: value for name, value in vars(options).items() if name != "bundle"}
+    record("serving", "python -m tests.benchmarks.serving", load | measure(options.bundle, **load))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,31 @@
+"""The figures of ``docs/serving.md`` are those of the recorded runs, no better."""
+
+from __future__ import annotations
+
+import json
+
+from tests.tiny import ROOT
+
+PAGE = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
+
+
+def test_the_knees_and_costs_are_those_that_were_measured() -> None:
+    measured = json.loads((RESULTS / "serving.json").read_text())
+    for found in measured["summary"].values():
+        latencies = " / ".join(f"{found[f'{name}_ms_at_knee']:.0f}" for name in ("p50", "p95", "p99"))
+        cost = f"{found['usd_per_thousand']:.7f}".rstrip("0")
+        cells = (f"{found['knee_per_s']:.0f}", latencies, f"{found['predictions_per_core_second']:,.0f}", cost)
+        assert f"| {' | '.join(cells)} |" in PAGE
+    for found in measured["ceiling_by_batch"].values():
+        assert f"{found['ratio_per_core_second']:.2f}" in PAGE
+
+
+def test_the_fleets_are_those_that_were_simulated() -> None:
+    simulated = json.loads((RESULTS / "fleet.json").read_text())
+    assert f"carries {simulated['devices_per_core']:,}" in PAGE.replace("\n", " ")
+    for fleet in simulated["fleets"]:
+        away = fleet["one_away"]
+        assert away["refused"] == fleet["all_there"]["refused"] == 0
+        cells = (f"{fleet['devices']:,}", f"{fleet['requests_per_s_at_peak']:,.0f}", str(fleet["pods"]))
+        assert f"| {' | '.join(cells)} | {fleet['all_there']['p99_ms']} | {away['p99_ms']} |" in PAGE

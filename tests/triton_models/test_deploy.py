@@ -1,0 +1,117 @@
+"""What an operator deploys: valid by Kubernetes' own schemas, with flags and metrics that a real Triton knows."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from dcp_sdk import AccessDenied, PrivateClient, Security
+from dcp_sdk.serving import TritonServer
+from tests.e2e.authority import Authority, Identity
+from tests.tiny import ROOT, SIZE, Tiny
+
+DEPLOY = ROOT / "triton_models" / "deploy"
+KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+
+
+def load(path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def of_kind(kind: str) -> Any:
+    (found,) = (document for document in map(load, KUBERNETES) if document.get("kind") == kind)
+    return found
+
+
+def triton_flags() -> dict[str, list[str]]:
+    """Return the flags of each deployment."""
+    return {
+        "compose": load(DEPLOY / "compose.yaml")["services"]["triton"]["command"][1:],
+        "kubernetes": of_kind("Deployment")["spec"]["template"]["spec"]["containers"][0]["args"],
+        "kserve": load(DEPLOY / "kserve.yaml")["spec"]["predictor"]["model"]["args"],
+    }
+
+
+@pytest.mark.parametrize("path", KUBERNETES, ids=lambda path: path.stem)
+def test_each_object_fits_the_schema_of_kubernetes(path: Path) -> None:
+    kubernetes_validate = pytest.importorskip("kubernetes_validate")
+    document = load(path)
+    if document.get("kind") not in (None, "Kustomization"):  # those are no objects of a cluster
+        kubernetes_validate.validate(document, "1.31", strict=True)
+
+
+def test_the_kustomization_names_every_object() -> None:
+    objects = {path.name for path in KUBERNETES if load(path).get("kind") not in (None, "Kustomization")}
+    assert set(of_kind("Kustomization")["resources"]) == objects
+
+
+def test_a_pod_writes_nowhere_and_is_ready_when_its_model_is() -> None:
+    pod = of_kind("Deployment")["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    assert not pod["automountServiceAccountToken"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    model = next(flag.partition("=")[2] for flag in container["args"] if flag.startswith("--load-model="))
+    assert container["readinessProbe"]["httpGet"]["path"] == f"/v2/models/{model}/ready"
+    (metric,) = of_kind("HorizontalPodAutoscaler")["spec"]["metrics"]
+    (rule,) = load(DEPLOY / "kubernetes" / "prometheus-adapter.yaml")["rules"]["custom"]
+    assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
+
+
+def access_flags(deployment: str, identity: Identity, key: str) -> list[str]:
+    """Return a deployment's flags about certificates and keys, with true values in them."""
+    values = {"--grpc-server-cert": str(identity.certificate), "--grpc-server-key": str(identity.key)}
+    flags = []
+    for flag in triton_flags()[deployment]:
+        option, _, value = flag.partition("=")
+        if option.startswith("--grpc") or "restricted" in option:
+            flags.append(f"{option}={values.get(option) or re.sub(r'[$][({].*[)}]', key, value)}")
+    return flags
+
+
+@pytest.mark.triton
+def test_a_real_triton_takes_the_flags_lets_in_who_has_the_key_and_has_the_metrics(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path, "authority")
+    identity, picture = authority.vouch("server"), np.zeros((SIZE, SIZE, 3), np.uint8)
+    flags, *others = (access_flags(name, identity, "opensesame") for name in triton_flags())
+    assert others == [flags, flags]
+    # TritonServer closes these by itself, and no protocol may be restricted twice.
+    closed = [flag for flag in flags if "=trace,logging,shared-memory:dcp-key-closed=" in flag]
+    assert len(closed) == 2
+    flags = [flag for flag in flags if flag not in closed]
+    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", extra_flags=flags, metrics=True) as server:
+        address = server.grpc_address.replace("grpc://", "grpcs://")
+        security = Security(ca_file=authority.file, api_key_variable="DCP_KEY")
+        monkeypatch.setenv("DCP_KEY", "opensesame")
+        with PrivateClient(tiny.bundle, address, device="cpu", security=security) as client:
+            assert client.predict(picture).server == address
+        monkeypatch.setenv("DCP_KEY", "wrong")
+        with pytest.raises(AccessDenied):
+            with PrivateClient(tiny.bundle, address, device="cpu", security=security) as client:
+                client.predict(picture)
+        texts = [path.read_text() for path in (DEPLOY / "grafana" / "dashboard.json", *KUBERNETES)]
+        watched = {name for text in texts for name in re.findall(r"\bnv_\w+", text)}
+        assert len(watched) >= 6
+        with urllib.request.urlopen(str(server.metrics_address), timeout=10) as answer:
+            served = answer.read().decode()
+    assert {name for name in watched if f"\n{name}{{" not in served} == set()
+
+
+def test_the_dashboard_has_five_numbers_and_the_autoscaler_one_that_prometheus_can_compute() -> None:
+    promql_parser = pytest.importorskip("promql_parser")
+    dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
+    assert len(dashboard["panels"]) == 5
+    (rule,) = load(DEPLOY / "kubernetes" / "prometheus-adapter.yaml")["rules"]["custom"]
+    query = rule["metricsQuery"].replace("<<.LabelMatchers>>", 'pod="a"').replace("<<.GroupBy>>", "pod")
+    for expression in (query, *(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])):
+        promql_parser.parse(expression)
