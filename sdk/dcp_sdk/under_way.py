@@ -53,7 +53,10 @@ class UnderWay:
         self._counters, self._notify = counters, notify
         # One in the device graph, one that waits before it and after it, and those on the network.
         self._most = self._credit = in_flight + 1 + 2 * _WAITING
-        self._changed = threading.Condition()
+        # One lock, but each of those who wait is woken only by what concerns it: up to 16 threads wait for a payload.
+        # Whoever handles a signal may hold it already.
+        self._lock = threading.RLock()
+        self._reader, self._device, self._network, self._caller = (threading.Condition(self._lock) for _ in range(4))
         self._captured: deque[Request] = deque()
         self._computed: deque[Trip] = deque()
         self._answered: dict[int, Trip] = {}
@@ -73,8 +76,8 @@ class UnderWay:
         Raises:
             BaseException: What the first frame that failed met, or what :meth:`stop` was given.
         """
-        with self._changed:
-            self._changed.wait_for(self._has_news)
+        with self._lock:
+            self._caller.wait_for(self._has_news)
             return self._next()
 
     def poll(self) -> Trip | None:
@@ -84,19 +87,19 @@ class UnderWay:
             BlockingIOError: It is not there yet.
             BaseException: As :meth:`wait`.
         """
-        with self._changed:
+        with self._lock:
             if not self._has_news():
                 raise BlockingIOError
             return self._next()
 
     def stop(self, why: Exception | None = None) -> None:
         """Begin nothing more, and wake all who wait; the caller gets ``why``."""
-        with self._changed:
+        with self._lock:
             if not self.stopped:
                 self.stopped, self._why = True, why
                 for waiting in (self._captured, self._computed, self._answered):
                     waiting.clear()
-                self._tell()
+                self._tell_all()
 
     def _has_news(self) -> bool:
         if self.live and not self.stopped:
@@ -135,19 +138,19 @@ class UnderWay:
     def _pass(self, *, credit: int) -> None:
         self._given += 1
         self._credit = credit
-        self._tell()
+        self._tell(self._device, self._reader)
 
     # For the thread that reads the source.
 
     def may_read(self) -> bool:
         """Wait for room; False when no more is wanted. A live source always has room: what waits gives way."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._ends() or self.live or self._has_room())
+        with self._lock:
+            self._reader.wait_for(lambda: self._ends() or self.live or self._has_room())
             return not self._ends()
 
     def captured(self, request: Request, *, missed: int = 0) -> None:
         """Add a frame; ``missed`` are those that a live source dropped before it."""
-        with self._changed:
+        with self._lock:
             if self.stopped:
                 return
             if self.live:
@@ -155,20 +158,20 @@ class UnderWay:
                 self._captured.clear()
             self._captured.append(request)
             self._counters.add(frames_taken=not self.live, frames_dropped=missed)
-            self._tell()
+            self._tell(self._device)
 
     def exhausted(self) -> None:
         """No frame comes any more."""
-        with self._changed:
+        with self._lock:
             self._exhausted = True
-            self._tell()
+            self._tell(self._caller)
 
     # For the threads of the stages.
 
     def begin(self) -> Trip | None:
         """Wait for a frame that the device graph may take; None when the stream is stopped."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.stopped or self._may_begin())
+        with self._lock:
+            self._device.wait_for(lambda: self.stopped or self._may_begin())
             if self.stopped:
                 return None
             trip = Trip(self._begun, self._captured.popleft(), time.monotonic())
@@ -176,33 +179,34 @@ class UnderWay:
             if self.live:  # it is taken now; until now a newer one could have come
                 trip.request.deadline = Deadline(trip.request.deadline.timeout_s)
                 self._counters.add(frames_taken=1)
-            self._tell()
+            self._tell(self._reader)
             return trip
 
     def computed(self, trip: Trip) -> None:
         """Add a payload that passed the guard."""
-        with self._changed:
+        with self._lock:
             if not self.stopped:
                 self._computed.append(trip)
-                self._tell()
+                self._tell(self._network)
 
     def send(self) -> Trip | None:
         """Wait for a payload to be sent; None when the stream is stopped."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.stopped or self._may_send())
+        with self._lock:
+            self._network.wait_for(lambda: self.stopped or self._may_send())
             if self.stopped:
                 return None
             trip = self._computed.popleft()
-            self._tell()
+            self._tell(self._device)
             return trip
 
     def answered(self, trip: Trip) -> None:
         """Add an answer."""
-        with self._changed:
+        with self._lock:
             if not self.stopped:
                 trip.answered = time.monotonic()
                 self._answered[trip.sequence] = trip
-                self._tell()
+                # Where it is not the next one, the caller waits for an earlier one.
+                self._tell(*(self._caller,) if trip.sequence == self._given else ())
 
     def failed(self, error: BaseException, sequence: int | None = None) -> None:
         """Remember what the earliest frame met that failed, or the source after all its frames.
@@ -211,11 +215,11 @@ class UnderWay:
         """
         if sequence is None and isinstance(error, Exception):
             self._counters.failed(error)  # the stages count theirs
-        with self._changed:
+        with self._lock:
             at = self._begun + len(self._captured) if sequence is None else sequence
             if self._failure is None or at < self._failure[0]:
                 self._failure = at, error
-            self._tell()
+            self._tell_all()
 
     # Under the lock.
 
@@ -242,7 +246,15 @@ class UnderWay:
     def _count(self) -> int:
         return len(self._captured) + self._begun - self._given
 
-    def _tell(self) -> None:
+    def _tell(self, *concerned: threading.Condition) -> None:
+        """Wake one thread of each kind: all but those of the network are alone of their kind."""
         self._counters.queued(len(self._captured) + len(self._computed) + len(self._answered))
-        self._changed.notify_all()
+        for condition in concerned:
+            condition.notify()
+        if self._caller in concerned:
+            self._notify()
+
+    def _tell_all(self) -> None:
+        for condition in (self._reader, self._device, self._network, self._caller):
+            condition.notify_all()
         self._notify()

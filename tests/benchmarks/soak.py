@@ -71,19 +71,13 @@ def soak(*, threads: int, calls: int, kills: int, scheme: str, predict_s: float 
         pictures = list(random.integers(0, 256, (8, SIZE, SIZE, 3), np.uint8))
         with PrivateClient(tiny.bundle, f"memory://{tiny.repository}", device="cpu", threads=1) as client:
             expected = [np.array(list(client.predict(picture).probabilities.values())) for picture in pictures]
-        with TritonServer(tiny.repository, venv=ROOT / ".venv-triton") as server:
+        with TritonServer(tiny.repository, venv=ROOT / ".venv-triton") as server, _sleeper() as machine:
             address = server.grpc_address if scheme == "grpc" else server.http_address
             timeouts = Timeouts(connect_s=10, predict_s=predict_s)
-            with (
-                _sleeper() as machine,
-                PrivateClient(tiny.bundle, address, device="cpu", threads=1, timeouts=timeouts) as client,
-            ):
+            with PrivateClient(tiny.bundle, address, device="cpu", threads=1, timeouts=timeouts) as client:
                 figures = _run(client, server, pictures, expected, threads=threads, calls=calls, kills=kills)
-            return (
-                figures
-                | {"machine": machine}
-                | {"frozen_server": _frozen(tiny.bundle, server, address, pictures[0], threads)}
-            )
+            figures["frozen_server"] = _frozen(tiny.bundle, server, address, pictures[0], threads)
+        return figures | {"machine": machine}
 
 
 def _run(

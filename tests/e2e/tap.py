@@ -42,6 +42,9 @@ class Tap:
         """Take no connection any more, and reset those that are open."""
         _end(self._listener)
         self.cut()
+        # A socket is reset when the thread that reads it lets go: until then it takes, and records, what comes.
+        for thread in self._threads:
+            thread.join(10)
 
     def listen(self) -> None:
         """Take connections again, at the same port."""

@@ -125,6 +125,10 @@ def test_the_readme_tells_what_was_measured() -> None:
     shares = json.loads((results / "device_share.json").read_text())["bundles"]
     share = {one["bundle"]: one["share_p50"] for one in shares}
     assert "{gender_112:.2f} of the time (`gender_112`), {gender_112_paper:.2f} (".format(**share) in readme
+    stream, rival = (json.loads((results / f"{name}.json").read_text()) for name in ("stream", "rival"))
+    assert f"| {stream['stream_to_camera_p50']:.2f} of the pace |" in readme
+    for q in ("p50", "p99"):
+        assert f"{rival['predict'][f'{q}_ms']:.0f} ms against {rival['rival'][f'{q}_ms']:.0f} ms" in readme
     absent = json.loads((results / "hard_mask.json").read_text())
     assert set(absent["hard_means_absent"].values()) == {10_000}
     assert sum(value for name, value in absent["batch_invariance"].items() if name.startswith("flips")) == 0

@@ -50,6 +50,7 @@ def main() -> int:
     if found or run.returncode:
         print(run.stderr[-4000:], file=sys.stderr)  # noqa: T201 - a program
     figures = _figures(run.stderr) | {"seconds": round(seconds), "found": found, "exit_status": run.returncode}
+    figures["cases_kept"] = sorted(path.name for path in cases.iterdir())
     _record(options.target, f"python -m tests.fuzz {options.target} --minutes {options.minutes:g}", atheris, figures)
     return int(bool(found or run.returncode))
 
