@@ -57,7 +57,8 @@ def main() -> None:
     parser.add_argument("--step-s", type=float, default=20.0)
     options = parser.parse_args()
     figures = measure(options.requests, options.rate, options.step_s)
-    record("server_memory", "python -m tests.benchmarks.server_memory", {"rate_per_s": options.rate, **figures})
+    command = f"python -m tests.benchmarks.server_memory --rate {options.rate:g} --step-s {options.step_s:g}"
+    record("server_memory", command, {"rate_per_s": options.rate, **figures})
 
 
 if __name__ == "__main__":

@@ -21,6 +21,14 @@ def test_the_knees_and_costs_are_those_that_were_measured() -> None:
         assert f"{found['ratio_per_core_second']:.2f}" in PAGE
 
 
+def test_the_memory_is_that_of_a_million_requests() -> None:
+    measured = json.loads((RESULTS / "server_memory.json").read_text())
+    memory = measured["resident_mib"]
+    assert f"{memory['after_a_tenth']} MiB after a tenth of {measured['answered']:,} answered" in PAGE
+    assert f"{memory['last']} MiB at the end" in PAGE
+    assert f"{measured['failed']:,} more were refused" in PAGE
+
+
 def test_the_fleets_are_those_that_were_simulated() -> None:
     simulated = json.loads((RESULTS / "fleet.json").read_text())
     assert f"carries {simulated['devices_per_core']:,}" in PAGE.replace("\n", " ")
