@@ -54,7 +54,7 @@ def without_batching(repository: Path, model: str, name: str) -> None:
 def fastapi(bundle: Path, port: int) -> Iterator[tuple[str, int]]:
     """Serve the whole network with torch behind FastAPI, one worker; give its address and process."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.benchmarks.rival_fastapi", str(bundle), str(port)], start_new_session=True
+        [sys.executable, "-m", "tests.benchmarks.serving_fastapi", str(bundle), str(port)], start_new_session=True
     )
     address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 120
     try:

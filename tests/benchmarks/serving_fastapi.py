@@ -1,4 +1,4 @@
-"""The whole network with torch behind FastAPI, one worker: ``python -m tests.benchmarks.rival_fastapi BUNDLE PORT``."""
+"""The whole network, torch behind FastAPI, one worker: ``python -m tests.benchmarks.serving_fastapi BUNDLE PORT``."""
 
 import sys
 from pathlib import Path
