@@ -17,18 +17,9 @@ from dcp_sdk.bundle import (
     MODEL_CARD_FILE,
     PRIVACY_REPORT_FILE,
 )
-from dcp_sdk.contract import (
-    BitsCost,
-    Contract,
-    Manifest,
-    Packing,
-    Provenance,
-    Pruning,
-    TaskHead,
-    TensorSpec,
-    sha256_file,
-)
+from dcp_sdk.contract import Contract, Packing, Pruning, TaskHead, TensorSpec, sha256_file
 from dcp_sdk.errors import ConfigError
+from dcp_sdk.manifest import BitsCost, Manifest, Provenance
 from dcp_sdk.repository import GRAPH_FILE, ModelRepository, model_name
 from dcp_sdk.signature import SIGNATURE_FILE
 from training.checkpoint import Checkpoint

@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
-from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import DCPError
+from dcp_sdk.manifest import Manifest
 from dcp_sdk.repository import GRAPH_FILE, ModelRepository
 from dcp_sdk.tables import readable_bytes
 from export import bundle as files

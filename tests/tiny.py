@@ -15,17 +15,8 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
-from dcp_sdk.contract import (
-    Attribute,
-    Contract,
-    ImagePreprocessing,
-    Manifest,
-    Provenance,
-    Pruning,
-    TaskHead,
-    TensorSpec,
-    sha256_file,
-)
+from dcp_sdk.contract import Attribute, Contract, ImagePreprocessing, Pruning, TaskHead, TensorSpec, sha256_file
+from dcp_sdk.manifest import Manifest, Provenance
 from dcp_sdk.repository import ModelRepository
 
 ROOT = Path(__file__).parents[1]

@@ -21,8 +21,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from rich.console import Console
 
-from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import ConfigError, DCPError
+from dcp_sdk.manifest import Manifest
 from dcp_sdk.privacy_report import PrivacyReport
 
 from .attacks import ATTACKS

@@ -13,7 +13,7 @@ from ._version import __version__
 from .camera import Camera
 from .client import PrivateClient
 from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts
-from .contract import Contract, Manifest
+from .contract import Contract
 from .errors import (
     AccessDenied,
     BundleError,
@@ -33,6 +33,7 @@ from .errors import (
     TLSFailed,
 )
 from .frames import Frame, FrameSource, load_image
+from .manifest import Manifest
 from .predictions import Prediction, Timings
 from .privacy_report import PrivacyReport
 from .security import Security

@@ -14,11 +14,11 @@ from typing import Any, Self, TypeVar
 
 from .client import Observer, PrivateClient
 from .config import ServerAddress
-from .contract import Manifest
 from .deadline import Deadline
 from .errors import ConfigError, DeadlineExceeded
 from .frames import FrameLike
 from .gate import Gate
+from .manifest import Manifest
 from .predictions import Prediction
 from .privacy_report import PrivacyReport
 from .runtime import Provider

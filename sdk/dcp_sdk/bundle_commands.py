@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.text import Text
 
 from .bundle import ARCHIVE_SUFFIX, DEVICE_GRAPH_FILE, PRIVACY_REPORT_FILE, Bundle, write_atomically
-from .contract import Manifest
 from .errors import ConfigError
+from .manifest import Manifest
 from .onnx_check import check_graph, check_hash
 from .privacy_report import PrivacyReport
 from .signature import SIGNATURE_FILE, Signature

@@ -13,12 +13,12 @@ from .breaker import TRANSIENT
 from .bundle import Bundle
 from .camera import Camera
 from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts
-from .contract import Manifest
 from .deadline import Deadline
 from .errors import ConfigError
 from .frames import Frame, FrameLike, FrameSource, as_frame
 from .gate import Gate
 from .local_head import LocalHead
+from .manifest import Manifest
 from .obfuscate import Obfuscator, Payload
 from .pipeline import Pipeline
 from .predictions import Prediction

@@ -17,13 +17,7 @@ from typing import Annotated, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, model_validator
-
-from .bundle import MANIFEST_FILE, Bundle, BundleLike
-from .errors import BundleError
-
-SCHEMA_VERSION = 1
-"""Version of ``manifest.json`` that this package reads and writes."""
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 CONTRACT_FILE = "contract.json"
 """Beside each version of a head in the model repository: what the devices that ask for it have in their bundle."""
@@ -35,11 +29,13 @@ Name = Annotated[Line, Field(min_length=1, max_length=128)]
 DType = Literal["uint8", "uint16", "float32"]
 
 
-class _Frozen(BaseModel):
+class Frozen(BaseModel):
+    """Base of what is stated once and never changed; nothing misspelt."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-class TensorSpec(_Frozen):
+class TensorSpec(Frozen):
     """One named tensor of one picture. The batch dimension comes first on every wire and is not written here."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$", max_length=64)]
@@ -90,7 +86,7 @@ class TensorSpec(_Frozen):
         return None
 
 
-class ImagePreprocessing(_Frozen):
+class ImagePreprocessing(Frozen):
     """How a frame becomes the device graph's input. Crop and resize happen on uint8, normalising inside the graph."""
 
     kind: Literal["image"] = "image"
@@ -107,7 +103,7 @@ class ImagePreprocessing(_Frozen):
     """Per colour, on pixels scaled to 0..1; divided by inside the graph."""
 
 
-class Pruning(_Frozen):
+class Pruning(Frozen):
     """What is thrown away on the device, and how the rest is packed."""
 
     rule: Literal["dynamic", "random", "none", "static"]
@@ -136,7 +132,7 @@ class Pruning(_Frozen):
         return self
 
 
-class Packing(_Frozen):
+class Packing(Frozen):
     """How values of fewer than 8 bits lie in the bytes of the last payload tensor: the first one in the lowest bits."""
 
     bits: Literal[1, 2, 4]
@@ -156,7 +152,7 @@ class Packing(_Frozen):
         return values.reshape(len(packed), -1)[:, : math.prod(self.shape)].reshape(-1, *self.shape)
 
 
-class Attribute(_Frozen):
+class Attribute(Frozen):
     """Something that a picture shows and that a classifier can name."""
 
     name: Name
@@ -170,7 +166,7 @@ class Attribute(_Frozen):
         return self
 
 
-class TaskHead(_Frozen):
+class TaskHead(Frozen):
     """The remote half, as Triton knows it."""
 
     model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_\-]+$", max_length=64)]
@@ -182,7 +178,7 @@ class TaskHead(_Frozen):
     max_batch_size: Annotated[int, Field(ge=1, le=4096)] = 64
 
 
-class Contract(_Frozen):
+class Contract(Frozen):
     """All that device and server must agree on. Its digest pairs a bundle with a head."""
 
     task: Attribute
@@ -272,86 +268,6 @@ class Contract(_Frozen):
         return 4 * self.pruning.channels * math.prod(self.values_shape[1:])
 
 
-class BitsCost(_Frozen):
-    """What it costs that a value has fewer bits than the checkpoint was trained with, on pictures of the export."""
-
-    trained_bits: int
-    """Of a value, in training."""
-    pictures: int
-    answers_changed: int
-    """Of these pictures, those that get another label, with the same random numbers where there are any."""
-    labelled: int = 0
-    """Of these pictures, the first ones, which the training did not see; both accuracies are theirs."""
-    accuracy_trained: float | None = None
-    """Share that is answered right with :attr:`trained_bits`; None where no labels are known."""
-    accuracy: float | None = None
-    """The same as it was exported."""
-
-
-class Provenance(_Frozen):
-    """Where a bundle comes from. Not part of the digest: it says how, not what."""
-
-    created: Name
-    """UTC time of the export, ISO 8601."""
-    recipe: Name
-    """Name of the training recipe."""
-    commit: Name
-    """Git commit of the code that trained it, or ``unknown``."""
-    seed: int
-    settings: dict[str, JsonValue] = {}
-    """The whole recipe, as ``training.train`` read it."""
-    data: str = "not stated"
-    """What it was trained on, and under which licence."""
-    hours: Annotated[float, Field(ge=0)] = 0.0
-    """Wall-clock hours of training."""
-    checkpoint_sha256: Sha256
-    bits_cost: BitsCost | None = None
-    """None: values have the bits that they were trained with."""
-    versions: dict[Name, Name]
-    """Versions of the packages that wrote the graphs."""
-
-
-class Manifest(_Frozen):
-    """``manifest.json`` of a bundle."""
-
-    schema_version: Literal[1] = 1
-    name: Name
-    contract: Contract
-    provenance: Provenance
-
-    @classmethod
-    def load(cls, bundle: BundleLike) -> Manifest:
-        """Read and check the manifest of ``bundle``.
-
-        Args:
-            bundle: A bundle that was opened, or the path of its folder or archive, signed or not.
-
-        Raises:
-            BundleError: The bundle or the manifest is missing, is not JSON, or does not fit the schema.
-        """
-        opened = Bundle.of(bundle)
-        data, path = opened.read(MANIFEST_FILE), opened.path / MANIFEST_FILE
-        version = _schema_version(data, path)
-        if version != SCHEMA_VERSION:
-            raise BundleError(
-                f"{path} has schema version {version!r:.20}, this package reads {SCHEMA_VERSION}. "
-                "Install the dcp_sdk release that the bundle was exported with, or export it again."
-            )
-        try:
-            return cls.model_validate_json(data)
-        except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"])) or "manifest"
-            raise BundleError(
-                f"{path} does not fit the schema at {where}: {first['msg']} ({error.error_count()} problem(s)). "
-                "Do not edit a manifest by hand; export the bundle again."
-            ) from error
-
-    def save(self, bundle: Path) -> None:
-        """Write ``manifest.json`` into ``bundle``."""
-        (bundle / MANIFEST_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
-
-
 def kept_channels(channels: int, ratio: float) -> int:
     """K = C - round(r C), at least 1 (section 3 of the paper; round half to even)."""
     return max(1, channels - round(ratio * channels))
@@ -371,12 +287,3 @@ def sha256_file(path: Path) -> str:
 def _digest(value: object) -> str:
     canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _schema_version(data: bytes, path: Path) -> object:
-    """Read the version alone: a manifest of another version need not fit this schema."""
-    try:
-        raw = json.loads(data.decode())
-    except (ValueError, RecursionError) as error:  # ValueError: not UTF-8, not JSON, a number of 5,000 digits
-        raise BundleError(f"{path} is not JSON ({type(error).__name__}). Copy the bundle again.") from error
-    return raw.get("schema_version") if isinstance(raw, dict) else None

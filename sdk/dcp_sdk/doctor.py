@@ -20,9 +20,10 @@ from ._version import __version__
 from .bundle import Bundle
 from .camera import Camera
 from .config import Device, ServerAddress, Timeouts
-from .contract import Contract, Manifest
+from .contract import Contract
 from .errors import ConfigError, ContractMismatch, DCPError, FrameError
 from .guard import check_payload
+from .manifest import Manifest
 from .obfuscate import Obfuscator
 from .runtime import why_no_cuda
 from .signing_keys import KeySource

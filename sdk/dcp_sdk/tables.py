@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from .contract import Manifest, TensorSpec
+from .contract import TensorSpec
 from .doctor import Finding, State
+from .manifest import Manifest
 from .measurements import percent
 from .predictions import Prediction, Timings
 from .privacy_report import PrivacyReport

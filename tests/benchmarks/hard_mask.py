@@ -13,7 +13,8 @@ import onnx
 from rich.progress import track
 
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
-from dcp_sdk.contract import Contract, Manifest
+from dcp_sdk.contract import Contract
+from dcp_sdk.manifest import Manifest
 from export.fused import halves
 from export.parity import GARBAGE, compare, open_graph, with_garbage
 from export.to_onnx import pictures_for_parity

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from dcp_sdk.contract import Manifest
+from dcp_sdk.manifest import Manifest
 from dcp_sdk.measurements import percent
 from dcp_sdk.privacy_report import PrivacyReport
 from dcp_sdk.serving import TritonServer

@@ -82,6 +82,6 @@ def test_the_surgery_reaches_what_is_packed(trained: Trained) -> None:
 
 
 def _channels(bundle: Path) -> int:
-    from dcp_sdk.contract import Manifest
+    from dcp_sdk.manifest import Manifest
 
     return Manifest.load(bundle).contract.pruning.channels

@@ -10,8 +10,8 @@ import pytest
 
 from dcp_sdk import PrivateClient
 from dcp_sdk.bundle import Bundle
-from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import BundleError, ConfigError
+from dcp_sdk.manifest import Manifest
 from dcp_sdk.measurements import Reconstruction
 from dcp_sdk.privacy_report import PrivacyReport
 from tests.benchmarks.monotone_maps import MAPS, disguised

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from dcp_sdk.contract import Manifest
+from dcp_sdk.manifest import Manifest
 from dcp_sdk.measurements import (
     AttackResult,
     Certificate,

@@ -12,7 +12,7 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from dcp_sdk.contract import Manifest
+from dcp_sdk.manifest import Manifest
 from dcp_sdk.measurements import Certificate
 
 from ..attacks.device_twin import DeviceTwin

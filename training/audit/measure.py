@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from dcp_sdk import PrivateClient, Timeouts
-from dcp_sdk.contract import Manifest
+from dcp_sdk.manifest import Manifest
 from dcp_sdk.measurements import (
     AttackResult,
     Control,

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dcp_sdk.bundle import HTML_REPORT_FILE
-from dcp_sdk.contract import Manifest
 from dcp_sdk.errors import ConfigError, DCPError
+from dcp_sdk.manifest import Manifest
 from dcp_sdk.measurements import Confusion, Interval, percent, strongest_of
 from dcp_sdk.privacy_report import PrivacyReport
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dcp_sdk.contract import Manifest
+from dcp_sdk.manifest import Manifest
 from dcp_sdk.measurements import percent
 from dcp_sdk.privacy_report import PrivacyReport
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dcp_sdk.contract import Manifest
+from dcp_sdk.manifest import Manifest
 from dcp_sdk.measurements import Certificate, Interval, Panels, Reconstruction
 from dcp_sdk.privacy_report import PrivacyReport
 from tests.tiny import PAPER

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dcp_sdk.contract import Attribute, Manifest
+from dcp_sdk.contract import Attribute
 from dcp_sdk.errors import ConfigError
+from dcp_sdk.manifest import Manifest
 from dcp_sdk.measurements import percent, strongest_of
 from dcp_sdk.privacy_report import PrivacyReport
 from tests.tiny import PAPER, ROOT

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dcp_sdk.contract import Manifest
+from dcp_sdk.manifest import Manifest
 from dcp_sdk.measurements import Interval
 from dcp_sdk.privacy_report import PrivacyReport
 from tests.tiny import PAPER
