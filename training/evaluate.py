@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from dcp_sdk.bundle import MODEL_CARD_FILE, PRIVACY_REPORT_FILE
+from dcp_sdk.commands.tables import privacy_table
 from dcp_sdk.errors import BundleError, ConfigError, DCPError
 from dcp_sdk.manifest import Manifest
 from dcp_sdk.privacy_report import PrivacyReport
-from dcp_sdk.tables import privacy_table
 
 from . import data as datasets
 from .attacks import ATTACKS, RECONSTRUCTIONS, AttackSettings, SearchSettings
