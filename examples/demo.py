@@ -21,10 +21,10 @@ from rich.table import Table
 
 from dcp_sdk import Contract, DCPError, Manifest, Prediction, PrivateClient, Timings, load_image
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE, Bundle
+from dcp_sdk.commands.tables import readable_bytes
 from dcp_sdk.obfuscate import graph_inputs
 from dcp_sdk.preprocess import Image, preprocess
 from dcp_sdk.serving import TritonServer
-from dcp_sdk.tables import readable_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
 REPEATS = 20

@@ -20,7 +20,7 @@ from dcp_sdk.bundle import (
 from dcp_sdk.contract import Contract, Packing, Pruning, TaskHead, TensorSpec, sha256_file
 from dcp_sdk.errors import ConfigError
 from dcp_sdk.manifest import BitsCost, Manifest, Provenance
-from dcp_sdk.repository import GRAPH_FILE, ModelRepository, model_name
+from dcp_sdk.serving.repository import GRAPH_FILE, ModelRepository, model_name
 from dcp_sdk.signature import SIGNATURE_FILE
 from training.checkpoint import Checkpoint
 from training.reports.model_card import render

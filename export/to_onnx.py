@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.commands.tables import readable_bytes
 from dcp_sdk.errors import DCPError
 from dcp_sdk.manifest import Manifest
-from dcp_sdk.repository import GRAPH_FILE, ModelRepository
-from dcp_sdk.tables import readable_bytes
+from dcp_sdk.serving.repository import GRAPH_FILE, ModelRepository
 from export import bundle as files
 from export.fused import halves
 from export.parity import Parity, compare, cost_of_bits

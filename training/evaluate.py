@@ -14,10 +14,10 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from dcp_sdk.bundle import MODEL_CARD_FILE, PRIVACY_REPORT_FILE
+from dcp_sdk.commands.tables import privacy_table
 from dcp_sdk.errors import BundleError, ConfigError, DCPError
 from dcp_sdk.manifest import Manifest
 from dcp_sdk.privacy_report import PrivacyReport
-from dcp_sdk.tables import privacy_table
 
 from . import data as datasets
 from .attacks import ATTACKS, RECONSTRUCTIONS, AttackSettings, SearchSettings
@@ -43,6 +43,7 @@ def evaluate(
     quick: bool = False,
     seed: int = 0,
     seeds: int = SEEDS,
+    targets: int | None = None,
     work: Path | None = None,
     command: str = "training.evaluate.evaluate",
 ) -> PrivacyReport:
@@ -56,6 +57,7 @@ def evaluate(
         quick: Weaker adversaries and fewer pairs, for a first verdict: the report says so in its command.
         seed: First seed of the adversaries.
         seeds: How many; a quick look takes one.
+        targets: Pictures that each search draws; None takes a few. More of them test the certificate harder.
         work: Folder for results that a later call may take up where this one was cut off; None keeps none.
         command: Stands in the report.
 
@@ -79,7 +81,7 @@ def evaluate(
         folder=folder,
         splits=splits,
         settings=attack_settings(recipe, len(splits.sensitive.labels), seed, quick=quick),
-        search=search_settings(quick=quick),
+        search=search_settings(quick=quick, targets=targets),
         seeds=1 if quick else seeds,
         pairs=_QUICK_PAIRS if quick else None,
         work=work,
@@ -133,11 +135,11 @@ def attack_settings(recipe: Recipe, classes: int, seed: int, *, quick: bool) -> 
     )
 
 
-def search_settings(*, quick: bool) -> SearchSettings:
-    """How long those search that look for one picture at a time."""
+def search_settings(*, quick: bool, targets: int | None = None) -> SearchSettings:
+    """How long those search that look for one picture at a time, and for how many."""
     if quick:
-        return SearchSettings(targets=4, steps=200, restarts=2, prior_steps=150)
-    return SearchSettings(targets=8, steps=400, restarts=3, prior_steps=400)
+        return SearchSettings(targets=targets or 4, steps=200, restarts=2, prior_steps=150)
+    return SearchSettings(targets=targets or 8, steps=400, restarts=3, prior_steps=400)
 
 
 def _forget_a_strangers_report(bundle: Path, manifest: Manifest) -> None:
@@ -168,6 +170,9 @@ def _main(
     quick: Annotated[bool, typer.Option("--quick", help="weaker adversaries, fewer pairs, a first verdict")] = False,
     seed: Annotated[int, typer.Option(help="first of the adversaries' seeds")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="how many seeds; the strongest counts")] = SEEDS,
+    targets: Annotated[
+        int | None, typer.Option(min=1, help="pictures that each search draws, 8 by default (--quick: 4)")
+    ] = None,
     work: Annotated[Path, typer.Option(help="results of a run that was cut off are taken up from here")] = Path(
         "runs/evaluations"
     ),
@@ -185,6 +190,7 @@ def _main(
             quick=quick,
             seed=seed,
             seeds=seeds,
+            targets=targets,
             work=work,
             command=command,
         )

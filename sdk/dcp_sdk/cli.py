@@ -11,17 +11,18 @@ import typer
 from rich.console import Console
 from typer.core import TyperGroup
 
-from . import bundle_commands, repository_commands
 from ._version import __version__
-from .bundle_commands import TrustedKeyOption
 from .client import PrivateClient
-from .connecting import DeviceOption, KeyFileOption, connected, key_source
+from .commands import bundle as bundle_commands
+from .commands import repository as repository_commands
+from .commands.bundle import TrustedKeyOption
+from .commands.connecting import DeviceOption, KeyFileOption, connected, key_source
+from .commands.tables import budget_table, finding_line, prediction_table
+from .commands.watch import watch
 from .doctor import diagnose
 from .errors import DCPError, ServerUnavailable
 from .security import Security
-from .serving import TritonServer
-from .tables import budget_table, finding_line, prediction_table
-from .watch_command import watch
+from .serving.server import TritonServer
 
 __all__ = ["app"]
 

@@ -26,9 +26,9 @@ from .guard import check_payload
 from .manifest import Manifest
 from .obfuscate import Obfuscator
 from .runtime import why_no_cuda
+from .serving.triton_install import TritonInstall
 from .signing_keys import KeySource
 from .transport import open_transport
-from .triton_install import TritonInstall
 
 __all__ = ["Finding", "State", "diagnose"]
 

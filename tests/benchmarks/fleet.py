@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from dcp_sdk.triton_config import LONGEST_QUEUE_S, QUEUED_BATCHES
+from dcp_sdk.serving.triton_config import LONGEST_QUEUE_S, QUEUED_BATCHES
 from tests.benchmarks.record import RESULTS, record
 
 FAILOVER_MS = 5.0

@@ -27,8 +27,8 @@ from tritonclient.utils import InferenceServerException
 
 from dcp_sdk import DCPError, PrivateClient, Timeouts
 from dcp_sdk.preprocess import Image
-from dcp_sdk.repository import ModelRepository
 from dcp_sdk.serving import TritonServer
+from dcp_sdk.serving.repository import ModelRepository
 from tests.tiny import ROOT, SIZE, Tiny, payload, write_retrained, write_tiny
 
 MODEL = "task_head"

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from dcp_sdk.contract import Contract, sha256_file
 from dcp_sdk.manifest import Manifest
-from dcp_sdk.repository import ModelRepository
+from dcp_sdk.serving.repository import ModelRepository
 from tests.tiny import MODEL_CODE
 
 WHOLE = "whole_network"

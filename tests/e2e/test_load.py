@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dcp_sdk.serving import TritonServer
-from dcp_sdk.triton_config import LONGEST_QUEUE_S
+from dcp_sdk.serving.triton_config import LONGEST_QUEUE_S
 from tests.benchmarks.fleet import Core, simulate
 from tests.benchmarks.open_loop import Target, drive
 from tests.benchmarks.serving import triton_body

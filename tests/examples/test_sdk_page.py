@@ -11,10 +11,10 @@ import pytest
 import typer
 
 from dcp_sdk import AsyncPrivateClient, Camera, PrivateClient
-from dcp_sdk.bundle_commands import PASSPHRASE_VARIABLE
 from dcp_sdk.cli import app
+from dcp_sdk.commands.bundle import PASSPHRASE_VARIABLE
+from dcp_sdk.commands.connecting import KEY_VARIABLE
 from dcp_sdk.config import Options
-from dcp_sdk.connecting import KEY_VARIABLE
 from dcp_sdk.telemetry import Telemetry
 from tests.tiny import ROOT
 

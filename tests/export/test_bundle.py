@@ -14,7 +14,7 @@ from dcp_sdk.bundle import (
     PRIVACY_REPORT_FILE,
 )
 from dcp_sdk.contract import sha256_file
-from dcp_sdk.repository import GRAPH_FILE
+from dcp_sdk.serving.repository import GRAPH_FILE
 from dcp_sdk.signature import SIGNATURE_FILE
 from export import bundle as files
 from tests.tiny import Tiny

@@ -11,14 +11,15 @@ import onnx
 import onnxruntime
 import pytest
 
-from dcp_sdk import PrivateClient, triton_config
+from dcp_sdk import PrivateClient
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.contract import sha256_file
 from dcp_sdk.errors import BundleError, ConfigError
 from dcp_sdk.manifest import Manifest
 from dcp_sdk.obfuscate import Payload
 from dcp_sdk.preprocess import Image
-from dcp_sdk.repository import ModelRepository
+from dcp_sdk.serving import triton_config
+from dcp_sdk.serving.repository import ModelRepository
 from export import parity
 from export.to_onnx import export
 from tests.tiny import ROOT, Tiny

@@ -29,11 +29,11 @@ from dcp_sdk import (
     ServerRejected,
     Timeouts,
     Transport,
-    triton_config,
 )
 from dcp_sdk.contract import sha256_file
 from dcp_sdk.obfuscate import Payload
 from dcp_sdk.preprocess import Image
+from dcp_sdk.serving import triton_config
 from dcp_sdk.transport.memory import MemoryTransport
 from tests import tiny as graph
 from tests.tiny import Tiny

@@ -132,7 +132,7 @@ def test_an_archive_is_refused_before_hours_of_attacks(tiny: Tiny, tmp_path: Pat
 def test_a_bundle_is_measured_and_its_card_says_so(
     trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.evaluate.search_settings", lambda quick: BRIEF)
+    monkeypatch.setattr("training.evaluate.search_settings", lambda quick, targets: BRIEF)
     bundle = tmp_path / "bundle"
     shutil.copytree(trained.bundle, bundle)
     of_another = Manifest.load(PAPER).contract.digest

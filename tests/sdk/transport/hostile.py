@@ -16,8 +16,8 @@ import numpy as np
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
-from dcp_sdk import triton_config
 from dcp_sdk.contract import Contract
+from dcp_sdk.serving import triton_config
 from dcp_sdk.transport.pairing import TRITON_TYPES
 
 

@@ -10,8 +10,9 @@ import onnx
 import onnxruntime
 import pytest
 
-from dcp_sdk import ConfigError, ContractMismatch, DCPError, ServerRejected, ServerUnavailable, triton_config
+from dcp_sdk import ConfigError, ContractMismatch, DCPError, ServerRejected, ServerUnavailable
 from dcp_sdk.contract import sha256_file
+from dcp_sdk.serving import triton_config
 from dcp_sdk.transport.memory import MemoryTransport
 from tests import tiny as graph
 from tests.tiny import Tiny

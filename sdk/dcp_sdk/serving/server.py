@@ -21,7 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-from .errors import ConfigError, ServerUnavailable
+from ..errors import ConfigError, ServerUnavailable
 from .process_group import ProcessGroup
 from .repository import ModelRepository
 from .triton_install import TritonInstall

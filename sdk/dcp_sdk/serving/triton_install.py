@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 __all__ = ["TritonInstall"]
 

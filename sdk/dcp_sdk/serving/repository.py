@@ -16,10 +16,10 @@ from pathlib import Path
 from google.protobuf import text_format
 from pydantic import ValidationError
 
+from ..bundle import write_atomically
+from ..contract import CONTRACT_FILE, Contract, sha256_file
+from ..errors import ConfigError
 from . import triton_config
-from .bundle import write_atomically
-from .contract import CONTRACT_FILE, Contract, sha256_file
-from .errors import ConfigError
 
 __all__ = ["GRAPH_FILE", "MODEL_CODE_FILE", "HeadVersion", "ModelRepository", "Problem", "model_name"]
 

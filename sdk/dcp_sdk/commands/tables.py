@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
-from .contract import TensorSpec
-from .doctor import Finding, State
-from .manifest import Manifest
-from .measurements import percent
-from .predictions import Prediction, Timings
-from .privacy_report import PrivacyReport
-from .stats import Stage, Stats
+from ..contract import TensorSpec
+from ..doctor import Finding, State
+from ..manifest import Manifest
+from ..measurements import percent
+from ..predictions import Prediction, Timings
+from ..privacy_report import PrivacyReport
+from ..stats import Stage, Stats
 
 if TYPE_CHECKING:
-    from .bench import Budget
+    from ..bench import Budget
 
 __all__ = [
     "budget_table",

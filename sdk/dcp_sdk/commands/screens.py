@@ -8,9 +8,9 @@ from pathlib import Path
 
 import cv2
 
-from .errors import ConfigError
-from .payload_picture import HEIGHT_PX, WIDTH_PX
-from .preprocess import Image
+from ..errors import ConfigError
+from ..payload_picture import HEIGHT_PX, WIDTH_PX
+from ..preprocess import Image
 
 __all__ = ["VideoFile", "Window"]
 

@@ -11,11 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
-from .bundle_commands import BundleArgument, TrustedKeyOption
-from .client import PrivateClient
-from .config import Device, Timeouts
-from .errors import ConfigError
-from .security import Security
+from ..client import PrivateClient
+from ..config import Device, Timeouts
+from ..errors import ConfigError
+from ..security import Security
+from .bundle import BundleArgument, TrustedKeyOption
 
 __all__ = ["KEY_VARIABLE", "DeviceOption", "KeyFileOption", "connect", "connected", "key_source"]
 

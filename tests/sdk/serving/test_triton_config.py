@@ -13,9 +13,9 @@ from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_UINT8, ModelConfi
 from dcp_sdk import PrivateClient
 from dcp_sdk.contract import Contract, digest_parameter
 from dcp_sdk.manifest import Manifest
-from dcp_sdk.repository import ModelRepository
 from dcp_sdk.serving import TritonServer
-from dcp_sdk.triton_config import CONFIG_FILES, Backend, render, sha256_parameter, write
+from dcp_sdk.serving.repository import ModelRepository
+from dcp_sdk.serving.triton_config import CONFIG_FILES, Backend, render, sha256_parameter, write
 from tests.tiny import PAPER, ROOT, SHIPPED, SIZE, Tiny, write_retrained, write_tiny
 
 BACKENDS: tuple[Backend, ...] = ("onnxruntime", "tensorrt", "python")

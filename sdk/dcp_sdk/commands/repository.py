@@ -10,10 +10,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .contract import Contract
-from .errors import ConfigError
-from .manifest import Manifest
-from .repository import ModelRepository
+from ..contract import Contract
+from ..errors import ConfigError
+from ..manifest import Manifest
+from ..serving.repository import ModelRepository
 from .tables import readable_bytes
 
 __all__ = ["commands"]

@@ -10,13 +10,13 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from .bundle import ARCHIVE_SUFFIX, DEVICE_GRAPH_FILE, PRIVACY_REPORT_FILE, Bundle, write_atomically
-from .errors import ConfigError
-from .manifest import Manifest
-from .onnx_check import check_graph, check_hash
-from .privacy_report import PrivacyReport
-from .signature import SIGNATURE_FILE, Signature
-from .signing_keys import PASSPHRASE_VARIABLE, generate, load_private
+from ..bundle import ARCHIVE_SUFFIX, DEVICE_GRAPH_FILE, PRIVACY_REPORT_FILE, Bundle, write_atomically
+from ..errors import ConfigError
+from ..manifest import Manifest
+from ..onnx_check import check_graph, check_hash
+from ..privacy_report import PrivacyReport
+from ..signature import SIGNATURE_FILE, Signature
+from ..signing_keys import PASSPHRASE_VARIABLE, generate, load_private
 from .tables import contract_table, privacy_table, readable_bytes
 
 __all__ = ["BundleArgument", "TrustedKeyOption", "inspect", "keygen", "pack", "sign", "verify"]

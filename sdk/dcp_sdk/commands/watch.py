@@ -12,12 +12,12 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from .client import PrivateClient
+from ..client import PrivateClient
+from ..frames import Frame
+from ..obfuscate import Payload
+from ..payload_picture import side_by_side
+from ..predictions import Prediction
 from .connecting import connected
-from .frames import Frame
-from .obfuscate import Payload
-from .payload_picture import side_by_side
-from .predictions import Prediction
 from .screens import VideoFile, Window
 from .tables import live_table
 
