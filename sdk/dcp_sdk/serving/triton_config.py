@@ -23,8 +23,6 @@ from ..contract import Contract, DType, TensorSpec, digest_parameter
 
 __all__ = [
     "CONFIG_FILES",
-    "LONGEST_QUEUE_S",
-    "QUEUED_BATCHES",
     "Backend",
     "files",
     "render",
@@ -41,13 +39,6 @@ CONFIG_FILES: dict[Backend, str] = {
     "python": "configs/embedded.pbtxt",
 }
 """Path of each configuration inside the model's folder."""
-
-LONGEST_QUEUE_S = 1.0
-"""Seconds after which a request that still waits is refused: half of what a device waits in all by default, so that
-it can still ask another server."""
-
-QUEUED_BATCHES = 8
-"""Full batches that may wait. What comes then is refused at once, which tells a device to ask elsewhere."""
 
 _HEADER = """\
 # Generated from the contracts of the paired bundles (contract.json of each version). Do not edit: a device
@@ -92,7 +83,10 @@ def render(contracts: Contract | Sequence[Contract], backend: Backend) -> str:
         ],
         # KIND_AUTO takes the GPUs where the server has any. model.py runs on the CPU.
         instance_group=[pb.ModelInstanceGroup(count=1, kind="KIND_CPU" if backend == "python" else "KIND_AUTO")],
-        dynamic_batching=_batching(contract.head.max_batch_size),
+        # What comes while the model is busy forms the next batch; a lone request never waits. No queue policy: with
+        # one, Triton forgets to wake its batcher (triton-inference-server/server#8870, tests/benchmarks/stalls.py).
+        # How long a request may take is the device's to say.
+        dynamic_batching=pb.ModelDynamicBatching(),
         # Compute once before the model is ready: the first real request shall not pay for the allocations.
         model_warmup=[_warm_up(contract, batch_size) for batch_size in (1, contract.head.max_batch_size)],
     )
@@ -139,17 +133,6 @@ def served_versions(text: str) -> tuple[int, ...]:
         text_format.ParseError: It is no model configuration.
     """
     return tuple(text_format.Parse(text, pb.ModelConfig()).version_policy.specific.versions)
-
-
-def _batching(max_batch_size: int) -> pb.ModelDynamicBatching:
-    # No queue delay: what comes while the model is busy forms the next batch; a lone request never waits.
-    return pb.ModelDynamicBatching(
-        default_queue_policy=pb.ModelQueuePolicy(
-            timeout_action="REJECT",
-            default_timeout_microseconds=round(LONGEST_QUEUE_S * 1e6),
-            max_queue_size=QUEUED_BATCHES * max_batch_size,
-        )
-    )
 
 
 def _warm_up(contract: Contract, batch_size: int) -> pb.ModelWarmup:
