@@ -138,7 +138,7 @@ def attack_settings(recipe: Recipe, classes: int, seed: int, *, quick: bool) -> 
 def search_settings(*, quick: bool, targets: int | None = None) -> SearchSettings:
     """How long those search that look for one picture at a time, and for how many."""
     if quick:
-        return SearchSettings(targets=targets or 4, steps=200, restarts=2, prior_steps=150)
+        return SearchSettings(targets=targets or 2, steps=200, restarts=2, prior_steps=150)
     return SearchSettings(targets=targets or 8, steps=400, restarts=3, prior_steps=400)
 
 
@@ -171,7 +171,7 @@ def _main(
     seed: Annotated[int, typer.Option(help="first of the adversaries' seeds")] = 0,
     seeds: Annotated[int, typer.Option(min=1, help="how many seeds; the strongest counts")] = SEEDS,
     targets: Annotated[
-        int | None, typer.Option(min=1, help="pictures that each search draws, 8 by default (--quick: 4)")
+        int | None, typer.Option(min=1, help="pictures that each search draws, 8 by default (--quick: 2)")
     ] = None,
     work: Annotated[Path, typer.Option(help="results of a run that was cut off are taken up from here")] = Path(
         "runs/evaluations"

@@ -41,6 +41,7 @@ CHECKPOINT_FILE = "checkpoint.safetensors"
 _CALIBRATION_PICTURES = 512
 _CALIBRATION_PERCENTILE = 99.9
 
+app = typer.Typer(pretty_exceptions_show_locals=False)
 console = Console(stderr=True)
 Batches = DataLoader[Any]
 """Gives ``(pictures, task labels, sensitive labels)``; torch's types know the single items only."""
@@ -233,6 +234,7 @@ def _loaders(fabric: Fabric, recipe: Recipe, splits: data.Splits) -> tuple[Batch
     return train_batches, val_batches, train_sampler
 
 
+@app.command()
 def _main(
     recipe: Annotated[Path, typer.Option(help="YAML file, or the name of one in training/recipes")],
     out: Annotated[Path, typer.Option(help="folder of the run; resumed when it holds a checkpoint")],
@@ -253,4 +255,4 @@ def _main(
 
 
 if __name__ == "__main__":
-    typer.run(_main)
+    app()

@@ -12,7 +12,10 @@ from training.defenses import DEFENSES
 from training.experiments import app, experiments_of
 from training.reports.results import DOCUMENT, RESULTS, rows_of, tables, write_tables
 
-FEW = "set: [data.generated_pictures=96, optim.epochs=1, optim.batch_size=32, pruning.rule=none], effort: quick"
+FEW = (
+    "set: [data.generated_pictures=96, network.split=6, optim.epochs=1, optim.batch_size=32, pruning.rule=none], "
+    "effort: quick"
+)
 MARKS = "before\n<!-- rows: written by training.experiments -->\nold\n<!-- end of rows -->\nafter\n"
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from dcp_sdk.errors import ConfigError
 from tests.tiny import ROOT
@@ -14,7 +15,7 @@ from training.checkpoint import Checkpoint
 from training.config import OptimConfig, Recipe
 from training.generated import draw_pictures
 from training.schedule import learning_rate
-from training.train import CHECKPOINT_FILE, train
+from training.train import CHECKPOINT_FILE, app, train
 
 SMALL = ["data.generated_pictures=64", "optim.batch_size=32", "optim.epochs=2", "optim.schedule=constant"]
 
@@ -95,14 +96,11 @@ def test_learning_rate_is_positive_and_never_above_its_peak(schedule: str) -> No
     assert schedule == "constant" or (rates[0] < 0.5 and rates[-1] < 0.01)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "training.train", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
-
-
 def test_two_processes_leave_one_checkpoint(tmp_path: Path) -> None:
     overrides = [word for override in SMALL for word in ("--set", override)]
-    done = run("--recipe", "generated", "--out", str(tmp_path), "--accelerator", "cpu", "--devices", "2", *overrides)
+    options = ["--recipe", "generated", "--out", str(tmp_path), "--accelerator", "cpu", "--devices", "2", *overrides]
+    command = [sys.executable, "-m", "training.train", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     assert Checkpoint.load(tmp_path / CHECKPOINT_FILE).epoch == 2
 
@@ -116,8 +114,7 @@ def test_two_processes_leave_one_checkpoint(tmp_path: Path) -> None:
     ],
 )
 def test_mistakes_end_with_a_sentence(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = run(*arguments, "--out", str(tmp_path))
-    assert done.returncode == 2
-    assert "ConfigError" in done.stderr
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)], env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert "ConfigError" in done.output
+    assert message in done.output
