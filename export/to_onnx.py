@@ -160,12 +160,12 @@ def _main(
     except DCPError as error:
         console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True)
         raise typer.Exit(2) from error
-    served = Manifest.load(bundle).contract.head
+    manifest = Manifest.load(bundle)
+    served = manifest.contract.head
     title = f"{bundle} and {model_repository / served.model}, version {served.version}"
     table = Table("torch against ONNX Runtime", "", title=title, title_justify="left")
     for key, value in asdict(parity).items():
         table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.2g}")
-    manifest = Manifest.load(bundle)
     if (cost := manifest.provenance.bits_cost) is not None:
         for key, value in cost.model_dump().items():
             table.add_row(key.replace("_", " "), "not known" if value is None else f"{value:,}")

@@ -124,9 +124,5 @@ def stages_of(timings: Sequence[Timings]) -> dict[str, Stage]:
     """Tell how long each stage took over some requests, by its name without the unit; nothing of none."""
     if not timings:
         return {}
-    times = np.array([[getattr(one, name) for name in _STAGES] for one in timings])
-    halves, extremes = np.percentile(times, [50, 99], axis=0).tolist()
-    return {
-        name.removesuffix("_ms"): Stage(p50_ms=p50, p99_ms=p99)
-        for name, p50, p99 in zip(_STAGES, halves, extremes, strict=True)
-    }
+    times = np.array([[getattr(one, name) for one in timings] for name in _STAGES])
+    return {name.removesuffix("_ms"): Stage.of(row) for name, row in zip(_STAGES, times, strict=True)}

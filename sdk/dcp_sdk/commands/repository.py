@@ -10,8 +10,6 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..contract import Contract
-from ..errors import ConfigError
 from ..manifest import Manifest
 from ..serving.repository import ModelRepository
 from .tables import readable_bytes
@@ -51,7 +49,7 @@ def list_(repository: RepositoryArgument, *, bundle: BundleOption = None) -> Non
 def verify(repository: RepositoryArgument, *, bundle: BundleOption = None) -> None:
     """Check that files, configurations and hashes agree; the exit status is 1 if they do not."""
     opened = _open(repository)
-    wanted = [_contract(path) for path in bundle or ()]
+    wanted = [Manifest.load(path).contract for path in bundle or ()]
     problems = list(opened.verify(wanted))
     for problem in problems:
         _OUT.print(Text(f"PROBLEM {problem.where}: {problem.what}\n        -> {problem.remedy}", "red"), soft_wrap=True)
@@ -88,10 +86,5 @@ def prune(
 
 def _open(repository: Path) -> ModelRepository:
     opened = ModelRepository(repository)
-    if not opened.models:
-        raise ConfigError(f"expected models (folders with config.pbtxt) in {repository}, got none.")
+    opened.require_models()
     return opened
-
-
-def _contract(bundle: Path) -> Contract:
-    return Manifest.load(bundle).contract

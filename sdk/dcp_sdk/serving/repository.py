@@ -80,6 +80,16 @@ class ModelRepository:
         """Names of all models, sorted."""
         return tuple(sorted(config.parent.name for config in self.path.glob(f"*/{_MAIN_CONFIG}")))
 
+    def require_models(self) -> tuple[str, ...]:
+        """Return :attr:`models`.
+
+        Raises:
+            ConfigError: There are none.
+        """
+        if not (models := self.models):
+            raise ConfigError(f"expected models (folders with config.pbtxt) in {self.path}, got none.")
+        return models
+
     def versions(self, model: str) -> tuple[HeadVersion, ...]:
         """Return the versions of a model, the oldest first; none if there is no such model.
 

@@ -85,9 +85,7 @@ class TritonServer:
         ready_timeout_s: float = 60.0,
     ) -> None:
         self._repository = Path(repository)
-        self._models = ModelRepository(repository).models if models is None else tuple(models)
-        if models is None and not self._models:
-            raise ConfigError(f"expected models (folders with config.pbtxt) in {repository}, got none.")
+        self._models = ModelRepository(repository).require_models() if models is None else tuple(models)
         for model in self._models:
             if not (self._repository / model / "config.pbtxt").is_file():
                 raise ConfigError(
