@@ -67,8 +67,10 @@ class Request:
     def end(self, error: Exception | None = None) -> None:
         """Tell the trace, if there is one, how it ended."""
         if self.trace is not None:
-            facts = {"server__address": self.server} if self.server else {}
-            self.trace.end(error, **facts, dcp__pictures=len(self.frames), dcp__sends=self.sends.count)
+            facts: dict[str, str | int] = {"dcp.pictures": len(self.frames), "dcp.sends": self.sends.count}
+            if self.server:
+                facts["server.address"] = self.server
+            self.trace.end(facts, error)
 
     def lap(self, name: str, stage: str | None = None) -> None:
         """Add the time since the last lap to ``name``; a stage with words for it must have left some time.

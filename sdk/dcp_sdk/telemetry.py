@@ -133,10 +133,10 @@ class Trace:
             TRACE_HEADERS.reset(sent)
             span.end()
 
-    def end(self, error: Exception | None = None, **facts: str | int) -> None:
-        """End the call, with ``error`` if that is how it ended."""
+    def end(self, facts: Mapping[str, str | int], error: Exception | None = None) -> None:
+        """End the call with some attributes, and with ``error`` if that is how it ended."""
         for name, value in facts.items():
-            self._span.set_attribute(name.replace("__", "."), value)
+            self._span.set_attribute(name, value)
         if error is not None:
             _fail(self._span, error)
         self._span.end()
