@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.commands.tables import readable_bytes
-from dcp_sdk.errors import DCPError
 from dcp_sdk.manifest import Manifest
 from dcp_sdk.serving.repository import GRAPH_FILE, ModelRepository
 from export import bundle as files
@@ -143,7 +143,7 @@ def _main(
     ] = False,
 ) -> None:
     """Write a bundle and the task head that is paired with it."""
-    try:
+    with errors_in_words():
         parity = export(
             checkpoint,
             bundle,
@@ -157,9 +157,6 @@ def _main(
             with_head=with_head,
             force=force,
         )
-    except DCPError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True)
-        raise typer.Exit(2) from error
     manifest = Manifest.load(bundle)
     served = manifest.contract.head
     title = f"{bundle} and {model_repository / served.model}, version {served.version}"

@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from dcp_sdk.bundle import MODEL_CARD_FILE, PRIVACY_REPORT_FILE
+from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.commands.tables import privacy_table
-from dcp_sdk.errors import BundleError, ConfigError, DCPError
+from dcp_sdk.errors import BundleError, ConfigError
 from dcp_sdk.manifest import Manifest
 from dcp_sdk.privacy_report import PrivacyReport
 
@@ -181,7 +182,7 @@ def _main(
     # The report is published; where somebody keeps faces is not.
     words = ["DIR" if data is not None and word == str(data) else word for word in sys.argv[1:]]
     command = shlex.join(["python", "-m", "training.evaluate", *words])
-    try:
+    with errors_in_words():
         report = evaluate(
             bundle,
             model_repository,
@@ -194,9 +195,6 @@ def _main(
             work=work,
             command=command,
         )
-    except DCPError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True)
-        raise typer.Exit(2) from error
     console.print(report.verdict, style="green" if report.protected else "red")
     console.print(privacy_table(report))
 

@@ -21,6 +21,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from rich.console import Console
 
+from dcp_sdk.commands.errors import errors_in_words, show_error
 from dcp_sdk.errors import ConfigError, DCPError
 from dcp_sdk.manifest import Manifest
 from dcp_sdk.privacy_report import PrivacyReport
@@ -201,9 +202,9 @@ def _main(
             console.print(f"{experiment.name}: done")
         except DCPError as error:  # the others can still be measured
             failed.append(experiment.name)
-            console.print(f"[red]{error}[/red]", soft_wrap=True)
+            show_error(error)
 
-    try:
+    with errors_in_words():
         experiments = [e for e in experiments_of(suite) if not only or e.name in only]
         done = {row.name: row for row in rows_of(results)}
         with ThreadPoolExecutor(jobs) as pool:
@@ -216,9 +217,6 @@ def _main(
                 else:
                     pool.submit(one, experiment)
         write_tables(rows_of(results), tables)
-    except DCPError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", soft_wrap=True)
-        raise typer.Exit(2) from error
     if failed:
         console.print(f"[red]failed: {', '.join(failed)}[/red]")
         raise typer.Exit(1)

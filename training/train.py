@@ -19,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 from torchmetrics.classification import MulticlassAccuracy
 
-from dcp_sdk.errors import ConfigError, DCPError
+from dcp_sdk.commands.errors import errors_in_words
+from dcp_sdk.errors import ConfigError
 
 from . import data
 from .checkpoint import (
@@ -245,13 +246,10 @@ def _main(
     nodes: Annotated[int, typer.Option(help="machines; start with torchrun")] = 1,
 ) -> None:
     """Train one recipe."""
-    try:
+    with errors_in_words():
         loaded = Recipe.load(recipe, override or [])
         fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=loaded.precision)
         train(loaded, data, out, fabric)
-    except DCPError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", highlight=False, soft_wrap=True)
-        raise typer.Exit(2) from error
 
 
 if __name__ == "__main__":

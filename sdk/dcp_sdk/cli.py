@@ -17,30 +17,25 @@ from .commands import bundle as bundle_commands
 from .commands import repository as repository_commands
 from .commands.bundle import TrustedKeyOption
 from .commands.connecting import DeviceOption, KeyFileOption, connected, key_source
+from .commands.errors import errors_in_words
 from .commands.tables import budget_table, finding_line, prediction_table
 from .commands.watch import watch
 from .doctor import diagnose
-from .errors import DCPError, ServerUnavailable
+from .errors import ServerUnavailable
 from .security import Security
 from .serving.server import TritonServer
 
 __all__ = ["app"]
 
 _OUT = Console()
-_ERR = Console(stderr=True)
 
 
 class _Group(TyperGroup):
-    """Shows this package's errors as one line, in one place for all commands."""
+    """Shows this package's errors, in one place for all commands."""
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with errors_in_words():
             return super().invoke(ctx)
-        except DCPError as error:
-            # One line of text: names in a stranger's graph could hold what a terminal obeys.
-            text = "".join(sign if sign.isprintable() else " " for sign in f"{type(error).__name__}: {error}")
-            _ERR.print(text, style="red", markup=False, highlight=False, soft_wrap=True)
-            raise typer.Exit(2) from error
 
 
 app = typer.Typer(

@@ -17,7 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dcp_sdk.bundle import HTML_REPORT_FILE
-from dcp_sdk.errors import ConfigError, DCPError
+from dcp_sdk.commands.errors import errors_in_words
+from dcp_sdk.errors import ConfigError
 from dcp_sdk.manifest import Manifest
 from dcp_sdk.measurements import Confusion, Interval, percent, strongest_of
 from dcp_sdk.privacy_report import PrivacyReport
@@ -281,15 +282,12 @@ def _text(value: str) -> str:
 
 def _main(bundle: Annotated[Path, typer.Argument(help="folder of a bundle with a privacy_report.json")]) -> None:
     """Write the page again, when there are more rows to compare with."""
-    try:
+    with errors_in_words():
         manifest = Manifest.load(bundle)
         report = PrivacyReport.load(bundle, manifest.contract)
         if report is None:
             raise ConfigError(f"{bundle} has no privacy_report.json. Make it with training.evaluate.")
         write(bundle, manifest, report)
-    except DCPError as error:
-        typer.secho(f"{type(error).__name__}: {error}", err=True)
-        raise typer.Exit(2) from error
 
 
 if __name__ == "__main__":
