@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,24 @@ from ..errors import AccessDenied, ConfigError, ServerRejected, ServerTimeout, S
 from ..security import Security
 from .base import Transport
 from .tcp import split_target
+from .tls import client_context
 
-__all__ = ["TritonTransport"]
+__all__ = ["ConnectionOptions", "TritonTransport"]
 
 # What both gRPC and HTTP can carry.
 _HEADER_NAME = re.compile(r"[a-z0-9_.-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+
+
+class ConnectionOptions(TypedDict, total=False):
+    """How to reach a server, over either protocol."""
+
+    headers: Mapping[str, str] | None
+    """Sent with each request."""
+    secure: bool
+    """Speak TLS."""
+    security: Security | None
+    """Certificates and access key."""
 
 
 class TritonTransport(Transport):
@@ -28,12 +40,11 @@ class TritonTransport(Transport):
 
     Args:
         target: ``host:port``.
-        headers: Sent with each request.
-        secure: Speak TLS.
-        security: Certificates and access key.
+        options: As :class:`ConnectionOptions` says.
 
     Raises:
-        ConfigError: A header is not what both protocols can carry, or the access key is missing.
+        ConfigError: A header is not what both protocols can carry, a file of ``security`` does not hold what it should,
+            or the access key is missing.
     """
 
     scheme: str
@@ -41,13 +52,13 @@ class TritonTransport(Transport):
     key_prefix: str
     """What the protocol puts before the name of Triton's key."""
 
-    def __init__(
-        self, target: str, *, headers: Mapping[str, str] | None, secure: bool, security: Security | None
-    ) -> None:
+    def __init__(self, target: str, **options: Unpack[ConnectionOptions]) -> None:
         self._target = target
         self._host, self._port = split_target(target)
-        self._headers = _check_headers(headers or {})
-        self._secure, self._security = secure, security
+        self._headers = _check_headers(options.get("headers") or {})
+        self._secure, self._security = options.get("secure", False), options.get("security")
+        if self._secure:
+            client_context(self._security)  # complains about files now, which gRPC would fail on without a reason
         self._request_headers()
         self._connected_contract: Contract | None = None
 

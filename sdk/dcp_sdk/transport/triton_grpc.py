@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Unpack
 
 import grpc
 import numpy as np
@@ -20,8 +20,8 @@ from ..security import Security
 from .base import TRACE_HEADERS
 from .grpc_link import GrpcLink, LinkLost
 from .pairing import TRITON_TYPES, ServedConfig, ServedModel, check_digest, check_pairing
-from .tls import client_context, speaks_tls, why_no_tls
-from .triton import TritonTransport
+from .tls import speaks_tls, why_no_tls
+from .triton import ConnectionOptions, TritonTransport
 
 __all__ = ["GrpcTransport"]
 
@@ -37,25 +37,17 @@ class GrpcTransport(TritonTransport):
 
     Args:
         target: ``host:port``.
-        headers: Sent as gRPC metadata with each request.
-        secure: Speak TLS.
-        security: Certificates and access key.
+        options: As :class:`ConnectionOptions` says; headers become gRPC metadata.
+
+    Raises:
+        ConfigError: As :class:`TritonTransport`.
     """
 
     scheme = "grpc"
     key_prefix = "triton-grpc-protocol-"
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        secure: bool = False,
-        security: Security | None = None,
-    ) -> None:
-        super().__init__(target, headers=headers, secure=secure, security=security)
-        if secure:
-            client_context(security)  # complains about files that gRPC would fail on without a reason
+    def __init__(self, target: str, **options: Unpack[ConnectionOptions]) -> None:
+        super().__init__(target, **options)
         self._linking = threading.Lock()
         self._link: GrpcLink | None = None
         self._closed = False

@@ -11,7 +11,7 @@ import json
 import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Unpack
 
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
@@ -19,14 +19,13 @@ from pydantic import BaseModel, ValidationError
 from ..contract import Contract
 from ..deadline import Deadline
 from ..obfuscate import Payload
-from ..security import Security
 from .base import TRACE_HEADERS
 from .http_pool import Connection, ConnectionPool, Response
 from .pairing import TRITON_TYPES, ServedConfig, ServedModel, check_digest, check_pairing
 from .tcp import DeadlineSocket, TLSDeadlineSocket
 from .tcp import secure as secure_socket
 from .tls import PLAINTEXT, client_context, explain, speaks_http, speaks_tls
-from .triton import TritonTransport
+from .triton import ConnectionOptions, TritonTransport
 
 __all__ = ["HttpTransport"]
 
@@ -39,27 +38,18 @@ class HttpTransport(TritonTransport):
 
     Args:
         target: ``host:port``.
-        headers: Sent with each request.
-        secure: Speak TLS.
-        security: Certificates and access key.
+        options: As :class:`ConnectionOptions` says.
+
+    Raises:
+        ConfigError: As :class:`TritonTransport`.
     """
 
     scheme = "http"
-
     key_prefix = ""
 
-    def __init__(
-        self,
-        target: str,
-        *,
-        headers: Mapping[str, str] | None = None,
-        secure: bool = False,
-        security: Security | None = None,
-    ) -> None:
-        super().__init__(target, headers=headers, secure=secure, security=security)
-        if secure:
-            client_context(security)  # complains about the files now
-        self._pool = ConnectionPool(target, secure=self._shake_hands if secure else None)
+    def __init__(self, target: str, **options: Unpack[ConnectionOptions]) -> None:
+        super().__init__(target, **options)
+        self._pool = ConnectionPool(target, secure=self._shake_hands if self._secure else None)
 
     def connect(self, contract: Contract, timeout_s: float) -> None:
         deadline = Deadline(timeout_s)
