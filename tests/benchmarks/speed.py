@@ -30,7 +30,11 @@ WARM_UP, BLOCK = 5, 40
 
 
 def in_turns(turns: int, **tasks: Callable[[], Any]) -> dict[str, list[float]]:
-    """Time blocks of each task in turns; milliseconds of each call."""
+    """Time blocks of each task in turns; milliseconds of each call.
+
+    In a block a graph runs with caches that are warm from its last run: the graphs themselves are compared. What a
+    whole call costs is measured call by call, cold as it comes (``dcp_sdk.bench.paired_times``).
+    """
     times: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(turns):
         for name, task in tasks.items():
