@@ -57,7 +57,7 @@ def payloads(count: int, seed: int, *, tell: bool) -> Payloads:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_reads_what_is_there(name: str) -> None:
-    leaked, target = payloads(600, 0, tell=True), payloads(200, 1, tell=True)
+    leaked, target = payloads(400, 0, tell=True), payloads(200, 1, tell=True)
     result = measure_attack(name, leaked, target, SETTINGS, LABELS)
     assert result.balanced_accuracy.low > 0.55
     assert result.trained
@@ -65,12 +65,12 @@ def test_an_attack_reads_what_is_there(name: str) -> None:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_reads_nothing_where_nothing_is(name: str) -> None:
-    result = measure_attack(name, payloads(600, 0, tell=False), payloads(300, 1, tell=False), SETTINGS, LABELS)
+    result = measure_attack(name, payloads(400, 0, tell=False), payloads(300, 1, tell=False), SETTINGS, LABELS)
     assert result.balanced_accuracy.low < 1 / 3 + 0.05
 
 
 def test_an_attack_that_stayed_at_the_prior_did_not_train() -> None:
-    leaked = payloads(600, 0, tell=True)
+    leaked = payloads(400, 0, tell=True)
     idle = dataclasses.replace(SETTINGS, epochs=1, trees=1)
     silent = Payloads(leaked.channels, np.zeros_like(leaked.features), leaked.labels, 128, 0.01)
     result = measure_attack("gradient boosting", silent, silent, idle, LABELS)
@@ -80,7 +80,7 @@ def test_an_attack_that_stayed_at_the_prior_did_not_train() -> None:
 
 def test_who_reads_the_task_from_the_same_payloads_counts_though_he_learnt_nothing_else() -> None:
     """The control tells *nothing to learn* from *cannot learn*."""
-    leaked, target = payloads(600, 0, tell=True), payloads(200, 1, tell=True)
+    leaked, target = payloads(400, 0, tell=True), payloads(200, 1, tell=True)
     control = run_control("gradient boosting", leaked, target, SETTINGS, head=0.95)
     assert control.passed
     silent = dataclasses.replace(leaked, features=np.zeros_like(leaked.features))
@@ -190,7 +190,7 @@ def test_what_was_pruned_stays_zero(name: str) -> None:
 
 def test_payloads_that_no_network_can_train_on_are_the_priors() -> None:
     """Values beyond float16 after every scaling but the rank: the attack survives, and the rank still reads them."""
-    leaked, target = payloads(600, 0, tell=True), payloads(200, 1, tell=True)
+    leaked, target = payloads(400, 0, tell=True), payloads(200, 1, tell=True)
     heavy = [dataclasses.replace(some, features=np.exp(30 * some.values()), scale=1.0) for some in (leaked, target)]
     thorough = dataclasses.replace(SETTINGS, search_epochs=3, search_pairs=600)
     result = measure_attack("batch-norm CNN", heavy[0], heavy[1], thorough, LABELS)
@@ -199,7 +199,7 @@ def test_payloads_that_no_network_can_train_on_are_the_priors() -> None:
 
 
 def test_side_channels_speak_when_there_is_something_to_say() -> None:
-    leaked, target = payloads(600, 0, tell=False), payloads(300, 1, tell=False)
+    leaked, target = payloads(400, 0, tell=False), payloads(300, 1, tell=False)
     silent = mask_only(leaked, target, SETTINGS)
     assert balanced_accuracy(silent.probabilities.argmax(1), target.labels).low < 1 / 3 + 0.05
     for some in (leaked, target):
