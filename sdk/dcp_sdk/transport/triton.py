@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict, Unpack
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -25,14 +25,11 @@ _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 
 
 class ConnectionOptions(TypedDict, total=False):
-    """How to reach a server, over either protocol."""
+    """What :class:`TritonTransport` takes beside the target, for the types of those who pass it on."""
 
     headers: Mapping[str, str] | None
-    """Sent with each request."""
     secure: bool
-    """Speak TLS."""
     security: Security | None
-    """Certificates and access key."""
 
 
 class TritonTransport(Transport):
@@ -40,7 +37,9 @@ class TritonTransport(Transport):
 
     Args:
         target: ``host:port``.
-        options: As :class:`ConnectionOptions` says.
+        headers: Sent with each request.
+        secure: Speak TLS.
+        security: Certificates and access key.
 
     Raises:
         ConfigError: A header is not what both protocols can carry, a file of ``security`` does not hold what it should,
@@ -52,14 +51,21 @@ class TritonTransport(Transport):
     key_prefix: str
     """What the protocol puts before the name of Triton's key."""
 
-    def __init__(self, target: str, **options: Unpack[ConnectionOptions]) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        secure: bool = False,
+        security: Security | None = None,
+    ) -> None:
         self._target = target
         self._host, self._port = split_target(target)
-        self._headers = _check_headers(options.get("headers") or {})
-        self._secure, self._security = options.get("secure", False), options.get("security")
-        if self._secure:
-            client_context(self._security)  # complains about files now, which gRPC would fail on without a reason
+        self._headers = _check_headers(headers or {})
+        self._secure, self._security = secure, security
         self._request_headers()
+        if secure:
+            client_context(security)  # complains about files now, which gRPC would fail on without a reason
         self._connected_contract: Contract | None = None
 
     @property

@@ -37,7 +37,7 @@ class GrpcTransport(TritonTransport):
 
     Args:
         target: ``host:port``.
-        options: As :class:`ConnectionOptions` says; headers become gRPC metadata.
+        options: As :class:`TritonTransport` takes them; headers become gRPC metadata.
 
     Raises:
         ConfigError: As :class:`TritonTransport`.

@@ -38,7 +38,7 @@ class HttpTransport(TritonTransport):
 
     Args:
         target: ``host:port``.
-        options: As :class:`ConnectionOptions` says.
+        options: As :class:`TritonTransport` takes them.
 
     Raises:
         ConfigError: As :class:`TritonTransport`.
