@@ -30,7 +30,7 @@ from training.checkpoint import Checkpoint
 
 __all__ = ["export", "pictures_for_parity"]
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, markup=False)  # brackets in a label or a path are brackets
 
 
 def export(

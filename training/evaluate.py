@@ -32,7 +32,7 @@ __all__ = ["attack_settings", "evaluate", "search_settings"]
 SEEDS = 3
 _QUICK_PAIRS = 3000
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, markup=False)  # brackets in a label or a path are brackets
 
 
 def evaluate(

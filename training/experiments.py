@@ -36,7 +36,7 @@ __all__ = ["Experiment", "experiments_of", "run"]
 ROOT = Path(__file__).parents[1]
 SUITES = Path(__file__).parent / "suites"
 app = typer.Typer(pretty_exceptions_show_locals=False)
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, markup=False)  # brackets in a label or a path are brackets
 
 Effort = Literal["quick", "row", "full"]
 """``row``: every adversary with one seed; ``full``: with three seeds, and reconstructions; ``quick``: a first look that
@@ -218,7 +218,7 @@ def _main(
                     pool.submit(one, experiment)
         write_tables(rows_of(results), tables)
     if failed:
-        console.print(f"[red]failed: {', '.join(failed)}[/red]")
+        console.print(f"failed: {', '.join(failed)}", style="red")
         raise typer.Exit(1)
 
 

@@ -43,7 +43,7 @@ _CALIBRATION_PICTURES = 512
 _CALIBRATION_PERCENTILE = 99.9
 
 app = typer.Typer(pretty_exceptions_show_locals=False)
-console = Console(stderr=True)
+console = Console(stderr=True, markup=False)
 Batches = DataLoader[Any]
 """Gives ``(pictures, task labels, sensitive labels)``; torch's types know the single items only."""
 

@@ -58,7 +58,7 @@ _SMALL = 256
 _OTHERS = ("linear probe", "MLP", "gradient boosting")
 """Who tries attributes that nobody asked to hide."""
 
-console = Console(stderr=True, highlight=False)
+console = Console(stderr=True, highlight=False, markup=False)  # brackets in a label or a path are brackets
 
 
 @dataclass(frozen=True)
