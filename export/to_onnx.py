@@ -14,7 +14,6 @@ if not __package__:  # run as a script, from any folder
 import numpy as np
 import numpy.typing as npt
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from dcp_sdk.bundle import DEVICE_GRAPH_FILE
@@ -27,10 +26,9 @@ from export.fused import halves
 from export.parity import Parity, compare, cost_of_bits
 from training import data as datasets
 from training.checkpoint import Checkpoint
+from training.console import console
 
 __all__ = ["export", "pictures_for_parity"]
-
-console = Console(stderr=True, highlight=False, markup=False)  # brackets in a label or a path are brackets
 
 
 def export(

@@ -1,16 +1,15 @@
-"""Labelled pictures: FairFace's layout, any CSV, CelebA, CIFAR-10, and a generated set.
+"""Labelled pictures, in memory.
 
-Pictures pass through ``dcp_sdk.preprocess``, so training sees what the device will make of a frame.
+They pass through ``dcp_sdk.preprocess``, so training sees what the device will make of a frame.
 """
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +17,6 @@ import torch
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision import datasets
 from torchvision.transforms import v2
 
 from dcp_sdk.contract import Attribute, ImagePreprocessing
@@ -27,7 +25,7 @@ from dcp_sdk.frames import load_image
 from dcp_sdk.preprocess import preprocess
 
 from .config import AttributeConfig, DataConfig
-from .generated import draw_pictures
+from .layouts import READERS, Row
 
 __all__ = ["LabelledPictures", "Labels", "Splits", "labels", "load"]
 
@@ -71,17 +69,6 @@ class Splits:
     val: LabelledPictures
     task: Attribute
     sensitive: Attribute
-
-
-class _Row(NamedTuple):
-    """One labelled picture before it is decoded."""
-
-    origin: str
-    """For messages: the CSV line or the index it came from."""
-    source: Any
-    """Path of an image file, or uint8 ``(H, W, 3)``."""
-    task: str
-    sensitive: str
 
 
 def load(config: DataConfig, folder: Path | None) -> Splits:
@@ -132,13 +119,13 @@ def labels(
     return found.labels, _numbers(train_rows, found, "sensitive"), _numbers(val_rows, found, "sensitive")
 
 
-def _rows(config: DataConfig, folder: Path | None) -> tuple[list[_Row], list[_Row]]:
+def _rows(config: DataConfig, folder: Path | None) -> tuple[list[Row], list[Row]]:
     """Both splits, each value as the label that it stands for."""
-    train_rows, val_rows = _READERS[config.kind](config, folder or Path())
+    train_rows, val_rows = READERS[config.kind](config, folder or Path())
     return [_labelled(row, config) for row in train_rows], [_labelled(row, config) for row in val_rows]
 
 
-def _labelled(row: _Row, config: DataConfig) -> _Row:
+def _labelled(row: Row, config: DataConfig) -> Row:
     try:
         return row._replace(task=config.task.group(row.task), sensitive=config.sensitive.group(row.sensitive))
     except ValueError as error:
@@ -155,7 +142,7 @@ def _attribute(config: AttributeConfig, values: Sequence[str]) -> Attribute:
     return Attribute(name=config.name, labels=config.labels or found)
 
 
-def _numbers(rows: Sequence[_Row], attribute: Attribute, role: str) -> Labels:
+def _numbers(rows: Sequence[Row], attribute: Attribute, role: str) -> Labels:
     number = {label: i for i, label in enumerate(attribute.labels)}
     for row in rows:
         if getattr(row, role) not in number:
@@ -166,7 +153,7 @@ def _numbers(rows: Sequence[_Row], attribute: Attribute, role: str) -> Labels:
 
 
 def _decode(
-    rows: Sequence[_Row],
+    rows: Sequence[Row],
     spec: ImagePreprocessing,
     task: Attribute,
     sensitive: Attribute,
@@ -191,118 +178,3 @@ def _decode(
         for _ in track(work, f"Reading {split} pictures", total=len(rows), transient=True):
             pass
     return LabelledPictures(pictures, *labels, transform)
-
-
-# ---------------------------------------------------------------------------------------------------- kinds of data set
-
-
-def _csv_rows(path: Path, config: DataConfig, folder: Path, split: str | None) -> list[_Row]:
-    wanted = [config.file_column, config.task.name, config.sensitive.name]
-    if split is not None and config.split_column is not None:
-        wanted.append(config.split_column)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            absent = [column for column in wanted if column not in (reader.fieldnames or [])]
-            if absent:
-                raise ConfigError(f"{path}: no column {absent}; it has {reader.fieldnames}")
-            rows = []
-            for record in reader:
-                origin = f"{path}, line {reader.line_num}"
-                empty = [column for column in wanted if not (record[column] or "").strip()]
-                if empty:
-                    raise ConfigError(f"{origin}: no value in column {empty}")
-                if split is not None and config.split_column is not None and record[config.split_column] != split:
-                    continue
-                picture = folder / record[config.file_column]
-                if not picture.is_file():
-                    raise ConfigError(f"{origin}: no picture at {picture}")
-                rows.append(_Row(origin, picture, record[config.task.name], record[config.sensitive.name]))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"expected a CSV with columns {wanted} at {path}: {error}") from error
-    return rows
-
-
-def _csv(config: DataConfig, folder: Path) -> tuple[list[_Row], list[_Row]]:
-    return (
-        _csv_rows(folder / config.train_csv, config, folder, config.train_split),
-        _csv_rows(folder / config.val_csv, config, folder, config.val_split),
-    )
-
-
-def _fairface(config: DataConfig, folder: Path) -> tuple[list[_Row], list[_Row]]:
-    splits = []
-    for split in ("train", "val"):
-        found = sorted(folder.glob(f"*_label_{split}.csv"))
-        if len(found) != 1:
-            raise ConfigError(f"expected exactly one *_label_{split}.csv in {folder}, found {len(found)}")
-        splits.append(_csv_rows(found[0], config, folder, None))
-    return splits[0], splits[1]
-
-
-def _celeba(config: DataConfig, folder: Path) -> tuple[list[_Row], list[_Row]]:
-    def rows(split: str) -> list[_Row]:
-        data = datasets.CelebA(str(folder), split=split, target_type="attr")
-        try:
-            task, sensitive = (data.attr_names.index(a.name) for a in (config.task, config.sensitive))
-        except ValueError as error:
-            raise ConfigError(f"CelebA: {error}; attributes are {data.attr_names}") from error
-        images = Path(data.root) / data.base_folder / "img_align_celeba"
-        return [
-            _Row(f"CelebA {split} {name}", images / name, str(int(a[task])), str(int(a[sensitive])))
-            for name, a in zip(data.filename, data.attr, strict=True)
-        ]
-
-    return _available("CelebA", folder, lambda: (rows("train"), rows("valid")))
-
-
-_LIVING = {"bird", "cat", "deer", "dog", "frog", "horse"}
-
-
-def _cifar10(config: DataConfig, folder: Path) -> tuple[list[_Row], list[_Row]]:
-    known: dict[str, Callable[[str], str]] = {"class": str, "living": lambda name: "yes" if name in _LIVING else "no"}
-    for attribute in (config.task, config.sensitive):
-        if attribute.name not in known:
-            raise ConfigError(f"CIFAR-10 has the attributes {sorted(known)}, not {attribute.name!r}")
-
-    def rows(train: bool) -> list[_Row]:
-        data: Any = datasets.CIFAR10(str(folder), train=train)  # type: ignore[no-untyped-call, unused-ignore]
-        task, sensitive = known[config.task.name], known[config.sensitive.name]
-        names: list[str] = [data.classes[target] for target in data.targets]
-        split = "train" if train else "test"
-        return [
-            _Row(f"CIFAR-10 {split} {i}", data.data[i], task(name), sensitive(name)) for i, name in enumerate(names)
-        ]
-
-    return _available("CIFAR-10", folder, lambda: (rows(True), rows(False)))
-
-
-def _available(
-    name: str, folder: Path, read: Callable[[], tuple[list[_Row], list[_Row]]]
-) -> tuple[list[_Row], list[_Row]]:
-    try:
-        return read()
-    except (RuntimeError, OSError) as error:  # torchvision's own "Dataset not found or corrupted"
-        raise ConfigError(f"torchvision finds no {name} in {folder}: {error}") from error
-
-
-def _generated(config: DataConfig, folder: Path) -> tuple[list[_Row], list[_Row]]:
-    del folder  # drawn, not read
-
-    def rows(split: str, count: int, seed: int) -> list[_Row]:
-        pictures, shapes, tints = draw_pictures(count, config.size_px, seed)
-        return [
-            _Row(f"generated {split} {i}", picture, shape, tint)
-            for i, (picture, shape, tint) in enumerate(zip(pictures, shapes, tints, strict=True))
-        ]
-
-    return rows("train", config.generated_pictures, 1), rows("val", max(20, config.generated_pictures // 4), 2)
-
-
-_READERS: dict[str, Callable[[DataConfig, Path], tuple[list[_Row], list[_Row]]]] = {
-    "fairface": _fairface,
-    "csv": _csv,
-    "celeba": _celeba,
-    "cifar10": _cifar10,
-    "generated": _generated,
-}

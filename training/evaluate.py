@@ -11,7 +11,6 @@ from typing import Annotated
 import numpy as np
 import typer
 from pydantic import ValidationError
-from rich.console import Console
 
 from dcp_sdk.bundle import MODEL_CARD_FILE, PRIVACY_REPORT_FILE
 from dcp_sdk.commands.errors import errors_in_words
@@ -24,6 +23,7 @@ from . import data as datasets
 from .attacks import ATTACKS, RECONSTRUCTIONS, AttackSettings, SearchSettings
 from .audit import Audit
 from .config import Recipe
+from .console import console
 from .metrics import hardware
 from .reports import html_page, model_card
 
@@ -31,8 +31,6 @@ __all__ = ["attack_settings", "evaluate", "search_settings"]
 
 SEEDS = 3
 _QUICK_PAIRS = 3000
-
-console = Console(stderr=True, highlight=False, markup=False)  # brackets in a label or a path are brackets
 
 
 def evaluate(

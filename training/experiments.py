@@ -19,7 +19,6 @@ from typing import Annotated, Literal
 import typer
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
-from rich.console import Console
 
 from dcp_sdk.commands.errors import errors_in_words, show_error
 from dcp_sdk.errors import ConfigError, DCPError
@@ -28,6 +27,7 @@ from dcp_sdk.privacy_report import PrivacyReport
 
 from .attacks import ATTACKS
 from .config import Recipe
+from .console import console
 from .reports.results import DOCUMENT, RESULTS, Row, rows_of, write_tables
 from .train import CHECKPOINT_FILE
 
@@ -36,7 +36,6 @@ __all__ = ["Experiment", "experiments_of", "run"]
 ROOT = Path(__file__).parents[1]
 SUITES = Path(__file__).parent / "suites"
 app = typer.Typer(pretty_exceptions_show_locals=False)
-console = Console(stderr=True, highlight=False, markup=False)  # brackets in a label or a path are brackets
 
 Effort = Literal["quick", "row", "full"]
 """``row``: every adversary with one seed; ``full``: with three seeds, and reconstructions; ``quick``: a first look that

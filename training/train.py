@@ -13,7 +13,6 @@ import torch
 import typer
 from lightning_fabric import Fabric
 from lightning_fabric.loggers import CSVLogger, TensorBoardLogger  # type: ignore[attr-defined, unused-ignore]
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
@@ -32,6 +31,7 @@ from .checkpoint import (
     weights_of,
 )
 from .config import Recipe
+from .console import console
 from .defenses import Batch, Defense, Sent, defense_of
 from .networks import SplitModel
 from .schedule import learning_rate
@@ -43,7 +43,6 @@ _CALIBRATION_PICTURES = 512
 _CALIBRATION_PERCENTILE = 99.9
 
 app = typer.Typer(pretty_exceptions_show_locals=False)
-console = Console(stderr=True, markup=False)
 Batches = DataLoader[Any]
 """Gives ``(pictures, task labels, sensitive labels)``; torch's types know the single items only."""
 
@@ -133,7 +132,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
             for logger in loggers:
                 logger.log_metrics(metrics, step=epoch + 1)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-            console.print(f"epoch {epoch + 1}/{recipe.optim.epochs}  {shown}", highlight=False)
+            console.print(f"epoch {epoch + 1}/{recipe.optim.epochs}  {shown}")
         fabric.barrier()
     if fabric.is_global_zero:
         for logger in loggers:

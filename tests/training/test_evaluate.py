@@ -20,7 +20,8 @@ from tests.trained import Trained
 from training.attacks import ATTACKS, ENSEMBLE, RECONSTRUCTIONS, AttackSettings, Knowledge, SearchSettings
 from training.attacks.scaling import SCALINGS, ranked
 from training.attacks.side_channels import latency, mask_only
-from training.audit.measure import measure_attack, measure_reconstruction, run_control
+from training.audit.drawings import measure_reconstruction
+from training.audit.measure import measure_attack, run_control
 from training.config import NetworkConfig
 from training.evaluate import evaluate
 from training.generated import draw_pictures
@@ -216,7 +217,7 @@ def test_the_decoder_draws_what_a_payload_holds_and_no_more(trained: Trained, mo
 
     So do the drawings with the sensitive attribute, here the tint.
     """
-    monkeypatch.setattr("training.audit.measure.picture_classifier", ATTACKS["linear probe"])  # a ResNet takes minutes
+    monkeypatch.setattr("training.audit.drawings.picture_classifier", ATTACKS["linear probe"])  # a ResNet takes minutes
     pictures, _, tints = draw_pictures(240, 32, seed=5)
     smooth = np.stack([cv2.GaussianBlur(picture, (0, 0), 3) for picture in pictures])
     small = smooth[:, 2::4, 2::4].transpose(0, 3, 1, 2)

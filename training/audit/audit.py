@@ -9,7 +9,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from dcp_sdk.manifest import Manifest
 from dcp_sdk.measurements import (
@@ -31,16 +30,17 @@ from dcp_sdk.measurements import (
 from .. import data as datasets
 from ..attacks import ATTACKS, ENSEMBLE, AttackSettings, Guess, Knowledge, SearchSettings, together
 from ..config import Recipe
+from ..console import console
 from ..payloads import Payloads, collect
 from ..reports.panels import as_panels, panel_payloads, panel_pictures
 from .certificate import certify
+from .drawings import measure_reconstruction
 from .many_frames import averages
 from .measure import (
     judge,
     leaked_curve,
     measure_attack,
     measure_many_frames,
-    measure_reconstruction,
     measure_side_channels,
     measure_utility,
     prior_entropy,
@@ -57,8 +57,6 @@ _SMALL = 256
 """Values of a payload up to which every adversary tries the averages, too."""
 _OTHERS = ("linear probe", "MLP", "gradient boosting")
 """Who tries attributes that nobody asked to hide."""
-
-console = Console(stderr=True, highlight=False, markup=False)  # brackets in a label or a path are brackets
 
 
 @dataclass(frozen=True)
