@@ -10,6 +10,9 @@ TRITON_PACKAGES := nvidia-pytriton==0.7.0 'onnxruntime>=1.22,<2' 'numpy<2'
 # Extra words for pytest: make test ARGS="-k guard -x"
 ARGS ?=
 
+# Tests run in as many processes as there are cores, four at most, each with one thread for torch; a file stays in one.
+PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format triton clean distclean
 
@@ -22,7 +25,7 @@ demo: .venv/.demo .venv-triton/.ready  ## Run everything once: a real server, a 
 
 test: .venv/.dev .venv-triton/.ready  ## Run all tests
 	@echo "==> Running the tests"
-	@.venv/bin/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 check: .venv/.dev  ## Check format, lint, types and the direction of imports
 	@echo "==> ruff format" && .venv/bin/ruff format --check

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Never
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
 from ._version import __version__
@@ -18,6 +17,7 @@ from .commands import repository as repository_commands
 from .commands.bundle import TrustedKeyOption
 from .commands.connecting import DeviceOption, KeyFileOption, connected, key_source
 from .commands.errors import errors_in_words
+from .commands.output import output
 from .commands.tables import budget_table, finding_line, prediction_table
 from .commands.watch import watch
 from .doctor import diagnose
@@ -26,8 +26,6 @@ from .security import Security
 from .serving.server import TritonServer
 
 __all__ = ["app"]
-
-_OUT = Console()
 
 
 class _Group(TyperGroup):
@@ -48,7 +46,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        _OUT.print(__version__, highlight=False)
+        output().print(__version__)
         raise typer.Exit
 
 
@@ -66,7 +64,7 @@ def _main(
 @connected
 def predict(client: PrivateClient, pictures: Annotated[list[Path], typer.Argument(help="Picture files.")]) -> None:
     """Predict what picture files show."""
-    _OUT.print(prediction_table([(str(picture), client.predict(picture)) for picture in pictures]))
+    output().print(prediction_table([(str(picture), client.predict(picture)) for picture in pictures]))
 
 
 app.command()(watch)
@@ -80,7 +78,7 @@ def bench(
     """Show what a call costs, stage by stage, and what of it the SDK adds to a bare Triton client."""
     from .bench import measure  # late: it loads gRPC, which takes longer than the rest of the package
 
-    _OUT.print(budget_table(measure(client, calls=calls)))
+    output().print(budget_table(measure(client, calls=calls)))
 
 
 @app.command()
@@ -111,13 +109,10 @@ def serve(
     )
     try:
         with server:
-            _OUT.print(
-                f"Serving {', '.join(server.models)} at {server.grpc_address} and {server.http_address}",
-                highlight=False,
-            )
+            output().print(f"Serving {', '.join(server.models)} at {server.grpc_address} and {server.http_address}")
             status = server.wait()
     except KeyboardInterrupt:
-        _OUT.print("Stopped.")
+        output().print("Stopped.")
     else:
         raise ServerUnavailable(f"tritonserver ended by itself with status {status}. Read its log above.")
 
@@ -146,7 +141,7 @@ def doctor(
     """Look for what could go wrong here, and name the command that mends it."""
     problems = 0
     for finding in diagnose(bundle, server, camera=camera, device=device, trusted_keys=trusted_key):
-        _OUT.print(finding_line(finding), soft_wrap=True)
+        output().print(finding_line(finding), soft_wrap=True)
         problems += finding.state == "problem"
     if problems:
         raise typer.Exit(1)

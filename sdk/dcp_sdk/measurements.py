@@ -25,6 +25,7 @@ __all__ = [
     "Utility",
     "has_trained",
     "percent",
+    "share",
     "strongest_of",
 ]
 
@@ -232,8 +233,17 @@ def strongest_of(attacks: Sequence[AttackResult]) -> AttackResult | None:
     return max(counted, key=lambda attack: attack.balanced_accuracy.value, default=None)
 
 
+def share(value: float) -> str:
+    """Write a share of one.
+
+    >>> share(0.2)
+    '20.0 %'
+    """
+    return f"{100 * value:.1f} %"
+
+
 def percent(value: Interval | None) -> str:
     """Write ``61.9 % (59.4 to 64.4)``."""
     if value is None:
         return "not measured"
-    return f"{100 * value.value:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f})"
+    return f"{share(value.value)} ({100 * value.low:.1f} to {100 * value.high:.1f})"

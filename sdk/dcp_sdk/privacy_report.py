@@ -23,6 +23,7 @@ from .measurements import (
     SideChannel,
     Utility,
     percent,
+    share,
     strongest_of,
 )
 
@@ -103,9 +104,9 @@ class PrivacyReport(Frozen):
             False: "NOT PROTECTED",
             None: "Not known yet, after a quick look only",
         }[self.protected]
-        share = f"{percent(self.strongest)} balanced accuracy"
         said = (
-            f"{answer}: {self.strongest_attack} reads {self.sensitive} with {share}, guessing gives {self.chance:.1%}."
+            f"{answer}: {self.strongest_attack} reads {self.sensitive} with {percent(self.strongest)} balanced "
+            f"accuracy, guessing gives {share(self.chance)}."
         )
         if not self.many_frames:
             return said
@@ -121,7 +122,8 @@ class PrivacyReport(Frozen):
         best, least = self.certificate.best_accuracy, self.certificate.reconstruction_mse
         if best is not None:
             found = [
-                f"{attack.name} reads {self.sensitive} with {percent(attack.balanced_accuracy)}, {best:.1%} is possible"
+                f"{attack.name} reads {self.sensitive} with {percent(attack.balanced_accuracy)}, "
+                f"{share(best)} is possible"
                 for attack in self.attacks
                 if attack.balanced_accuracy.low > best
             ]

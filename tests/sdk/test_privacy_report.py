@@ -91,5 +91,5 @@ def test_an_attack_that_beats_the_certificate_is_named() -> None:
     assert report(attacks=(attack(BETRAYED),), reconstructions=(drawing(0.001),)).violations == ()
     broken = report(certificate=certificate, attacks=(attack(BETRAYED),), reconstructions=(drawing(0.001),))
     reads, draws = broken.violations
-    assert "25.0% is possible" in reads
+    assert "25.0 % is possible" in reads
     assert "0.0010" in draws

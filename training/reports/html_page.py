@@ -20,7 +20,7 @@ from dcp_sdk.bundle import HTML_REPORT_FILE
 from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.errors import ConfigError
 from dcp_sdk.manifest import Manifest
-from dcp_sdk.measurements import Confusion, Interval, percent, strongest_of
+from dcp_sdk.measurements import Confusion, Interval, percent, share, strongest_of
 from dcp_sdk.privacy_report import PrivacyReport
 
 from .results import points_beside
@@ -89,7 +89,7 @@ def _verdict(manifest: Manifest, report: PrivacyReport) -> str:
 <p class="verdict" style="border-color: {colour}">{_text(report.verdict)}</p>
 <div class="facts">
 <div><b>{strongest}</b>what an attacker gets: {_text(report.sensitive)}, balanced; guessing gives {report.chance:.0%}</div>
-<div><b>{report.utility.balanced_accuracy.value:.1%}</b>what the task keeps: {_text(contract.task.name)}, balanced</div>
+<div><b>{share(report.utility.balanced_accuracy.value)}</b>what the task keeps: {_text(contract.task.name)}, balanced</div>
 <div><b>{contract.payload_bytes:,} bytes</b>what leaves the device, of {contract.input.nbytes:,} in the cropped picture</div>
 </div>
 <p>The device computes {contract.pruning.channels} channels and sends {contract.pruning.kept} of them
@@ -139,7 +139,7 @@ def _adversaries(report: PrivacyReport) -> str:
     return f"""<h2>Who reads {_text(report.sensitive)}</h2>
 <p>Each adversary was trained on {report.leaked:,} leaked payloads with their labels, after the bundle was finished, and judged
 on {report.tested:,} payloads that it had never seen. The strongest one counts. Always naming the largest group would be right
-for {report.majority:.1%} of the pictures.</p>
+for {share(report.majority)} of the pictures.</p>
 {_svg(figure)}
 <table><tr><th>fresh adversary<th>balanced accuracy<th>macro AUC<th>chosen on held-out pairs</tr>{rows}</table>"""
 
@@ -155,7 +155,7 @@ def _groups(report: PrivacyReport) -> str:
     )
     rows = "".join(
         f"<tr><td>{_text(group.label)}<td>{group.pictures:,}<td>{percent(group.balanced_accuracy)}"
-        f"<td>{f'{strongest.recalls[group.label]:.1%}' if strongest and group.label in strongest.recalls else ''}"
+        f"<td>{share(strongest.recalls[group.label]) if strongest and group.label in strongest.recalls else ''}"
         for group in report.utility.groups
     )
     return f"""<h2>Is one group served worse, or exposed more?</h2>
@@ -181,7 +181,7 @@ def _beside(manifest: Manifest, report: PrivacyReport) -> str:
         frames = "<tr><td>many frames of one picture<td><td>nothing is random: each gives the same bytes"
     others = "".join(
         f"<tr><td>{_text(other.name)}, of {len(other.labels)}<td>{percent(other.balanced_accuracy)}"
-        f"<td>{_text(other.attack)}; guessing gives {1 / len(other.labels):.1%}"
+        f"<td>{_text(other.attack)}; guessing gives {share(1 / len(other.labels))}"
         for other in report.others
     )
     asked = f"<h2>What nobody asked to hide</h2><table><tr><th>attribute<th>balanced accuracy<th></tr>{others}</table>"
@@ -260,8 +260,8 @@ def _confusion(confusion: Confusion) -> str:
     shares = [[count / max(1, sum(row)) for count in row] for row in confusion.counts]
     axes.imshow(shares, vmin=0, vmax=1, cmap="Reds")
     for row, values in enumerate(shares):
-        for column, share in enumerate(values):
-            axes.text(column, row, f"{share:.0%}", ha="center", va="center", color="white" if share > 0.5 else _INK)
+        for column, value in enumerate(values):
+            axes.text(column, row, f"{value:.0%}", ha="center", va="center", color="white" if value > 0.5 else _INK)
     axes.set_xticks(range(len(confusion.labels)), confusion.labels, rotation=30, ha="right")
     axes.set_yticks(range(len(confusion.labels)), confusion.labels)
     axes.set_xlabel("answer")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dcp_sdk.manifest import Manifest
-from dcp_sdk.measurements import percent
+from dcp_sdk.measurements import percent, share
 from dcp_sdk.privacy_report import PrivacyReport
 
 from .statements import checked, statements
@@ -67,7 +67,7 @@ def _fewer_bits(manifest: Manifest) -> str:
         return ""
     accuracy = ""
     if cost.accuracy is not None and cost.accuracy_trained is not None:
-        accuracy = f"; {100 * cost.accuracy:.1f} % of {cost.labelled:,} validation pictures right instead of {100 * cost.accuracy_trained:.1f} %"
+        accuracy = f"; {share(cost.accuracy)} of {cost.labelled:,} validation pictures right instead of {share(cost.accuracy_trained)}"
     return f"""
 | bits of a value | {manifest.contract.bits}, trained with {cost.trained_bits}: {cost.answers_changed:,} of {cost.pictures:,} answers change{accuracy} |"""
 
@@ -113,8 +113,8 @@ def _privacy(report: PrivacyReport) -> str:
 **{report.verdict}**
 
 Fresh adversaries, trained on {report.leaked:,} payloads exactly as a server receives them, with their labels, after everything
-else was frozen; tested on {report.tested:,} others. Chance is {100 * report.chance:.1f} % balanced; always naming the largest group would be
-right for {100 * report.majority:.1f} %. Of several seeds the strongest is shown.
+else was frozen; tested on {report.tested:,} others. Chance is {share(report.chance)} balanced; always naming the largest group would be
+right for {share(report.majority)}. Of several seeds the strongest is shown.
 
 | fresh adversary | balanced accuracy | macro AUC | chosen on held-out pairs |
 |---|---:|---:|---|

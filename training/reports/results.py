@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dcp_sdk.contract import Contract
 from dcp_sdk.errors import ConfigError
-from dcp_sdk.measurements import percent, strongest_of
+from dcp_sdk.measurements import percent, share, strongest_of
 from dcp_sdk.privacy_report import PrivacyReport
 
 from .trade_off import TradeOffPoint
@@ -116,8 +116,8 @@ def tables(rows: Sequence[Row]) -> str:
         settings = chosen[0].settings
         task = settings["data"]["task"]["name"]
         sections.append(
-            f"### {configuration}\n\nTask {task}, hidden: {report.sensitive}. Guessing gives {report.chance:.1%}, "
-            f"the largest group is {report.majority:.1%} of the {report.tested:,} test pictures.\n\n{_HEAD}\n{lines}"
+            f"### {configuration}\n\nTask {task}, hidden: {report.sensitive}. Guessing gives {share(report.chance)}, "
+            f"the largest group is {share(report.majority)} of the {report.tested:,} test pictures.\n\n{_HEAD}\n{lines}"
             f"\n\nPer group, and what the payload holds by itself:\n\n{_GROUPS_HEAD}\n{groups}"
         )
     return "\n\n".join(sections)
@@ -153,9 +153,9 @@ def _groups_line(row: Row) -> str:
         worst = min(report.utility.groups, key=lambda group: group.balanced_accuracy.value)
         served = f"{worst.label}, {percent(worst.balanced_accuracy)}"
     if certificate is not None and certificate.best_accuracy is not None:
-        best, told = f"{certificate.best_accuracy:.1%}", f"{certificate.information_bits:.3f}"
+        best, told = share(certificate.best_accuracy), f"{certificate.information_bits:.3f}"
     others = "; ".join(
-        f"{other.name} {percent(other.balanced_accuracy)}, guessing {1 / len(other.labels):.1%}"
+        f"{other.name} {percent(other.balanced_accuracy)}, guessing {share(1 / len(other.labels))}"
         for other in report.others
     )
     readout = "" if report.readout is None else percent(report.readout)

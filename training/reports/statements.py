@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dcp_sdk.measurements import share
 from dcp_sdk.privacy_report import PrivacyReport
 
 __all__ = ["checked", "statements"]
@@ -18,7 +19,7 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
         lines.append(
             (
                 f"balanced accuracy in {sensitive} of the best possible attacker, whatever he computes",
-                f"{certificate.best_accuracy:.1%}",
+                share(certificate.best_accuracy),
                 "he sees one payload, and the pictures measured here are all there are: for pictures that are only "
                 "like them it is less",
             )

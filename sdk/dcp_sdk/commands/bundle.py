@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.text import Text
 
 from ..bundle import ARCHIVE_SUFFIX, DEVICE_GRAPH_FILE, PRIVACY_REPORT_FILE, Bundle, write_atomically
@@ -17,11 +16,11 @@ from ..onnx_check import check_graph, check_hash
 from ..privacy_report import PrivacyReport
 from ..signature import SIGNATURE_FILE, Signature
 from ..signing_keys import PASSPHRASE_VARIABLE, generate, load_private
+from .output import output
 from .tables import contract_table, privacy_table, readable_bytes
 
 __all__ = ["BundleArgument", "TrustedKeyOption", "inspect", "keygen", "pack", "sign", "verify"]
 
-_OUT = Console(highlight=False, markup=False)  # brackets in a stranger's report are brackets
 
 BundleArgument = Annotated[Path, typer.Argument(help=f"Folder of the bundle, or its archive ({ARCHIVE_SUFFIX}).")]
 TrustedKeyOption = Annotated[
@@ -34,14 +33,14 @@ def inspect(bundle: BundleArgument, *, trusted_key: TrustedKeyOption = None) -> 
     """Show what a bundle sends and answers, who signed it, and check that it is unchanged."""
     opened = Bundle.open(bundle, trusted_keys=trusted_key)
     manifest, report = _check(opened)
-    _OUT.print(contract_table(manifest))
-    _OUT.print(Text(f"\n{opened.path / DEVICE_GRAPH_FILE} is the file that was exported.", "green"), soft_wrap=True)
-    _OUT.print(_signed_by(opened.signature, verified=trusted_key is not None), soft_wrap=True)
+    output().print(contract_table(manifest))
+    output().print(Text(f"\n{opened.path / DEVICE_GRAPH_FILE} is the file that was exported.", "green"), soft_wrap=True)
+    output().print(_signed_by(opened.signature, verified=trusted_key is not None), soft_wrap=True)
     if report is None:
-        _OUT.print(Text(f"No privacy report ({PRIVACY_REPORT_FILE}): how much leaks was not measured.", "yellow"))
+        output().print(Text(f"No privacy report ({PRIVACY_REPORT_FILE}): how much leaks was not measured.", "yellow"))
         return
-    _OUT.print(Text(f"\n{report.verdict}", "green" if report.protected else "red"))
-    _OUT.print(privacy_table(report))
+    output().print(Text(f"\n{report.verdict}", "green" if report.protected else "red"))
+    output().print(privacy_table(report))
 
 
 def pack(
@@ -55,7 +54,7 @@ def pack(
     _check(opened)
     content = opened.pack()
     write_atomically(out, content)
-    _OUT.print(Text(f"{out}: {len(opened.files)} files, {readable_bytes(len(content))}."), soft_wrap=True)
+    output().print(Text(f"{out}: {len(opened.files)} files, {readable_bytes(len(content))}."), soft_wrap=True)
 
 
 def keygen(
@@ -65,9 +64,11 @@ def keygen(
     """Make a pair of keys for signing bundles."""
     passphrase = _passphrase()
     made = generate(private, public, passphrase)
-    _OUT.print(Text(f"Key {made}\n{private} signs, {public} verifies."), soft_wrap=True)
+    output().print(Text(f"Key {made}\n{private} signs, {public} verifies."), soft_wrap=True)
     if passphrase is None:
-        _OUT.print(Text(f"{private} is not encrypted: ${PASSPHRASE_VARIABLE} is not set.", "yellow"), soft_wrap=True)
+        output().print(
+            Text(f"{private} is not encrypted: ${PASSPHRASE_VARIABLE} is not set.", "yellow"), soft_wrap=True
+        )
 
 
 def sign(
@@ -82,7 +83,7 @@ def sign(
     signature = Signature.make(opened.files, private)
     opened.save_signature(signature)
     count = len({*opened.files} - {SIGNATURE_FILE})
-    _OUT.print(Text(f"{bundle}: {count} files, signed by key {signature.key_id}."), soft_wrap=True)
+    output().print(Text(f"{bundle}: {count} files, signed by key {signature.key_id}."), soft_wrap=True)
 
 
 def verify(
@@ -91,7 +92,7 @@ def verify(
     """Check that a bundle is what the holder of a key signed, and that it can be used."""
     opened = Bundle.open(bundle, trusted_keys=key)
     _check(opened)
-    _OUT.print(_signed_by(opened.signature, verified=True), soft_wrap=True)
+    output().print(_signed_by(opened.signature, verified=True), soft_wrap=True)
 
 
 def _check(bundle: Bundle) -> tuple[Manifest, PrivacyReport | None]:

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from ..manifest import Manifest
 from ..serving.repository import ModelRepository
+from .output import output
 from .tables import readable_bytes
 
 __all__ = ["commands"]
 
-_OUT = Console(highlight=False, markup=False)
 
 commands = typer.Typer(help="Look after a Triton model repository.", no_args_is_help=True)
 
@@ -42,7 +41,7 @@ def list_(repository: RepositoryArgument, *, bundle: BundleOption = None) -> Non
                 contract.digest[:12],
                 Text(names.get(contract.digest, "")),
             )
-    _OUT.print(table)
+    output().print(table)
 
 
 @commands.command()
@@ -52,12 +51,14 @@ def verify(repository: RepositoryArgument, *, bundle: BundleOption = None) -> No
     wanted = [Manifest.load(path).contract for path in bundle or ()]
     problems = list(opened.verify(wanted))
     for problem in problems:
-        _OUT.print(Text(f"PROBLEM {problem.where}: {problem.what}\n        -> {problem.remedy}", "red"), soft_wrap=True)
+        output().print(
+            Text(f"PROBLEM {problem.where}: {problem.what}\n        -> {problem.remedy}", "red"), soft_wrap=True
+        )
     if problems:
         raise typer.Exit(1)
     count = sum(len(opened.versions(model)) for model in opened.models)
     also = f", {len(wanted)} bundle(s) served" if wanted else ""
-    _OUT.print(Text(f"OK {len(opened.models)} model(s), {count} version(s){also}.", "green"))
+    output().print(Text(f"OK {len(opened.models)} model(s), {count} version(s){also}.", "green"))
 
 
 @commands.command()
@@ -69,7 +70,7 @@ def serve(
     """Choose the versions of a model that are served. Triton follows when it is told to load the model again."""
     opened = _open(repository)
     opened.serve(model, versions)
-    _OUT.print(Text(f"{model} serves {', '.join(map(str, sorted(set(versions))))} once Triton loads it again."))
+    output().print(Text(f"{model} serves {', '.join(map(str, sorted(set(versions))))} once Triton loads it again."))
 
 
 @commands.command()
@@ -81,7 +82,7 @@ def prune(
     """Delete the files of versions that gave way to a newer one."""
     opened = _open(repository)
     for one in opened.prune() if yes else opened.retired():
-        _OUT.print(Text(f"{'deleted' if yes else 'would delete'} {one.folder}"), soft_wrap=True)
+        output().print(Text(f"{'deleted' if yes else 'would delete'} {one.folder}"), soft_wrap=True)
 
 
 def _open(repository: Path) -> ModelRepository:

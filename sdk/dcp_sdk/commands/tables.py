@@ -12,7 +12,7 @@ from rich.text import Text
 from ..contract import TensorSpec
 from ..doctor import Finding, State
 from ..manifest import Manifest
-from ..measurements import percent
+from ..measurements import percent, share
 from ..predictions import Prediction, Timings
 from ..privacy_report import PrivacyReport
 from ..stats import Stage, Stats
@@ -139,7 +139,7 @@ def contract_table(manifest: Manifest) -> Table:
 def privacy_table(report: PrivacyReport) -> Table:
     """Show what each adversary reads, what else could tell, and how it falls with fewer leaked pairs."""
     table = Table("fresh adversary", f"reads {report.sensitive}, balanced", "", box=None, pad_edge=False)
-    table.add_row("guessing", f"{report.chance:.1%}", f"always the largest group: {report.majority:.1%} of all")
+    table.add_row("guessing", share(report.chance), f"always the largest group: {share(report.majority)} of all")
     for attack in report.attacks:
         table.add_row(attack.name, percent(attack.balanced_accuracy), attack.note)
     for drawing in report.reconstructions:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.live import Live
 
 from ..client import PrivateClient
@@ -18,12 +17,12 @@ from ..obfuscate import Payload
 from ..payload_picture import side_by_side
 from ..predictions import Prediction
 from .connecting import connected
+from .output import output
 from .screens import VideoFile, Window
 from .tables import live_table
 
 __all__ = ["watch"]
 
-_OUT = Console()
 _REFRESH_S = 0.25
 """People read no faster, and the percentiles cost a millisecond."""
 _RATE_FRAMES = 30
@@ -60,7 +59,7 @@ def watch(
             for screen in screens:
                 screen.show(drawing)
 
-        live = opened.enter_context(Live(console=_OUT, auto_refresh=False))
+        live = opened.enter_context(Live(console=output(), auto_refresh=False))
         stream = client.stream(
             int(source) if source.isdigit() else source, in_flight=in_flight, observe=draw if screens else None
         )

@@ -101,7 +101,7 @@ class TritonServer:
         self._extra_flags = tuple(extra_flags)
         self._log = log
         self._ready_timeout_s = ready_timeout_s
-        self._shared_memory_prefix = f"dcp_triton_{secrets.token_hex(8)}_"
+        self._shared_memory_prefix = f"dcp_triton_{os.getpid()}_{secrets.token_hex(8)}_"
         self._folder: Path | None = None
         self._process: ProcessGroup | None = None
 
@@ -153,7 +153,7 @@ class TritonServer:
         self.kill()
         for port in (self._http_port, self._grpc_port):
             _bind(self._host, port).close()
-        self._folder = Path(tempfile.mkdtemp(prefix="dcp-triton-"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"dcp-triton-{os.getpid()}-"))
         try:
             self._install.link_backends(self._folder / "backends")
             self._process = self._spawn(self._folder)

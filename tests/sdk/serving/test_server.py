@@ -38,9 +38,10 @@ def group(pid: int) -> set[int]:
     return members
 
 
-def traces() -> set[Path]:
-    """Find what a server keeps outside its process: shared memory and temporary folders."""
-    return {*Path("/dev/shm").glob("dcp_triton_*"), *Path(tempfile.gettempdir()).glob("dcp-triton-*")}
+def traces(owner: int | None = None) -> set[Path]:
+    """Find what the servers of a process, by default this one, keep: shared memory and temporary folders."""
+    pid = owner or os.getpid()
+    return {*Path("/dev/shm").glob(f"dcp_triton_{pid}_*"), *Path(tempfile.gettempdir()).glob(f"dcp-triton-{pid}-*")}
 
 
 def vanish(pid: int) -> bool:
@@ -53,7 +54,7 @@ def vanish(pid: int) -> bool:
 
 @pytest.fixture
 def before() -> Iterator[set[Path]]:
-    """List what other servers keep, and check at the end that nothing was added."""
+    """List what other servers of this process keep, and check at the end that nothing was added."""
     known = traces()
     yield known
     assert traces() - known == set()
@@ -99,7 +100,7 @@ def test_cleans_up_after_the_server_died(tiny: Tiny, before: set[Path]) -> None:
 
 @pytest.mark.triton
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM], ids=lambda number: number.name)
-def test_dies_with_its_parent(tiny: Tiny, tmp_path: Path, before: set[Path], number: signal.Signals) -> None:
+def test_dies_with_its_parent(tiny: Tiny, tmp_path: Path, number: signal.Signals) -> None:
     code = (
         "import sys, time; from dcp_sdk.serving import TritonServer\n"
         "server = TritonServer(sys.argv[1], venv=sys.argv[2]).start()\n"
@@ -114,8 +115,10 @@ def test_dies_with_its_parent(tiny: Tiny, tmp_path: Path, before: set[Path], num
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
         assert group(pid)
+        assert traces(parent.pid)
         parent.send_signal(number)
     assert vanish(pid)
+    assert not traces(parent.pid)
 
 
 @pytest.mark.triton

@@ -106,7 +106,7 @@ def test_what_holds_for_any_attacker_comes_with_its_condition(shipped: tuple[Man
     page = _Page()
     page.feed(render(manifest, report.model_copy(update={"certificate": certificate})))
     assert "WRONG" in page.text, "the shipped bundle's adversaries read more than the 26.1 % invented here"
-    for text in ("16", "26.1%", "0.020 ± 0.010", "3.5", "190.0", "too large to mean anything", "0.0123"):
+    for text in ("16", "26.1 %", "0.020 ± 0.010", "3.5", "190.0", "too large to mean anything", "0.0123"):
         assert text in page.text
     assert "any attacker" not in render(manifest, report.model_copy(update={"certificate": None}))
 
