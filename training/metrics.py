@@ -26,6 +26,7 @@ __all__ = [
     "balanced_answers",
     "confusion",
     "hardware",
+    "information_bits",
     "macro_auc",
     "perceptual_distance",
     "similarity",
@@ -49,6 +50,21 @@ def balanced_accuracy(predicted: Labels, truth: Labels) -> Interval:
         shares.append(right.mean())
         variances.append(shares[-1] * (1 - shares[-1]) / len(right))
     return _interval(float(np.mean(shares)), math.sqrt(sum(variances)) / len(shares))
+
+
+def information_bits(probabilities: npt.NDArray[np.float32], truth: Labels) -> float:
+    """Bits about the label that answers prove, >= 0: the entropy of the labels less the answers' cross-entropy.
+
+    A lower bound of the mutual information, up to sampling (Barber and Agakov, "The IM algorithm", NeurIPS 2003).
+
+    Args:
+        probabilities: float32 ``(N, classes)``.
+        truth: int64 ``(N,)``, N >= 1.
+    """
+    shares = np.bincount(truth) / len(truth)
+    entropy = -float((shares[shares > 0] * np.log2(shares[shares > 0])).sum())
+    right = probabilities[np.arange(len(truth)), truth]
+    return max(0.0, entropy + float(np.log2(np.maximum(right, 1e-12)).mean()))
 
 
 def balanced_answers(probabilities: npt.NDArray[np.float32], frequencies: npt.NDArray[np.float64]) -> Labels:

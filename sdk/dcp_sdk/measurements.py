@@ -137,6 +137,9 @@ class SideChannel(Frozen):
     name: Line
     balanced_accuracy: Interval
     chance: float
+    information_bits: float | None = None
+    """Bits that it tells about the sensitive attribute, at least: what the adversary's answers prove of the mutual
+    information (Barber and Agakov 2003)."""
 
     @property
     def silent(self) -> bool:

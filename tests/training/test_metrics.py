@@ -10,7 +10,7 @@ import torch
 from torchvision.models import AlexNet_Weights, alexnet
 
 from training.generated import draw_pictures
-from training.metrics import balanced_accuracy, balanced_answers, perceptual_distance, similarity
+from training.metrics import balanced_accuracy, balanced_answers, information_bits, perceptual_distance, similarity
 
 
 def test_balanced_accuracy_is_the_mean_recall_and_its_interval_covers() -> None:
@@ -29,6 +29,16 @@ def test_balanced_answers_undo_the_groups_sizes() -> None:
     prior = np.tile(frequencies, (2, 1)).astype(np.float32)
     evidence = np.array([[0.4, 0.6, 1.0], [0.6, 0.4, 1.0]], np.float32)
     assert balanced_answers(prior * evidence, frequencies).tolist() == [1, 0]
+
+
+def test_answers_prove_the_bits_that_they_hold() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 4, 40_000)
+    told = rng.random(len(truth)) < 0.5  # else erased: half of two bits is left
+    knows = np.where(told[:, None], np.eye(4)[truth], 0.25).astype(np.float32)
+    assert information_bits(knows, truth) == pytest.approx(1.0, abs=0.02)
+    assert information_bits(np.full((len(truth), 4), 0.25, np.float32), truth) == pytest.approx(0, abs=1e-3)
+    assert information_bits(np.roll(knows, 1, axis=1), truth) == 0, "wrong answers prove nothing"
 
 
 def test_likeness_falls_with_noise() -> None:

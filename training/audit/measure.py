@@ -30,6 +30,7 @@ from ..metrics import (
     balanced_accuracy,
     balanced_answers,
     confusion,
+    information_bits,
     macro_auc,
 )
 from ..payloads import Payloads, device_ms
@@ -194,6 +195,7 @@ def measure_side_channels(
             name=name,
             balanced_accuracy=balanced_accuracy(balanced_answers(guess.probabilities, frequencies), truth),
             chance=1 / settings.classes,
+            information_bits=round(information_bits(guess.probabilities, truth), 4),
         )
         for name, (guess, truth) in guesses.items()
     )

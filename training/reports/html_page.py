@@ -20,7 +20,7 @@ from dcp_sdk.bundle import HTML_REPORT_FILE
 from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.errors import ConfigError
 from dcp_sdk.manifest import Manifest
-from dcp_sdk.measurements import Confusion, Interval, percent, share, strongest_of
+from dcp_sdk.measurements import Confusion, Interval, SideChannel, percent, share, strongest_of
 from dcp_sdk.privacy_report import PrivacyReport
 
 from .results import points_beside
@@ -166,7 +166,7 @@ def _groups(report: PrivacyReport) -> str:
 def _beside(manifest: Manifest, report: PrivacyReport) -> str:
     channels = "".join(
         f"<tr><td>{_text(channel.name)}<td>{percent(channel.balanced_accuracy)}"
-        f"<td>{'nothing more than guessing' if channel.silent else '<b>tells something</b>'}"
+        f"<td>{'nothing more than guessing' if channel.silent else '<b>tells something</b>'}{_bits(channel)}"
         for channel in report.side_channels
     )
     points = "".join(
@@ -190,6 +190,10 @@ def _beside(manifest: Manifest, report: PrivacyReport) -> str:
 <tr><td>payload length<td>one constant<td>fixed by the contract for every picture</table>
 <h2>If less had leaked, or more were seen</h2>
 <table><tr><th>attacker has<th>balanced accuracy<th></tr>{points}{frames}</table>{asked if others else ""}"""
+
+
+def _bits(channel: SideChannel) -> str:
+    return "" if channel.information_bits is None else f"; at least {channel.information_bits:.3f} bits"
 
 
 def _certificate(report: PrivacyReport) -> str:
