@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import html
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +24,7 @@ from dcp_sdk.privacy_report import PrivacyReport
 
 from .results import points_beside
 from .statements import checked, statements
+from .svg import as_svg
 from .trade_off import TradeOffPoint, trade_off
 
 __all__ = ["render", "write"]
@@ -117,7 +117,7 @@ def _trade_off(manifest: Manifest, report: PrivacyReport, others: Sequence[Trade
     figure = trade_off(this, others, sensitive=report.sensitive, chance=report.chance)
     return f"""<h2>What privacy costs</h2>
 <p>Each point is one bundle of the same task, attacked through its payloads; lines are 95 % intervals. Up and to the left is better.</p>
-{_svg(figure)}"""
+{as_svg(figure)}"""
 
 
 def _adversaries(report: PrivacyReport) -> str:
@@ -140,7 +140,7 @@ def _adversaries(report: PrivacyReport) -> str:
 <p>Each adversary was trained on {report.leaked:,} leaked payloads with their labels, after the bundle was finished, and judged
 on {report.tested:,} payloads that it had never seen. The strongest one counts. Always naming the largest group would be right
 for {share(report.majority)} of the pictures.</p>
-{_svg(figure)}
+{as_svg(figure)}
 <table><tr><th>fresh adversary<th>balanced accuracy<th>macro AUC<th>chosen on held-out pairs</tr>{rows}</table>"""
 
 
@@ -270,14 +270,7 @@ def _confusion(confusion: Confusion) -> str:
     axes.set_yticks(range(len(confusion.labels)), confusion.labels)
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
-    return _svg(figure)
-
-
-def _svg(figure: Figure) -> str:
-    figure.tight_layout()
-    text = io.StringIO()
-    figure.savefig(text, format="svg", metadata={"Date": None})
-    return text.getvalue()[text.getvalue().index("<svg") :]
+    return as_svg(figure)
 
 
 def _text(value: str) -> str:

@@ -1,4 +1,4 @@
-"""Rows of experiments: one JSON file each, and the tables of ``docs/results.md`` that are made from them."""
+"""Rows of experiments: one JSON file each, and figures and tables of ``docs/results.md`` that are made from them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dcp_sdk.contract import Contract
@@ -14,9 +15,10 @@ from dcp_sdk.errors import ConfigError
 from dcp_sdk.measurements import percent, share, strongest_of
 from dcp_sdk.privacy_report import PrivacyReport
 
-from .trade_off import TradeOffPoint
+from .svg import as_svg
+from .trade_off import TradeOffPoint, trade_off
 
-__all__ = ["DOCUMENT", "RESULTS", "Row", "points_beside", "rows_of", "tables", "write_tables"]
+__all__ = ["DOCUMENT", "RESULTS", "Row", "figures", "points_beside", "rows_of", "tables", "write_tables"]
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 DOCUMENT = RESULTS.with_suffix(".md")
@@ -102,7 +104,7 @@ def points_beside(report: PrivacyReport, contract: Contract, folder: Path = RESU
         size_px = row.settings["data"]["size_px"]
         size = "" if size_px == contract.preprocessing.size_px else f", {size_px} px"
         if same_pictures and same_question and other.contract_digest != report.contract_digest:
-            points.append(TradeOffPoint.of(row.defense.replace("_", " ") + size, other, row.ratio))
+            points.append(TradeOffPoint.of(_point_name(row) + size, other, row.ratio))
     return [point for point in points if point is not None]
 
 
@@ -123,14 +125,47 @@ def tables(rows: Sequence[Row]) -> str:
     return "\n\n".join(sections)
 
 
+def figures(rows: Sequence[Row]) -> dict[str, Figure]:
+    """Return the paper's figure 2 for each question that was asked of a data set, by its plainest recipe."""
+    found = {}
+    for _, group in groupby(sorted(rows, key=_question), key=_question):
+        chosen = list(group)
+        name = min((row.configuration for row in chosen), key=lambda name: (len(name), name))
+        points = [TradeOffPoint.of(_point_name(row), row.report, row.ratio) for row in chosen]
+        report = chosen[0].report
+        found[name] = trade_off(
+            None, [point for point in points if point is not None], sensitive=report.sensitive, chance=report.chance
+        )
+    return found
+
+
 def write_tables(rows: Sequence[Row], document: Path = DOCUMENT) -> None:
-    """Put the tables between the two marks of the document."""
+    """Put figures and tables between the two marks of the document; the figures' files lie in the folder beside it."""
     text = document.read_text(encoding="utf-8")
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
     if not begin or not end:
         raise ConfigError(f"{document}: expected the marks {_BEGIN!r} and {_END!r}")
-    document.write_text(f"{before}{begin}\n\n{tables(rows)}\n\n{end}{after}", encoding="utf-8")
+    folder = document.with_suffix("")
+    folder.mkdir(exist_ok=True)
+    shown = []
+    for name, figure in figures(rows).items():
+        (folder / f"{name}.svg").write_text(as_svg(figure) + "\n", encoding="utf-8")
+        shown.append(f"![{name}: the task against what the strongest adversary reads]({folder.name}/{name}.svg)")
+    drawn = "\n\n".join((*shown, tables(rows)))
+    document.write_text(f"{before}{begin}\n\n{drawn}\n\n{end}{after}", encoding="utf-8")
+
+
+def _question(row: Row) -> tuple[str, ...]:
+    """Return what must agree for two rows to be comparable."""
+    data, report = row.settings["data"], row.report
+    return data["kind"], data["task"]["name"], report.sensitive, str(data["size_px"]), str(report.tested)
+
+
+def _point_name(row: Row) -> str:
+    """Name of the defence, and of its operating point where the recipe is one."""
+    last = row.configuration.rpartition("_")[2]
+    return _name(row) if last.isdigit() else f"{_name(row)}, {last}"
 
 
 def _order(row: Row) -> tuple[str, float, str]:

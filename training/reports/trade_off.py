@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from statistics import fmean
+from typing import Any, Self
 
 import matplotlib as mpl
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict
 
@@ -40,12 +42,12 @@ class TradeOffPoint(BaseModel):
         return cls(name=name, ratio=ratio, task=report.utility.balanced_accuracy, sensitive=report.strongest)
 
 
-def trade_off(this: TradeOffPoint, others: Sequence[TradeOffPoint], *, sensitive: str, chance: float) -> Figure:
+def trade_off(this: TradeOffPoint | None, others: Sequence[TradeOffPoint], *, sensitive: str, chance: float) -> Figure:
     """Draw one bundle among others, both axes with 95 % intervals. Up and to the left is better.
 
     Args:
-        this: Highlighted.
-        others: One colour and curve for each name.
+        this: Highlighted; None highlights nobody.
+        others: One colour for each name, and a curve through its ratios where it has several.
         sensitive: Name of the sensitive attribute.
         chance: Balanced accuracy of guessing it.
     """
@@ -55,32 +57,38 @@ def trade_off(this: TradeOffPoint, others: Sequence[TradeOffPoint], *, sensitive
     for number, name in enumerate(sorted({point.name for point in others})):
         curve = sorted((point for point in others if point.name == name), key=lambda point: point.ratio)
         ratios = sorted({point.ratio for point in curve if point.ratio})
-        axes.errorbar(
-            [point.sensitive.value for point in curve],
-            [point.task.value for point in curve],
-            xerr=_reach([point.sensitive for point in curve]),
-            yerr=_reach([point.task for point in curve]),
-            fmt=_MARKERS[number % len(_MARKERS)] + ("-" if len(ratios) > 1 else ""),
-            color=colours[number % len(colours)],
-            linewidth=1,
-            label=f"{name}, r = {', '.join(f'{ratio:g}' for ratio in ratios)}" if ratios else name,
-        )
-    axes.errorbar(
-        this.sensitive.value,
-        this.task.value,
-        xerr=_reach([this.sensitive]),
-        yerr=_reach([this.task]),
-        fmt="*",
-        markersize=14,
-        color=_RED,
-        label=f"{this.name} (this bundle)",
-    )
+        colour = colours[number % len(colours)]
+        _plot(axes, curve, fmt=_MARKERS[number % len(_MARKERS)], color=colour, linewidth=1, label=_label(name, ratios))
+        if len(ratios) > 1:
+            means = [_mean([point for point in curve if point.ratio == ratio]) for ratio in ratios]
+            axes.plot(*zip(*means, strict=True), color=colour, linewidth=1)
+    if this is not None:
+        _plot(axes, [this], fmt="*", markersize=14, color=_RED, label=f"{this.name} (this bundle)")
     axes.axvline(chance, color=_INK, linestyle="--", linewidth=1)
     axes.annotate("guessing", (chance, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", size=9)
     axes.set_xlabel(f"{sensitive}, balanced accuracy of the strongest adversary (less is more private)")
     axes.set_ylabel("task, balanced accuracy")
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
     return figure
+
+
+def _label(name: str, ratios: Sequence[float]) -> str:
+    return f"{name}, r = {', '.join(f'{ratio:g}' for ratio in ratios)}" if ratios else name
+
+
+def _plot(axes: Axes, points: Sequence[TradeOffPoint], **style: Any) -> None:
+    axes.errorbar(
+        [point.sensitive.value for point in points],
+        [point.task.value for point in points],
+        xerr=_reach([point.sensitive for point in points]),
+        yerr=_reach([point.task for point in points]),
+        **style,
+    )
+
+
+def _mean(points: Sequence[TradeOffPoint]) -> tuple[float, float]:
+    """Where the seeds of one ratio are on average."""
+    return fmean(point.sensitive.value for point in points), fmean(point.task.value for point in points)
 
 
 def _reach(intervals: Sequence[Interval]) -> list[list[float]]:

@@ -14,7 +14,7 @@ from dcp_sdk.manifest import Manifest
 from dcp_sdk.measurements import percent, strongest_of
 from dcp_sdk.privacy_report import PrivacyReport
 from tests.tiny import PAPER, ROOT
-from training.reports.results import Row, points_beside, rows_of, tables
+from training.reports.results import Row, figures, points_beside, rows_of, tables
 
 
 def row(name: str, **changes: object) -> Row:
@@ -24,7 +24,7 @@ def row(name: str, **changes: object) -> Row:
     assert report is not None
     return Row(
         name=name,
-        configuration="somewhere",
+        configuration="somewhere_64",
         defense="gaussian_noise",
         ratio=0.5,
         seed=0,
@@ -67,6 +67,16 @@ def test_a_table_says_what_the_row_says() -> None:
     assert strongest is not None
     most = max(strongest.recalls.values())
     assert f"{100 * (most - 0.2):+.1f}" in text
+
+
+def test_one_figure_for_each_question_with_every_row_in_it() -> None:
+    here, pointed, elsewhere = row("one"), row("two"), row("three", sensitive="age")
+    pointed = pointed.model_copy(update={"configuration": "somewhere_64_balanced", "variant": "loud"})
+    drawn = figures([here, pointed, elsewhere.model_copy(update={"configuration": "there_64"})])
+    assert set(drawn) == {"there_64", "somewhere_64"}
+    (axes,) = drawn["somewhere_64"].axes
+    named = [container.get_label() for container in axes.containers]
+    assert set(named) == {"gaussian noise loud, balanced, r = 0.5", "gaussian noise, r = 0.5"}
 
 
 def test_what_is_no_row_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,19 @@
+"""A figure as SVG that is the same each time it is drawn."""
+
+from __future__ import annotations
+
+import io
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+__all__ = ["as_svg"]
+
+
+def as_svg(figure: Figure) -> str:
+    """Return the ``<svg>`` element alone, without date and with the same ids each time."""
+    figure.tight_layout()
+    text = io.StringIO()
+    with mpl.rc_context({"svg.hashsalt": "dcp"}):
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
