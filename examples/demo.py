@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dcp_sdk import Contract, DCPError, Manifest, Prediction, PrivateClient, Timings, load_image
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE, Bundle
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE, Bundle
 from dcp_sdk.commands.tables import readable_bytes
 from dcp_sdk.obfuscate import graph_inputs
 from dcp_sdk.preprocess import Image, preprocess

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from dcp_sdk.bundle import (
+from dcp_sdk.bundles.bundle import (
     DEVICE_GRAPH_FILE,
     HEAD_FILE,
     HTML_REPORT_FILE,
@@ -17,11 +17,11 @@ from dcp_sdk.bundle import (
     MODEL_CARD_FILE,
     PRIVACY_REPORT_FILE,
 )
+from dcp_sdk.bundles.manifest import BitsCost, Manifest, Provenance
+from dcp_sdk.bundles.signature import SIGNATURE_FILE
 from dcp_sdk.contract import Contract, Packing, Pruning, TaskHead, TensorSpec, sha256_file
 from dcp_sdk.errors import ConfigError
-from dcp_sdk.manifest import BitsCost, Manifest, Provenance
 from dcp_sdk.serving.repository import GRAPH_FILE, ModelRepository, model_name
-from dcp_sdk.signature import SIGNATURE_FILE
 from training.checkpoint import Checkpoint
 from training.reports.model_card import render
 

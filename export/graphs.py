@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxscript import opset20 as op
 from torch import Tensor, nn
 
-from dcp_sdk.onnx_check import check_graph
+from dcp_sdk.bundles.onnx_check import check_graph
 
 __all__ = ["OPSET", "write_graph"]
 

@@ -14,8 +14,8 @@ import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper
 
+from dcp_sdk.bundles.manifest import BitsCost
 from dcp_sdk.errors import BundleError
-from dcp_sdk.manifest import BitsCost
 
 from .fused import DeviceGraph, HeadGraph, unpack
 

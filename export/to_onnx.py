@@ -16,10 +16,10 @@ import numpy.typing as npt
 import typer
 from rich.table import Table
 
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.commands.tables import readable_bytes
-from dcp_sdk.manifest import Manifest
 from dcp_sdk.serving.repository import GRAPH_FILE, ModelRepository
 from export import bundle as files
 from export.fused import halves

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.manifest import Manifest, Provenance
 from dcp_sdk.contract import Attribute, Contract, ImagePreprocessing, Pruning, TaskHead, TensorSpec, sha256_file
-from dcp_sdk.manifest import Manifest, Provenance
 from dcp_sdk.serving.repository import ModelRepository
 
 ROOT = Path(__file__).parents[1]

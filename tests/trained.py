@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from dcp_sdk.manifest import Manifest
+from dcp_sdk.bundles.manifest import Manifest
 from export.parity import Parity
 from export.to_onnx import export
 from training.config import Recipe

@@ -12,12 +12,12 @@ import numpy as np
 import typer
 from pydantic import ValidationError
 
-from dcp_sdk.bundle import MODEL_CARD_FILE, PRIVACY_REPORT_FILE
+from dcp_sdk.bundles.bundle import MODEL_CARD_FILE, PRIVACY_REPORT_FILE
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.commands.tables import privacy_table
 from dcp_sdk.errors import BundleError, ConfigError
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.privacy_report import PrivacyReport
 
 from . import data as datasets
 from .attacks import ATTACKS, RECONSTRUCTIONS, AttackSettings, SearchSettings

@@ -20,10 +20,10 @@ import typer
 import yaml
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.commands.errors import errors_in_words, show_error
 from dcp_sdk.errors import ConfigError, DCPError
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.privacy_report import PrivacyReport
 
 from .attacks import ATTACKS
 from .config import Recipe

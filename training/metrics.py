@@ -18,7 +18,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio as psnr
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 from torchvision.models import AlexNet_Weights
 
-from dcp_sdk.measurements import Confusion, Interval
+from dcp_sdk.bundles.measurements import Confusion, Interval
 
 __all__ = [
     "accuracy",

@@ -13,8 +13,8 @@ import torch
 from rich.progress import track
 from torch import Tensor
 
+from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.guard import check_payload
-from dcp_sdk.manifest import Manifest
 from dcp_sdk.obfuscate import Obfuscator
 
 from .data import LabelledPictures

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 from . import _opencv as _opencv  # before anything loads OpenCV
 from . import _silence as _silence  # before anything loads ONNX Runtime
 from ._version import __version__
+from .bundles.manifest import Manifest
+from .bundles.privacy_report import PrivacyReport
+from .calls.stats import Stage, Stats
 from .camera import Camera
 from .client import PrivateClient
 from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts
@@ -33,12 +36,9 @@ from .errors import (
     TLSFailed,
 )
 from .frames import Frame, FrameSource, load_image
-from .manifest import Manifest
 from .predictions import Prediction, Timings
-from .privacy_report import PrivacyReport
 from .security import Security
 from .sources import Arrays, Folder, Video, open_source
-from .stats import Stage, Stats
 from .telemetry import Telemetry
 from .transport import Transport
 

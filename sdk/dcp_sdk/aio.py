@@ -12,18 +12,18 @@ from os import PathLike
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from .bundles.manifest import Manifest
+from .bundles.privacy_report import PrivacyReport
+from .calls.deadline import Deadline
+from .calls.gate import Gate
+from .calls.stats import Stats
 from .client import Observer, PrivateClient
 from .config import ServerAddress
-from .deadline import Deadline
 from .errors import ConfigError, DeadlineExceeded
 from .frames import FrameLike
-from .gate import Gate
-from .manifest import Manifest
 from .predictions import Prediction
-from .privacy_report import PrivacyReport
 from .runtime import Provider
 from .sources import SourceLike
-from .stats import Stats
 
 __all__ = ["AsyncPrivateClient"]
 

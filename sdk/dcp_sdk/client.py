@@ -9,30 +9,30 @@ from os import PathLike
 from types import TracebackType
 from typing import Self
 
-from .breaker import TRANSIENT
-from .bundle import Bundle
+from .bundles.bundle import Bundle
+from .bundles.manifest import Manifest
+from .bundles.privacy_report import PrivacyReport
+from .bundles.signing_keys import KeySource
+from .calls.breaker import TRANSIENT
+from .calls.deadline import Deadline
+from .calls.gate import Gate
+from .calls.pipeline import Pipeline
+from .calls.servers import Servers
+from .calls.stages import Request, Stages
+from .calls.stats import Counters, Stats
+from .calls.under_way import Trip
 from .camera import Camera
 from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts
-from .deadline import Deadline
 from .errors import ConfigError
 from .frames import Frame, FrameLike, FrameSource, as_frame
-from .gate import Gate
 from .local_head import LocalHead
-from .manifest import Manifest
 from .obfuscate import Obfuscator, Payload
-from .pipeline import Pipeline
 from .predictions import Prediction
-from .privacy_report import PrivacyReport
 from .runtime import Provider
 from .security import Security
-from .servers import Servers
-from .signing_keys import KeySource
 from .sources import SourceLike, open_source
-from .stages import Request, Stages
-from .stats import Counters, Stats
 from .telemetry import Telemetry, Tracing
 from .transport import Transport, open_transports
-from .under_way import Trip
 
 __all__ = ["Observer", "PrivateClient"]
 

@@ -17,17 +17,17 @@ import numpy as np
 import onnxruntime as ort
 
 from ._version import __version__
-from .bundle import Bundle
+from .bundles.bundle import Bundle
+from .bundles.manifest import Manifest
+from .bundles.signing_keys import KeySource
 from .camera import Camera
 from .config import Device, ServerAddress, Timeouts
 from .contract import Contract
 from .errors import ConfigError, ContractMismatch, DCPError, FrameError
 from .guard import check_payload
-from .manifest import Manifest
 from .obfuscate import Obfuscator
 from .runtime import why_no_cuda
 from .serving.triton_install import TritonInstall
-from .signing_keys import KeySource
 from .transport import open_transport
 
 __all__ = ["Finding", "State", "diagnose"]

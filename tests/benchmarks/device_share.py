@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import onnx
 
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE
-from dcp_sdk.manifest import Manifest
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.obfuscate import graph_inputs
 from tests.benchmarks.record import record
 from tests.benchmarks.speed import BLOCK, in_turns, percentiles, session

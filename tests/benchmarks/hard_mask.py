@@ -12,9 +12,9 @@ import numpy.typing as npt
 import onnx
 from rich.progress import track
 
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.contract import Contract
-from dcp_sdk.manifest import Manifest
 from export.fused import halves
 from export.parity import GARBAGE, compare, open_graph, with_garbage
 from export.to_onnx import pictures_for_parity

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.measurements import strongest_of
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.measurements import strongest_of
 from tests.benchmarks.record import record
 from training import data as datasets
 from training.attacks import ATTACKS

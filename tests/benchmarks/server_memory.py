@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dcp_sdk.manifest import Manifest
+from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.serving import TritonServer
 from tests.benchmarks.open_loop import Target, drive
 from tests.benchmarks.servers_under_test import members

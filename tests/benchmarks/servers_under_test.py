@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.contract import Contract, sha256_file
-from dcp_sdk.manifest import Manifest
 from dcp_sdk.serving.repository import ModelRepository
 from tests.tiny import MODEL_CODE
 

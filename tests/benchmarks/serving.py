@@ -26,8 +26,8 @@ import onnxruntime as ort
 import tritonclient.grpc
 from tritonclient.utils import InferenceServerException
 
+from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.contract import Contract
-from dcp_sdk.manifest import Manifest
 from dcp_sdk.serving import TritonServer
 from dcp_sdk.transport.pairing import TRITON_TYPES
 from tests.benchmarks.open_loop import Target, drive

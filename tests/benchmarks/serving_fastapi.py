@@ -9,7 +9,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 
-from dcp_sdk.manifest import Manifest
+from dcp_sdk.bundles.manifest import Manifest
 from tests.benchmarks.whole_network import whole_network
 
 torch.set_num_threads(1)  # requests run beside each other; threads of their own would only get in each other's way

@@ -21,7 +21,7 @@ from onnx.utils import Extractor
 
 from dcp_sdk import Manifest, PrivateClient
 from dcp_sdk.bench import measure
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.serving import TritonServer
 from tests.benchmarks.record import record
 from tests.tiny import PAPER, ROOT

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dcp_sdk.manifest import Manifest
+from dcp_sdk.bundles.manifest import Manifest
 from export.fused import as_stored
 from export.graphs import write_graph
 from training.config import Recipe

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from dcp_sdk import load_image
-from dcp_sdk.manifest import Manifest
+from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.preprocess import preprocess
 from tests.benchmarks.record import record
 from tests.tiny import PAPER, ROOT

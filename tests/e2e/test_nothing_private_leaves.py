@@ -26,7 +26,7 @@ from dcp_sdk import (
     ServerUnavailable,
     Timeouts,
 )
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
 from tests.e2e.secrets import Secrets, pieces, secrets_of

@@ -29,7 +29,7 @@ from tests.e2e import fault as faults
 from tests.e2e.secrets import secrets_of
 from tests.e2e.tap import Tap, tap
 from tests.e2e.test_faults import FAULTS, HARMLESS, SCHEMES, only_payloads_left, port_of
-from tests.sdk.test_pipeline import eventually, no_streams
+from tests.sdk.calls.test_pipeline import eventually, no_streams
 from tests.tiny import Tiny
 
 pytestmark = [pytest.mark.triton, SCHEMES]

@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 
 from dcp_sdk import AsyncPrivateClient, DCPError, PrivacyGuardError, PrivateClient, Retries, Stats, Telemetry, Timeouts
-from dcp_sdk import stages as stages_module
+from dcp_sdk.calls import stages as stages_module
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
 from dcp_sdk.telemetry import COUNTERS

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.measurements import percent
-from dcp_sdk.privacy_report import PrivacyReport
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.measurements import percent
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.serving import TritonServer
 from tests.tiny import PAPER, ROOT, SHIPPED
 

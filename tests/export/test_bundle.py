@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from dcp_sdk.bundle import (
+from dcp_sdk.bundles.bundle import (
     DEVICE_GRAPH_FILE,
     HEAD_FILE,
     HTML_REPORT_FILE,
@@ -13,9 +13,9 @@ from dcp_sdk.bundle import (
     MODEL_CARD_FILE,
     PRIVACY_REPORT_FILE,
 )
+from dcp_sdk.bundles.signature import SIGNATURE_FILE
 from dcp_sdk.contract import sha256_file
 from dcp_sdk.serving.repository import GRAPH_FILE
-from dcp_sdk.signature import SIGNATURE_FILE
 from export import bundle as files
 from tests.tiny import Tiny
 

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.errors import BundleError
 from export.parity import GARBAGE, Parity, open_graph, with_garbage
 from tests.tiny import PAPER
@@ -82,6 +82,6 @@ def test_the_surgery_reaches_what_is_packed(trained: Trained) -> None:
 
 
 def _channels(bundle: Path) -> int:
-    from dcp_sdk.manifest import Manifest
+    from dcp_sdk.bundles.manifest import Manifest
 
     return Manifest.load(bundle).contract.pruning.channels

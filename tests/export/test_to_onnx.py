@@ -12,10 +12,10 @@ import onnxruntime
 import pytest
 
 from dcp_sdk import PrivateClient
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.contract import sha256_file
 from dcp_sdk.errors import BundleError, ConfigError
-from dcp_sdk.manifest import Manifest
 from dcp_sdk.obfuscate import Payload
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import triton_config

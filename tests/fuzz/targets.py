@@ -14,13 +14,13 @@ import cv2
 import numpy as np
 
 from dcp_sdk import BundleError, ContractMismatch, FrameError, Manifest, ServerError, ServerRejected, load_image
-from dcp_sdk.archive import pack
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE, MANIFEST_FILE, Bundle
+from dcp_sdk.bundles.archive import pack
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE, MANIFEST_FILE, Bundle
+from dcp_sdk.bundles.onnx_check import check_graph
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.contract import Contract
-from dcp_sdk.onnx_check import check_graph
 from dcp_sdk.predictions import decode_answer
 from dcp_sdk.preprocess import preprocess
-from dcp_sdk.privacy_report import PrivacyReport
 from dcp_sdk.transport import Transport
 from dcp_sdk.transport.triton_grpc import GrpcTransport
 from dcp_sdk.transport.triton_http import HttpTransport

@@ -9,8 +9,8 @@ from contextlib import closing
 import pytest
 
 from dcp_sdk import Camera, ConfigError, FrameError, PrivateClient
+from tests.sdk.calls.test_pipeline import eventually, no_streams
 from tests.sdk.test_camera import Listen, brightening, ending, stalling, url
-from tests.sdk.test_pipeline import eventually, no_streams
 from tests.tiny import Tiny
 
 

@@ -14,10 +14,10 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from dcp_sdk import __version__, doctor
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.measurements import AttackResult, Interval, Utility
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.cli import app
-from dcp_sdk.measurements import AttackResult, Interval, Utility
-from dcp_sdk.privacy_report import PrivacyReport
 from dcp_sdk.serving import TritonServer
 from tests.tiny import LABELS, ROOT, Tiny, write_tiny
 

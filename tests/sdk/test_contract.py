@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 from pydantic import ValidationError
 
 from dcp_sdk import BundleError, Contract, Manifest
-from dcp_sdk.bundle import MANIFEST_FILE
+from dcp_sdk.bundles.bundle import MANIFEST_FILE
 from dcp_sdk.contract import Packing, TensorSpec, kept_channels
 from tests import tiny as graph
 from tests.tiny import Tiny

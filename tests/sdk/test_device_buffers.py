@@ -12,7 +12,7 @@ import onnxruntime as ort
 import pytest
 
 from dcp_sdk import ConfigError, Manifest
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.contract import Contract
 from dcp_sdk.device_buffers import DeviceBuffers, nodes_elsewhere
 from dcp_sdk.obfuscate import Obfuscator, graph_inputs

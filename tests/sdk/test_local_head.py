@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from dcp_sdk import BundleError, ConfigError, PrivateClient, ServerUnavailable, Timeouts
-from dcp_sdk.bundle import HEAD_FILE
+from dcp_sdk.bundles.bundle import HEAD_FILE
 from dcp_sdk.preprocess import Image
 from tests.sdk.transport import hostile
 from tests.tiny import Tiny

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from dcp_sdk import PrivateClient
-from dcp_sdk.bundle import Bundle
+from dcp_sdk.bundles.bundle import Bundle
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.measurements import Reconstruction
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.errors import BundleError, ConfigError
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.measurements import Reconstruction
-from dcp_sdk.privacy_report import PrivacyReport
 from tests.benchmarks.monotone_maps import MAPS, disguised
 from tests.tiny import PAPER, Tiny
 from tests.trained import Trained

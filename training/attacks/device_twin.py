@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from onnx.utils import Extractor
 from torch import Tensor, nn
 
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE, Bundle, BundleLike
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE, Bundle, BundleLike
 from dcp_sdk.contract import Contract
 
 __all__ = ["DeviceTwin"]

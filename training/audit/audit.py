@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.measurements import (
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.measurements import (
     AttackResult,
     Certificate,
     Control,

@@ -12,8 +12,8 @@ import torch
 from rich.progress import track
 from torch import Tensor, nn
 
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.measurements import Certificate
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.measurements import Certificate
 
 from ..attacks.device_twin import DeviceTwin
 from ..attacks.reconstruction import as_tensor

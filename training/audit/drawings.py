@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from dcp_sdk.measurements import Interval, Reconstruction
+from dcp_sdk.bundles.measurements import Interval, Reconstruction
 
 from ..attacks import RECONSTRUCTIONS, SEARCHES, Knowledge
 from ..attacks.picture_classifier import as_payloads, picture_classifier

@@ -13,8 +13,8 @@ from onnx import shape_inference
 from onnx.utils import Extractor
 from rich.progress import track
 
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE
-from dcp_sdk.manifest import Manifest
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.obfuscate import draw_uniform
 
 from ..data import LabelledPictures

@@ -15,12 +15,12 @@ import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dcp_sdk.bundle import HTML_REPORT_FILE
+from dcp_sdk.bundles.bundle import HTML_REPORT_FILE
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.measurements import Confusion, Interval, SideChannel, percent, share, strongest_of
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.errors import ConfigError
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.measurements import Confusion, Interval, SideChannel, percent, share, strongest_of
-from dcp_sdk.privacy_report import PrivacyReport
 
 from .results import points_beside
 from .statements import checked, statements

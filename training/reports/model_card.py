@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.measurements import percent, share
-from dcp_sdk.privacy_report import PrivacyReport
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.measurements import percent, share
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 
 from .statements import checked, statements
 

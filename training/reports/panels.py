@@ -8,9 +8,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.measurements import Panels
 from dcp_sdk.frames import load_image
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.measurements import Panels
 from dcp_sdk.preprocess import Image, preprocess
 
 from ..attacks.reconstruction import Pictures

@@ -10,10 +10,10 @@ from typing import Any
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dcp_sdk.bundles.measurements import percent, share, strongest_of
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.contract import Contract
 from dcp_sdk.errors import ConfigError
-from dcp_sdk.measurements import percent, share, strongest_of
-from dcp_sdk.privacy_report import PrivacyReport
 
 from .svg import as_svg
 from .trade_off import TradeOffPoint, trade_off

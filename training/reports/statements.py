@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dcp_sdk.measurements import share
-from dcp_sdk.privacy_report import PrivacyReport
+from dcp_sdk.bundles.measurements import share
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 
 __all__ = ["checked", "statements"]
 

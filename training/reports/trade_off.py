@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict
 
-from dcp_sdk.measurements import Interval
-from dcp_sdk.privacy_report import PrivacyReport
+from dcp_sdk.bundles.measurements import Interval
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 
 __all__ = ["TradeOffPoint", "trade_off"]
 

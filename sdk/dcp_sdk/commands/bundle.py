@@ -9,13 +9,13 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from ..bundle import ARCHIVE_SUFFIX, DEVICE_GRAPH_FILE, PRIVACY_REPORT_FILE, Bundle, write_atomically
+from ..bundles.bundle import ARCHIVE_SUFFIX, DEVICE_GRAPH_FILE, PRIVACY_REPORT_FILE, Bundle, write_atomically
+from ..bundles.manifest import Manifest
+from ..bundles.onnx_check import check_graph, check_hash
+from ..bundles.privacy_report import PrivacyReport
+from ..bundles.signature import SIGNATURE_FILE, Signature
+from ..bundles.signing_keys import PASSPHRASE_VARIABLE, generate, load_private
 from ..errors import ConfigError
-from ..manifest import Manifest
-from ..onnx_check import check_graph, check_hash
-from ..privacy_report import PrivacyReport
-from ..signature import SIGNATURE_FILE, Signature
-from ..signing_keys import PASSPHRASE_VARIABLE, generate, load_private
 from .output import output
 from .tables import contract_table, privacy_table, readable_bytes
 

@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ..manifest import Manifest
+from ..bundles.manifest import Manifest
 from ..serving.repository import ModelRepository
 from .output import output
 from .tables import readable_bytes

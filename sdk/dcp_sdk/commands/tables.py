@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 from rich.text import Text
 
+from ..bundles.manifest import Manifest
+from ..bundles.measurements import percent, share
+from ..bundles.privacy_report import PrivacyReport
+from ..calls.stats import Stage, Stats
 from ..contract import TensorSpec
 from ..doctor import Finding, State
-from ..manifest import Manifest
-from ..measurements import percent, share
 from ..predictions import Prediction, Timings
-from ..privacy_report import PrivacyReport
-from ..stats import Stage, Stats
 
 if TYPE_CHECKING:
     from ..bench import Budget

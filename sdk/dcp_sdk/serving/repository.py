@@ -16,7 +16,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from pydantic import ValidationError
 
-from ..bundle import write_atomically
+from ..bundles.bundle import write_atomically
 from ..contract import CONTRACT_FILE, Contract, sha256_file
 from ..errors import ConfigError
 from . import triton_config

@@ -18,7 +18,7 @@ import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
-from ..bundle import write_atomically
+from ..bundles.bundle import write_atomically
 from ..contract import Contract, DType, TensorSpec, digest_parameter
 
 __all__ = [

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from ..deadline import Deadline
+from ..calls.deadline import Deadline
 
 __all__ = ["GrpcLink", "LinkLost"]
 

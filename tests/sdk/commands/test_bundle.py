@@ -7,9 +7,9 @@ from pathlib import Path
 import onnx
 import pytest
 
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.signing_keys import PASSPHRASE_VARIABLE
 from dcp_sdk.contract import sha256_file
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.signing_keys import PASSPHRASE_VARIABLE
 from tests.sdk.test_cli import run
 from tests.tiny import Tiny, write_tiny
 

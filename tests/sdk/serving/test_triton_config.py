@@ -11,8 +11,8 @@ from google.protobuf import text_format
 from tritonclient.grpc.model_config_pb2 import TYPE_FP32, TYPE_UINT8, ModelConfig, ModelInstanceGroup
 
 from dcp_sdk import PrivateClient
+from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.contract import Contract, digest_parameter
-from dcp_sdk.manifest import Manifest
 from dcp_sdk.serving import TritonServer
 from dcp_sdk.serving.repository import ModelRepository
 from dcp_sdk.serving.triton_config import CONFIG_FILES, Backend, render, sha256_parameter, write

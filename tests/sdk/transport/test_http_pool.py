@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import pytest
 
-from dcp_sdk.deadline import Deadline
+from dcp_sdk.calls.deadline import Deadline
 from dcp_sdk.transport.http_pool import ConnectionPool
 from tests.sdk.conftest import Behaviour
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from dcp_sdk.manifest import Manifest
+from dcp_sdk.bundles.manifest import Manifest
 from export.fused import DeviceGraph
 from export.graphs import write_graph
 from export.parity import open_graph

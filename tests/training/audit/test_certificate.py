@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dcp_sdk.manifest import Manifest
+from dcp_sdk.bundles.manifest import Manifest
 from tests.tiny import PAPER
 from tests.trained import Trained, train_and_export
 from training import data

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dcp_sdk.measurements import Interval
+from dcp_sdk.bundles.measurements import Interval
 from training.audit.notebook import Notebook
 from training.payloads import Payloads
 

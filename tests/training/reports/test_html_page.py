@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.measurements import Certificate, Interval, Panels, Reconstruction
-from dcp_sdk.privacy_report import PrivacyReport
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.measurements import Certificate, Interval, Panels, Reconstruction
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 from tests.tiny import PAPER
 from training.reports.html_page import render
 from training.reports.panels import png

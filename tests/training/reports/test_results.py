@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.measurements import percent, strongest_of
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.contract import Attribute
 from dcp_sdk.errors import ConfigError
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.measurements import percent, strongest_of
-from dcp_sdk.privacy_report import PrivacyReport
 from tests.tiny import PAPER, ROOT
 from training.reports.results import Row, figures, points_beside, rows_of, tables
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.measurements import Interval
-from dcp_sdk.privacy_report import PrivacyReport
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.measurements import Interval
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 from tests.tiny import PAPER
 from training.reports.trade_off import TradeOffPoint, trade_off
 

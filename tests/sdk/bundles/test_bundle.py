@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcp_sdk import BundleError, Contract, Manifest, PrivacyReport, PrivateClient
-from dcp_sdk.bundle import DEVICE_GRAPH_FILE, MANIFEST_FILE, PRIVACY_REPORT_FILE, Bundle
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE, MANIFEST_FILE, PRIVACY_REPORT_FILE, Bundle
 from dcp_sdk.obfuscate import Obfuscator
 from dcp_sdk.preprocess import Image
 from tests.tiny import SHIPPED as SHIPPED_FOLDER

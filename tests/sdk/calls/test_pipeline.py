@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dcp_sdk import Arrays, ConfigError, Frame, FrameSource
-from dcp_sdk.deadline import Deadline
-from dcp_sdk.pipeline import Pipeline
-from dcp_sdk.stages import Request
-from dcp_sdk.stats import Counters, Stats
+from dcp_sdk.calls.deadline import Deadline
+from dcp_sdk.calls.pipeline import Pipeline
+from dcp_sdk.calls.stages import Request
+from dcp_sdk.calls.stats import Counters, Stats
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
 LATENCIES = st.lists(st.floats(0, 0.004), min_size=1, max_size=6)

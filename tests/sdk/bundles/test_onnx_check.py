@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from onnx import AttributeProto, TensorProto, helper
 
 from dcp_sdk import BundleError, PrivateClient
+from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.onnx_check import OPERATORS, check_graph
 from dcp_sdk.contract import sha256_file
-from dcp_sdk.manifest import Manifest
-from dcp_sdk.onnx_check import OPERATORS, check_graph
 from tests import tiny as graph
 from tests.tiny import ROOT, Tiny
 

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .errors import ConfigError
-from .frames import Frame, FrameSource
+from ..errors import ConfigError
+from ..frames import Frame, FrameSource
 from .stages import Request
 from .stats import Counters
 from .under_way import Trip, UnderWay

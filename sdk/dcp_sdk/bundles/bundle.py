@@ -14,8 +14,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Self
 
+from ..errors import BundleError, SignatureError
 from . import archive
-from .errors import BundleError, SignatureError
 from .signature import SIGNATURE_FILE, Signature
 from .signing_keys import KeySource, TrustedKeys, load_trusted
 

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcp_sdk import BundleError, ConfigError, PrivateClient, SignatureError
-from dcp_sdk.bundle import MODEL_CARD_FILE, Bundle
-from dcp_sdk.signature import SIGNATURE_FILE, Signature, statement
-from dcp_sdk.signing_keys import generate, key_id, load_private, load_public
+from dcp_sdk.bundles.bundle import MODEL_CARD_FILE, Bundle
+from dcp_sdk.bundles.signature import SIGNATURE_FILE, Signature, statement
+from dcp_sdk.bundles.signing_keys import generate, key_id, load_private, load_public
 from tests.tiny import Tiny, write_tiny
 
 

@@ -10,19 +10,19 @@ from dataclasses import InitVar, dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from .contract import Contract
+from ..contract import Contract
+from ..errors import ContractMismatch, PrivacyGuardError, ServerError
+from ..frames import Frame
+from ..guard import check_payload
+from ..local_head import LocalHead
+from ..obfuscate import Obfuscator, Payload
+from ..predictions import DEVICE, Prediction, Timings, decode_answer, make_predictions
+from ..preprocess import preprocess
+from ..telemetry import Trace, Tracing
 from .deadline import Deadline
-from .errors import ContractMismatch, PrivacyGuardError, ServerError
 from .events import log
-from .frames import Frame
-from .guard import check_payload
-from .local_head import LocalHead
-from .obfuscate import Obfuscator, Payload
-from .predictions import DEVICE, Prediction, Timings, decode_answer, make_predictions
-from .preprocess import preprocess
 from .servers import Answer, Sends, Servers
 from .stats import Counters
-from .telemetry import Trace, Tracing
 
 __all__ = ["Request", "Stages"]
 

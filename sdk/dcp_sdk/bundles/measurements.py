@@ -1,4 +1,4 @@
-"""What one measurement of a bundle is: the parts of a :class:`~dcp_sdk.privacy_report.PrivacyReport`."""
+"""What one measurement of a bundle is: the parts of a :class:`~dcp_sdk.bundles.privacy_report.PrivacyReport`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from .contract import Line
+from ..contract import Line
 
 __all__ = [
     "AttackResult",

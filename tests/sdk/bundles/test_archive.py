@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dcp_sdk import BundleError, archive
+from dcp_sdk import BundleError
+from dcp_sdk.bundles import archive
 
 LIMITS = {"a.txt": 1000, "b.txt": 1000, "c.txt": 10}
 FILES = {"b.txt": b"second", "a.txt": b"first" * 20}
@@ -150,7 +151,7 @@ def test_ten_gigabytes_of_zeros_are_never_inflated(declared: int | None) -> None
             assert opened.getinfo("device.onnx").file_size > 10**10
             assert member.read(1 << 26) == bytes(1 << 26), "it is a real one"
     code = (
-        "import resource, sys; from dcp_sdk import BundleError, archive\n"
+        "import resource, sys; from dcp_sdk import BundleError; from dcp_sdk.bundles import archive\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (2**29, 2**29)); resource.setrlimit(resource.RLIMIT_CPU, (10, 10))\n"
         "try: archive.unpack(sys.stdin.buffer.read(), {'device.onnx': 2**30}, 'x.dcp')\n"
         "except BundleError: print('refused')"

@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 
 import pybreaker
 
-from .config import CircuitBreaker
-from .errors import CircuitOpen, ServerTimeout, ServerUnavailable
+from ..config import CircuitBreaker
+from ..errors import CircuitOpen, ServerTimeout, ServerUnavailable
 from .events import log
 from .stats import BreakerState
 

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import serialization as pem
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
 from dcp_sdk import ConfigError
-from dcp_sdk.signing_keys import generate, key_id, load_private, load_public
+from dcp_sdk.bundles.signing_keys import generate, key_id, load_private, load_public
 
 
 @pytest.fixture

@@ -11,15 +11,15 @@ from typing import Any, TypeVar
 
 import numpy.typing as npt
 
+from ..config import CircuitBreaker, Retries
+from ..contract import Contract
+from ..errors import AccessDenied, CircuitOpen, ContractMismatch, DCPError, ServerTimeout, ServerUnavailable, TLSFailed
+from ..obfuscate import Payload
+from ..transport import Transport
 from .breaker import TRANSIENT, Breaker
-from .config import CircuitBreaker, Retries
-from .contract import Contract
 from .deadline import Deadline
-from .errors import AccessDenied, CircuitOpen, ContractMismatch, DCPError, ServerTimeout, ServerUnavailable, TLSFailed
 from .events import log
-from .obfuscate import Payload
 from .stats import BreakerState
-from .transport import Transport
 
 __all__ = ["Answer", "Sends", "Servers"]
 

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping
 from os import PathLike
 
-from .errors import BundleError
+from ..errors import BundleError
 
 __all__ = ["pack", "unpack"]
 

@@ -7,9 +7,9 @@ from typing import Literal, Self
 
 from pydantic import ValidationError
 
+from ..contract import Contract, Line
+from ..errors import BundleError
 from .bundle import PRIVACY_REPORT_FILE, Bundle, BundleLike
-from .contract import Contract, Line
-from .errors import BundleError
 from .measurements import (
     AttackResult,
     Certificate,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dcp_sdk.measurements import (
+from dcp_sdk.bundles.measurements import (
     AttackResult,
     Certificate,
     Confusion,
@@ -14,7 +14,7 @@ from dcp_sdk.measurements import (
     SideChannel,
     Utility,
 )
-from dcp_sdk.privacy_report import PrivacyReport
+from dcp_sdk.bundles.privacy_report import PrivacyReport
 
 CLEAR, BETRAYED = (Interval(value=value, low=value - 0.02, high=value + 0.02) for value in (0.22, 0.5))
 

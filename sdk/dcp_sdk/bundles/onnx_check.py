@@ -13,7 +13,7 @@ from functools import cache
 from os import PathLike
 from typing import Any
 
-from .errors import BundleError
+from ..errors import BundleError
 
 __all__ = ["OPERATORS", "check_graph", "check_hash"]
 
@@ -128,8 +128,8 @@ def _stranger(message: Any) -> str | None:
 
 def _refuse(where: str | PathLike[str], what: str) -> BundleError:
     return BundleError(
-        f"{where}: expected one graph of the operators in dcp_sdk/onnx_check.py, weights inside; got {what}. Do not "
-        "use this bundle, unless you trained it yourself: then add the operator there."
+        f"{where}: expected one graph of the operators in dcp_sdk/bundles/onnx_check.py, weights inside; "
+        f"got {what}. Do not use this bundle, unless you trained it yourself: then add the operator there."
     )
 
 

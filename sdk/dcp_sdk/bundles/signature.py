@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .errors import SignatureError
+from ..errors import SignatureError
 from .signing_keys import TrustedKeys, key_id
 
 if TYPE_CHECKING:

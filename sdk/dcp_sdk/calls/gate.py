@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
-from .errors import ConfigError
+from ..errors import ConfigError
 
 __all__ = ["Gate"]
 

@@ -8,9 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, ValidationError
 
+from ..contract import Contract, Frozen, Name, Sha256
+from ..errors import BundleError
 from .bundle import MANIFEST_FILE, Bundle, BundleLike
-from .contract import Contract, Frozen, Name, Sha256
-from .errors import BundleError
 
 __all__ = ["BitsCost", "Manifest", "Provenance"]
 
