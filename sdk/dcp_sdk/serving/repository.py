@@ -144,14 +144,15 @@ class ModelRepository:
             raise ConfigError(
                 f"expected a contract from place(), got version {contract.head.version}. Call that first."
             )
+        # Read before anything is deleted: they may lie in the model that is replaced.
+        contents = {GRAPH_FILE: graph.read_bytes(), MODEL_CODE_FILE: code.read_bytes()}
         if any(one.contract.family != contract.family for one in existing):
             shutil.rmtree(self.path / contract.head.model)
             existing = ()
         folder = self.path / contract.head.model / str(contract.head.version)
         folder.mkdir(parents=True, exist_ok=True)
-        for source, name in ((graph, GRAPH_FILE), (code, MODEL_CODE_FILE)):
-            if not (folder / name).exists() or not source.samefile(folder / name):
-                shutil.copyfile(source, folder / name)
+        for name, content in contents.items():
+            write_atomically(folder / name, content)
         write_atomically(folder / CONTRACT_FILE, (contract.model_dump_json(indent=2) + "\n").encode())
         # The configuration comes last: a server that polls never sees a version that is not complete.
         beside = [one.contract for one in existing if one.served and one.folder.name != folder.name]

@@ -105,8 +105,10 @@ def test_a_head_never_takes_the_place_of_another_contracts(two: tuple[Tiny, Tiny
     for unplaced in (stranger, two[1].manifest.contract.with_head("task_head", 1)):
         with pytest.raises(ConfigError):
             repository.add(unplaced, other.head, MODEL_CODE)
-    repository.add(repository.place(stranger, replace=True), other.head, MODEL_CODE, replace=True)
+    code = repository.path / "task_head" / "1" / "model.py"  # what it replaces is what it is made from
+    repository.add(repository.place(stranger, replace=True), other.head, code, replace=True)
     assert [one.contract for one in repository.versions("task_head")] == [stranger]
+    assert code.read_bytes() == MODEL_CODE.read_bytes()
 
 
 def test_a_name_follows_from_all_but_the_head(two: tuple[Tiny, Tiny], other: Tiny) -> None:
