@@ -204,7 +204,8 @@ def test_those_before_a_failure_are_given_and_nothing_begins_after_it(
         with pytest.raises(OSError, match=where):
             stream.next()
         assert eventually(lambda: len(sent) >= at)
-    limit = at if where != "network" else at + in_flight
+    # Until the request fails, as many may be under way as ever: each thread, and one before and after the device graph.
+    limit = at if where != "network" else at + in_flight + 3
     assert sorted(sent) == list(range(len(sent)))
     assert at <= len(sent) <= limit
 
