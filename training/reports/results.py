@@ -93,18 +93,13 @@ def points_beside(report: PrivacyReport, contract: Contract, folder: Path = RESU
         contract: Of that bundle. Pictures of another size than its own stand in a point's name.
         folder: Holds the rows.
     """
+    question = _question(contract.task.name, report)
     points = []
     for row in rows_of(folder):
-        other = row.report
-        same_pictures = (other.tested, other.majority) == (report.tested, report.majority)
-        same_question = (row.settings["data"]["task"]["name"], other.sensitive) == (
-            contract.task.name,
-            report.sensitive,
-        )
         size_px = row.settings["data"]["size_px"]
         size = "" if size_px == contract.preprocessing.size_px else f", {size_px} px"
-        if same_pictures and same_question and other.contract_digest != report.contract_digest:
-            points.append(TradeOffPoint.of(_point_name(row) + size, other, row.ratio))
+        if _question(_task(row), row.report) == question and row.report.contract_digest != report.contract_digest:
+            points.append(TradeOffPoint.of(_point_name(row) + size, row.report, row.ratio))
     return [point for point in points if point is not None]
 
 
@@ -115,8 +110,7 @@ def tables(rows: Sequence[Row]) -> str:
         chosen = list(group)
         report = chosen[0].report
         lines, groups = ("\n".join(map(write, chosen)) for write in (_line, _groups_line))
-        settings = chosen[0].settings
-        task = settings["data"]["task"]["name"]
+        task = _task(chosen[0])
         sections.append(
             f"### {configuration}\n\nTask {task}, hidden: {report.sensitive}. Guessing gives {share(report.chance)}, "
             f"the largest group is {share(report.majority)} of the {report.tested:,} test pictures.\n\n{_HEAD}\n{lines}"
@@ -127,8 +121,12 @@ def tables(rows: Sequence[Row]) -> str:
 
 def figures(rows: Sequence[Row]) -> dict[str, Figure]:
     """Return the paper's figure 2 for each question that was asked of a data set, by its plainest recipe."""
+
+    def key(row: Row) -> tuple[str, str, int, float, int]:
+        return *_question(_task(row), row.report), row.settings["data"]["size_px"]
+
     found = {}
-    for _, group in groupby(sorted(rows, key=_question), key=_question):
+    for _, group in groupby(sorted(rows, key=key), key=key):
         chosen = list(group)
         name = min((row.configuration for row in chosen), key=lambda name: (len(name), name))
         points = [TradeOffPoint.of(_point_name(row), row.report, row.ratio) for row in chosen]
@@ -136,7 +134,7 @@ def figures(rows: Sequence[Row]) -> dict[str, Figure]:
         found[name] = trade_off(
             None, [point for point in points if point is not None], sensitive=report.sensitive, chance=report.chance
         )
-    return found
+    return dict(sorted(found.items()))
 
 
 def write_tables(rows: Sequence[Row], document: Path = DOCUMENT) -> None:
@@ -156,10 +154,13 @@ def write_tables(rows: Sequence[Row], document: Path = DOCUMENT) -> None:
     document.write_text(f"{before}{begin}\n\n{drawn}\n\n{end}{after}", encoding="utf-8")
 
 
-def _question(row: Row) -> tuple[str, ...]:
-    """Return what must agree for two rows to be comparable."""
-    data, report = row.settings["data"], row.report
-    return data["kind"], data["task"]["name"], report.sensitive, str(data["size_px"]), str(report.tested)
+def _question(task: str, report: PrivacyReport) -> tuple[str, str, int, float]:
+    """Return what must agree for two bundles to be comparable: task, what is hidden, the test pictures."""
+    return task, report.sensitive, report.tested, report.majority
+
+
+def _task(row: Row) -> str:
+    return str(row.settings["data"]["task"]["name"])
 
 
 def _point_name(row: Row) -> str:
