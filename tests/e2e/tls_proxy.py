@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import threading
@@ -49,15 +50,18 @@ def tls_proxy(target: int, identity: Identity, *, clients: Path | None = None) -
                 sockets.append(device)
                 with socket.create_connection(("127.0.0.1", target)) as server:
                     sockets.append(server)
-                    start(forward, server, device)
                     forward(device, server)
 
-    def forward(source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(1 << 16):
-                sink.sendall(data)
-        with contextlib.suppress(OSError):
-            sink.shutdown(socket.SHUT_RDWR)
+    def forward(device: ssl.SSLSocket, server: socket.socket) -> None:
+        # One thread for both directions: OpenSSL forbids to read a connection while another thread writes to it.
+        while True:
+            ready = [device] if device.pending() else select.select([device, server], [], [])[0]
+            for source, sink in ((device, server), (server, device)):
+                if source in ready:
+                    data = source.recv(1 << 16)
+                    if not data:
+                        return
+                    sink.sendall(data)
 
     start(accept)
     yield listener.getsockname()[1]
