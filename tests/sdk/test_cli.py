@@ -53,8 +53,9 @@ def test_predict_names_each_picture_and_its_label(tiny: Tiny, picture: Path) -> 
     lines = [line.split() for line in result.output.splitlines() if str(picture) in line]
     assert len(lines) == 2
     assert lines[0][1] in LABELS
-    assert lines[0][2].endswith("%")
-    assert lines[0][3:5] == [str(tiny.manifest.contract.payload_bytes), "B"]
+    assert lines[0][3] == "%"
+    assert 50 <= float(lines[0][2]) <= 100, "the more probable of two"
+    assert lines[0][4:6] == [str(tiny.manifest.contract.payload_bytes), "B"]
 
 
 @pytest.mark.triton

@@ -83,12 +83,12 @@ def write(bundle: Path, manifest: Manifest, report: PrivacyReport) -> None:
 def _verdict(manifest: Manifest, report: PrivacyReport) -> str:
     contract = manifest.contract
     colour = _GREEN if report.protected else _RED
-    strongest = "?" if report.strongest is None else f"{report.strongest.value:.0%}"
+    strongest = "?" if report.strongest is None else share(report.strongest.value)
     return f"""
 <p class="note">Bundle contract <code>{contract.digest[:16]}…</code>, measured {_text(report.created)}</p>
 <p class="verdict" style="border-color: {colour}">{_text(report.verdict)}</p>
 <div class="facts">
-<div><b>{strongest}</b>what an attacker gets: {_text(report.sensitive)}, balanced; guessing gives {report.chance:.0%}</div>
+<div><b>{strongest}</b>what an attacker gets: {_text(report.sensitive)}, balanced; guessing gives {share(report.chance)}</div>
 <div><b>{share(report.utility.balanced_accuracy.value)}</b>what the task keeps: {_text(contract.task.name)}, balanced</div>
 <div><b>{contract.payload_bytes:,} bytes</b>what leaves the device, of {contract.input.nbytes:,} in the cropped picture</div>
 </div>

@@ -59,7 +59,7 @@ def prediction_table(rows: Iterable[tuple[str, Prediction]]) -> Table:
         table.add_row(
             Text(name),
             Text(prediction.label, "bold"),
-            f"{prediction.probability:.1%}",
+            share(prediction.probability),
             readable_bytes(prediction.bytes_sent),
             f"{prediction.timings.total_ms:.1f} ms",
         )
@@ -71,7 +71,7 @@ def live_table(prediction: Prediction, stats: Stats, *, count: int, frames_per_s
     table = _facts()
     for label, probability in prediction.probabilities.items():
         bar = Text("█" * round(30 * probability), "green" if label == prediction.label else "dim")
-        table.add_row(Text(label), bar.append(f" {probability:.1%}"))
+        table.add_row(Text(label), bar.append(f" {share(probability)}"))
     table.add_row("bytes sent", f"{readable_bytes(prediction.bytes_sent)}, {readable_bytes(stats.bytes_sent)} in all")
     table.add_row("channels sent", " ".join(map(str, prediction.kept_channels)))
     table.add_row("frame age", f"{prediction.frame_age_ms:.0f} ms")
