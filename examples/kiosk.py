@@ -55,14 +55,14 @@ def main() -> None:
     parser.add_argument("--bundle", required=True, help="folder of the bundle, or its archive")
     parser.add_argument("--server", required=True, action="append", help="address; give it again for another server")
     parser.add_argument("--trusted-key", type=Path, action="append", help="public key that must have signed the bundle")
-    parser.add_argument("--ca", type=Path, help="authorities that may vouch for the server")
+    parser.add_argument("--ca-file", type=Path, help="authorities that may vouch for the server")
     parser.add_argument("source", nargs="?", default="0", help="number of the camera, URL, video file or folder")
     options = parser.parse_args()
     source = int(options.source) if options.source.isdigit() else options.source
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     # systemd's LoadCredential=key:… puts the server's access key there, readable by this service alone.
     key = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nowhere"), "key")
-    security = Security(ca_file=options.ca, api_key_file=key if key.exists() else None)
+    security = Security(ca_file=options.ca_file, api_key_file=key if key.exists() else None)
     try:
         with PrivateClient(
             options.bundle, options.server, trusted_keys=options.trusted_key, security=security

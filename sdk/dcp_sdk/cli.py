@@ -15,7 +15,18 @@ from .client import PrivateClient
 from .commands import bundle as bundle_commands
 from .commands import repository as repository_commands
 from .commands.bundle import TrustedKeyOption
-from .commands.connecting import DeviceOption, KeyFileOption, connected, key_source
+from .commands.connecting import (
+    APIKeyFileOption,
+    CAFileOption,
+    CertificateFileOption,
+    CertificateKeyFileOption,
+    DeviceOption,
+    HeaderOption,
+    connected,
+    headers_of,
+    key_source,
+    security_of,
+)
 from .commands.errors import errors_in_words
 from .commands.output import output
 from .commands.tables import budget_table, finding_line, prediction_table
@@ -26,6 +37,9 @@ from .security import Security
 from .serving.server import TritonServer
 
 __all__ = ["app"]
+
+
+_ADMIN_KEY_VARIABLE = "DCP_ADMIN_KEY"
 
 
 class _Group(TyperGroup):
@@ -91,10 +105,22 @@ def serve(
     grpc_port: Annotated[int, typer.Option(help="Port for gRPC; 0 takes a free one.")] = 8001,
     http_port: Annotated[int, typer.Option(help="Port for HTTP; 0 takes a free one.")] = 8000,
     metrics: Annotated[bool, typer.Option(help="Serve Prometheus metrics.")] = False,
-    key_file: KeyFileOption = None,
+    metrics_port: Annotated[int, typer.Option(help="Port for metrics; 0 takes a free one.")] = 8002,
+    api_key_file: APIKeyFileOption = None,
+    admin_key_file: Annotated[
+        Path | None,
+        typer.Option(help=f"File of the key for loading and unloading models; otherwise ${_ADMIN_KEY_VARIABLE}."),
+    ] = None,
 ) -> None:
-    """Serve a model repository with Triton until Ctrl-C. With an access key, inference needs it."""
-    key = Security(**key_source(key_file)).api_key()
+    """Serve a model repository with Triton until Ctrl-C. With an access key, inference needs it.
+
+    Models can be loaded and unloaded with the admin key; without one nobody can, unless the server has no access key
+    and listens on this machine only.
+    """
+    key, admin_key = (
+        Security(**source).api_key()
+        for source in (key_source(api_key_file), key_source(admin_key_file, _ADMIN_KEY_VARIABLE))
+    )
     signal.signal(signal.SIGTERM, _interrupt)
     server = TritonServer(
         repository,
@@ -104,12 +130,16 @@ def serve(
         grpc_port=grpc_port,
         http_port=http_port,
         metrics=metrics,
+        metrics_port=metrics_port,
         key=None if key is None else key.get_secret_value(),
+        admin_key=None if admin_key is None else admin_key.get_secret_value(),
         log=sys.stderr,
     )
     try:
         with server:
             output().print(f"Serving {', '.join(server.models)} at {server.grpc_address} and {server.http_address}")
+            if server.metrics_address is not None:
+                output().print(f"Metrics at {server.metrics_address}")
             status = server.wait()
     except KeyboardInterrupt:
         output().print("Stopped.")
@@ -134,13 +164,27 @@ def doctor(
     bundle: Annotated[Path | None, typer.Argument(help="Folder or archive of a bundle to check.")] = None,
     server: Annotated[str | None, typer.Argument(help="Address of its server to check.")] = None,
     *,
-    camera: Annotated[int, typer.Option(help="Number of the camera to try.")] = 0,
+    camera: Annotated[str, typer.Option(help="Number or URL of the camera to try.")] = "0",
     device: DeviceOption = "auto",
+    header: HeaderOption = None,
     trusted_key: TrustedKeyOption = None,
+    ca_file: CAFileOption = None,
+    certificate_file: CertificateFileOption = None,
+    certificate_key_file: CertificateKeyFileOption = None,
+    api_key_file: APIKeyFileOption = None,
 ) -> None:
     """Look for what could go wrong here, and name the command that mends it."""
     problems = 0
-    for finding in diagnose(bundle, server, camera=camera, device=device, trusted_keys=trusted_key):
+    findings = diagnose(
+        bundle,
+        server,
+        camera=int(camera) if camera.isdigit() else camera,
+        device=device,
+        trusted_keys=trusted_key,
+        headers=headers_of(header),
+        security=security_of(ca_file, certificate_file, certificate_key_file, api_key_file),
+    )
+    for finding in findings:
         output().print(finding_line(finding), soft_wrap=True)
         problems += finding.state == "problem"
     if problems:

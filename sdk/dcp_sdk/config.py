@@ -36,8 +36,9 @@ class Options(BaseModel):
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"]))
             hidden = self.model_config.get("hide_input_in_errors")
-            got = "" if hidden else f", got {first['input']!r}"
-            raise ConfigError(f"{type(self).__name__}.{where}: {first['msg']}{got}.") from error
+            got = "" if hidden or not where else f", got {first['input']!r}"
+            name = f"{type(self).__name__}.{where}" if where else type(self).__name__
+            raise ConfigError(f"{name}: {first['msg'].removeprefix('Value error, ')}{got}.") from error
 
 
 class Timeouts(Options):

@@ -7,7 +7,7 @@ import ctypes
 import io
 import platform
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -21,14 +21,15 @@ from .bundles.bundle import Bundle
 from .bundles.manifest import Manifest
 from .bundles.signing_keys import KeySource
 from .camera import Camera
-from .config import Device, ServerAddress, Timeouts
+from .config import Device, Timeouts
 from .contract import Contract
 from .errors import ConfigError, ContractMismatch, DCPError, FrameError
 from .guard import check_payload
 from .obfuscate import Obfuscator
 from .runtime import why_no_cuda
+from .security import Security
 from .serving.triton_install import TritonInstall
-from .transport import open_transport
+from .transport import open_transports
 
 __all__ = ["Finding", "State", "diagnose"]
 
@@ -64,18 +65,22 @@ def diagnose(
     bundle: Path | None = None,
     server: str | None = None,
     *,
-    camera: int = 0,
+    camera: int | str = 0,
     device: Device = "auto",
     trusted_keys: Sequence[KeySource] | None = None,
+    headers: Mapping[str, str] | None = None,
+    security: Security | None = None,
 ) -> Iterator[Finding]:
     """Look at this machine, then at a bundle, then at the server it is paired with.
 
     Args:
         bundle: Folder or archive of a bundle, or None.
         server: Address as ``PrivateClient`` takes it, or None. Looked at only together with a bundle.
-        camera: Number of the camera to try.
+        camera: Number or URL of the camera to try.
         device: What is needed; with ``cuda`` or ``tensorrt``, whatever keeps CUDA from working is a problem.
         trusted_keys: As ``PrivateClient`` takes them.
+        headers: Likewise.
+        security: Likewise.
 
     Yields:
         Findings, as soon as each is known. Nothing is raised for what is found, and no picture is sent.
@@ -99,7 +104,7 @@ def diagnose(
         yield Finding("bundle", "problem", str(error))
         return
     if server is not None:
-        yield from _server(server, contract)
+        yield from _server(server, contract, headers, security)
 
 
 def _one_of(subject: str, packages: tuple[str, ...], install: str) -> Finding:
@@ -144,15 +149,15 @@ def _cuda_libraries() -> list[str]:
     return [_DRIVER, *toolkit, "libcurand.so.10", "libcudnn.so.9"]
 
 
-def _camera(number: int) -> Finding:
-    if sys.platform.startswith("linux") and not Path(f"/dev/video{number}").exists():
-        return Finding("camera", "note", f"no /dev/video{number}; pictures and videos work without")
+def _camera(device: int | str) -> Finding:
+    if isinstance(device, int) and sys.platform.startswith("linux") and not Path(f"/dev/video{device}").exists():
+        return Finding("camera", "note", f"no /dev/video{device}; pictures and videos work without")
     try:
-        with Camera(number) as camera:
+        with Camera(device) as camera:
             height, width = camera.read().image_rgb.shape[:2]
     except FrameError as error:
         return Finding("camera", "note", str(error))
-    return Finding("camera", "ok", f"number {number} gives {width} x {height}")
+    return Finding("camera", "ok", f"{camera.name} gives {width} x {height}")
 
 
 def _triton() -> Finding:
@@ -171,9 +176,11 @@ def _run_device_graph(bundle: Bundle, contract: Contract, device: Device) -> str
     return f"runs on {obfuscator.provider}; its payload is what the contract says"
 
 
-def _server(server: str, contract: Contract) -> Iterator[Finding]:
+def _server(
+    server: str, contract: Contract, headers: Mapping[str, str] | None, security: Security | None
+) -> Iterator[Finding]:
     try:
-        transport = open_transport(ServerAddress.parse(server))
+        (transport,) = open_transports(server, None, headers=headers, security=security)
     except DCPError as error:
         yield Finding("server", "problem", str(error))
         return

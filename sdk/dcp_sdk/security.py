@@ -30,7 +30,7 @@ class Security(Options):
     """PEM file of the authorities that may vouch for the server; None takes the public ones."""
     certificate_file: Path | None = None
     """PEM file of this device's own certificate, with those between it and its authority (mutual TLS)."""
-    key_file: Path | None = None
+    certificate_key_file: Path | None = None
     """PEM file of the certificate's private key, without a passphrase."""
     api_key_variable: str | None = None
     """Environment variable that holds the access key of Triton's restricted protocols."""
@@ -41,8 +41,8 @@ class Security(Options):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if (self.certificate_file is None) != (self.key_file is None):
-            raise ValueError("expected certificate_file and key_file, got one without the other")
+        if (self.certificate_file is None) != (self.certificate_key_file is None):
+            raise ValueError("expected certificate_file and certificate_key_file, got one without the other")
         if self.api_key_variable is not None and self.api_key_file is not None:
             raise ValueError("expected api_key_variable or api_key_file, got both")
         return self
@@ -76,9 +76,9 @@ class Security(Options):
 
     def identity(self) -> tuple[bytes, bytes] | None:
         """Read this device's certificate and its private key; None if it has none."""
-        if self.certificate_file is None or self.key_file is None:
+        if self.certificate_file is None or self.certificate_key_file is None:
             return None
-        return read_secret(self.certificate_file), read_secret(self.key_file)
+        return read_secret(self.certificate_file), read_secret(self.certificate_key_file)
 
 
 def read_secret(path: Path) -> bytes:

@@ -109,7 +109,9 @@ def test_both_sides_know_each_other(
 ) -> None:
     wire = serve(trust.server, clients=trust.authority.file)
     security = Security(
-        ca_file=trust.authority.file, certificate_file=trust.device.certificate, key_file=trust.device.key
+        ca_file=trust.authority.file,
+        certificate_file=trust.device.certificate,
+        certificate_key_file=trust.device.key,
     )
     for host in ("localhost", "127.0.0.1"):
         with connect(tiny, f"{scheme}://{host}:{wire.port}", security) as client:
@@ -123,7 +125,7 @@ def test_both_sides_know_each_other(
     assert secrets.found_in(wire.sent) == []
     for own, word in ((None, "certificate_file"), (trust.impostor, "certificate")):
         wire.streams.clear()
-        options = {} if own is None else {"certificate_file": own.certificate, "key_file": own.key}
+        options = {} if own is None else {"certificate_file": own.certificate, "certificate_key_file": own.key}
         stranger = Security(ca_file=trust.authority.file, **options)
         error = refused(tiny, wire, f"{scheme}://localhost:{wire.port}", stranger, noise)
         assert word in str(error)

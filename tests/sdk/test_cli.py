@@ -128,9 +128,9 @@ def test_inspect_finds_an_edited_graph(tmp_path: Path) -> None:
         (("predict", "{bundle}", "{memory}", "nowhere.png"), "FrameError"),
         (("predict", "{bundle}", "{memory}", "a.png", "--timeout", "0"), "ConfigError"),
         (("predict", "{bundle}", NOBODY, "a.png", "--header", "no-value"), "ConfigError"),
-        (("predict", "{bundle}", "grpcs://localhost:9", "a.png", "--ca", "nowhere.pem"), "ConfigError"),
-        (("predict", "{bundle}", NOBODY, "a.png", "--cert", "nowhere.pem"), "ConfigError"),
-        (("predict", "{bundle}", NOBODY, "a.png", "--key-file", "nowhere"), "ConfigError"),
+        (("predict", "{bundle}", "grpcs://localhost:9", "a.png", "--ca-file", "nowhere.pem"), "ConfigError"),
+        (("predict", "{bundle}", NOBODY, "a.png", "--certificate-file", "nowhere.pem"), "ConfigError"),
+        (("predict", "{bundle}", NOBODY, "a.png", "--api-key-file", "nowhere"), "ConfigError"),
         (("watch", "{bundle}", "{memory}", "nowhere.mp4"), "FrameError"),
         (("watch", "{bundle}", "{memory}", "nowhere.mp4", "--save", "nowhere/out.mp4"), "ConfigError"),
         (("watch", "{bundle}", "{memory}", "nowhere.mp4", "--in-flight", "0"), "ConfigError"),
@@ -198,7 +198,7 @@ def test_a_key_on_the_command_line_is_refused_and_not_repeated(tiny: Tiny) -> No
     refused = run("serve", tiny.repository, "--key", "opensesame")
     assert refused.exit_code == 2
     assert "opensesame" not in refused.output
-    assert "--key-file" in run("serve", "--help").output
+    assert "--api-key-file" in run("serve", "--help").output
 
 
 @pytest.mark.triton
@@ -214,7 +214,7 @@ def test_serve_runs_until_it_is_told_to_stop(
     if number is signal.SIGINT:
         environment["DCP_KEY"] = "opensesame"
     else:
-        ports += ["--key-file", str(key_file)]
+        ports += ["--api-key-file", str(key_file)]
     with subprocess.Popen(
         [*command, *ports], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
     ) as process:
@@ -230,8 +230,8 @@ def test_serve_runs_until_it_is_told_to_stop(
         assert denied.exit_code == 2
         assert denied.stderr.startswith("AccessDenied: ")
         assert "wrong" not in denied.output
-        assert run(*arguments, "--key-file", key_file).exit_code == 0, "the file counts, not the variable"
-        measured = run("bench", tiny.bundle, address, "--calls", 1, "--key-file", key_file)
+        assert run(*arguments, "--api-key-file", key_file).exit_code == 0, "the file counts, not the variable"
+        measured = run("bench", tiny.bundle, address, "--calls", 1, "--api-key-file", key_file)
         assert "SDK tax" in measured.output, "what it is compared with has the key, too"
         process.send_signal(number)
         assert process.wait(timeout=30) == 0

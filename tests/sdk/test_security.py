@@ -56,7 +56,7 @@ def test_files_that_are_no_certificates(content: bytes | None, scheme: str, tiny
     file = tmp_path / "authority.pem"
     if content is not None:
         file.write_bytes(content)
-    for security in (Security(ca_file=file), Security(certificate_file=file, key_file=file)):
+    for security in (Security(ca_file=file), Security(certificate_file=file, certificate_key_file=file)):
         with pytest.raises(ConfigError, match="Security: expected"):
             PrivateClient(tiny.bundle, f"{scheme}://127.0.0.1:9", security=security)
 

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc as triton
 import yaml
 
 from dcp_sdk import AccessDenied, PrivateClient, Security
 from dcp_sdk.serving import TritonServer
 from tests.e2e.authority import Authority, Identity
+from tests.e2e.tap import tap
 from tests.tiny import ROOT, SIZE, Tiny
 
 DEPLOY = ROOT / "triton_models" / "deploy"
 KUBERNETES = sorted((DEPLOY / "kubernetes").glob("*.yaml"))
+OPERATOR = DEPLOY / "prometheus-operator.yaml"
 
 
 def load(path: Path) -> Any:
@@ -66,15 +70,16 @@ def test_a_pod_writes_nowhere_and_is_ready_when_its_model_is() -> None:
     assert metric["pods"]["metric"]["name"] == rule["name"]["as"]
 
 
-def access_flags(deployment: str, identity: Identity, key: str) -> list[str]:
-    """Return a deployment's flags about certificates and keys, with true values in them."""
+def access_flags(deployment: str, identity: Identity) -> list[str]:
+    """Return a deployment's flags about certificates and keys, with true values; each key is its variable's name."""
     values = {"--grpc-server-cert": str(identity.certificate), "--grpc-server-key": str(identity.key)}
     flags = []
     for flag in triton_flags()[deployment]:
         option, _, value = flag.partition("=")
-        if option.startswith("--grpc") or "restricted" in option:
-            flags.append(f"{option}={values.get(option) or re.sub(r'[$][({].*[)}]', key, value)}")
-    return flags
+        if option in values or "ssl" in option or "restricted" in option:
+            given = re.sub(r"[$][({](DCP_[A-Z_]*)[^)}]*[)}]", r"\1", value)
+            flags.append(f"{option}={values.get(option, given)}")
+    return sorted(flags)
 
 
 @pytest.mark.triton
@@ -83,7 +88,7 @@ def test_a_real_triton_takes_the_flags_lets_in_who_has_the_key_and_has_the_metri
 ) -> None:
     authority = Authority(tmp_path, "authority")
     identity, picture = authority.vouch("server"), np.zeros((SIZE, SIZE, 3), np.uint8)
-    flags, *others = (access_flags(name, identity, "opensesame") for name in triton_flags())
+    flags, *others = (access_flags(name, identity) for name in triton_flags())
     assert others == [flags, flags]
     # TritonServer closes these by itself, and no protocol may be restricted twice.
     closed = [flag for flag in flags if "=trace,logging,shared-memory:dcp-key-closed=" in flag]
@@ -92,19 +97,45 @@ def test_a_real_triton_takes_the_flags_lets_in_who_has_the_key_and_has_the_metri
     with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", extra_flags=flags, metrics=True) as server:
         address = server.grpc_address.replace("grpc://", "grpcs://")
         security = Security(ca_file=authority.file, api_key_variable="DCP_KEY")
-        monkeypatch.setenv("DCP_KEY", "opensesame")
+        monkeypatch.setenv("DCP_KEY", "DCP_KEY")
         with PrivateClient(tiny.bundle, address, device="cpu", security=security) as client:
             assert client.predict(picture).server == address
         monkeypatch.setenv("DCP_KEY", "wrong")
         with pytest.raises(AccessDenied):
             with PrivateClient(tiny.bundle, address, device="cpu", security=security) as client:
                 client.predict(picture)
-        texts = [path.read_text() for path in (DEPLOY / "grafana" / "dashboard.json", *KUBERNETES)]
+        channel = triton.InferenceServerClient(
+            server.grpc_address.removeprefix("grpc://"), ssl=True, root_certificates=str(authority.file)
+        )
+        with channel as operator:
+            with pytest.raises(triton.InferenceServerException, match="restricted"):
+                operator.load_model("task_head", headers={"triton-grpc-protocol-dcp-key": "DCP_KEY"})
+            operator.load_model("task_head", headers={"triton-grpc-protocol-dcp-key-admin": "DCP_ADMIN_KEY"})
+        texts = [path.read_text() for path in (DEPLOY / "grafana" / "dashboard.json", OPERATOR, *KUBERNETES)]
         watched = {name for text in texts for name in re.findall(r"\bnv_\w+", text)}
         assert len(watched) >= 6
         with urllib.request.urlopen(str(server.metrics_address), timeout=10) as answer:
             served = answer.read().decode()
     assert {name for name in watched if f"\n{name}{{" not in served} == set()
+
+
+@pytest.mark.triton
+def test_a_server_that_ends_connections_by_age_fails_no_call(tiny: Tiny) -> None:
+    """Devices move to pods that were added, since no connection grows older than the deployment's flags say."""
+    ages = [flag for flag in triton_flags()["kubernetes"] if "connection-age" in flag]
+    assert len(ages) == 2
+    flags = [f"{flag.partition('=')[0]}=300" for flag in ages]
+    picture = np.zeros((SIZE, SIZE, 3), np.uint8)
+    with (
+        TritonServer(tiny.repository, venv=ROOT / ".venv-triton", extra_flags=flags) as server,
+        tap(int(server.grpc_address.rpartition(":")[2])) as wire,
+    ):
+        with PrivateClient(tiny.bundle, f"grpc://127.0.0.1:{wire.port}", device="cpu") as client:
+            end = time.monotonic() + 3
+            while time.monotonic() < end:
+                client.predict(picture)
+            assert client.stats().failures == {}
+        assert len(wire.streams) > 4, "connections in turn"
 
 
 def test_the_dashboard_has_five_numbers_and_the_autoscaler_one_that_prometheus_can_compute() -> None:
@@ -113,5 +144,11 @@ def test_the_dashboard_has_five_numbers_and_the_autoscaler_one_that_prometheus_c
     assert len(dashboard["panels"]) == 5
     (rule,) = load(DEPLOY / "kubernetes" / "prometheus-adapter.yaml")["rules"]["custom"]
     query = rule["metricsQuery"].replace("<<.LabelMatchers>>", 'pod="a"').replace("<<.GroupBy>>", "pod")
-    for expression in (query, *(target["expr"] for panel in dashboard["panels"] for target in panel["targets"])):
-        promql_parser.parse(expression)
+    panels = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    _, alerts = yaml.safe_load_all(OPERATOR.read_text(encoding="utf-8"))
+    for expression in (
+        query,
+        *panels,
+        *(rule["expr"] for group in alerts["spec"]["groups"] for rule in group["rules"]),
+    ):
+        promql_parser.parse(expression.replace("$__rate_interval", "1m"))

@@ -74,10 +74,10 @@ def keygen(
 def sign(
     bundle: BundleArgument,
     *,
-    key: Annotated[Path, typer.Option(help=f"Private key (PEM); ${PASSPHRASE_VARIABLE} holds its passphrase.")],
+    private_key: Annotated[Path, typer.Option(help=f"Private key (PEM); ${PASSPHRASE_VARIABLE} holds its passphrase.")],
 ) -> None:
     """Sign every file of a bundle as it is now. Whatever changes afterwards breaks the signature."""
-    private = load_private(key, _passphrase())
+    private = load_private(private_key, _passphrase())
     opened = Bundle.open(bundle)
     _check(opened)
     signature = Signature.make(opened.files, private)
@@ -87,10 +87,14 @@ def sign(
 
 
 def verify(
-    bundle: BundleArgument, *, key: Annotated[list[Path], typer.Option(help="Public key (PEM); may be repeated.")]
+    bundle: BundleArgument,
+    *,
+    trusted_key: Annotated[
+        list[Path], typer.Option(help="Public key (PEM) that must have signed it; may be repeated.")
+    ],
 ) -> None:
     """Check that a bundle is what the holder of a key signed, and that it can be used."""
-    opened = Bundle.open(bundle, trusted_keys=key)
+    opened = Bundle.open(bundle, trusted_keys=trusted_key)
     _check(opened)
     output().print(_signed_by(opened.signature, verified=True), soft_wrap=True)
 

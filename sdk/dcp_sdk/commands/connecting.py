@@ -17,7 +17,20 @@ from ..errors import ConfigError
 from ..security import Security
 from .bundle import BundleArgument, TrustedKeyOption
 
-__all__ = ["KEY_VARIABLE", "DeviceOption", "KeyFileOption", "connect", "connected", "key_source"]
+__all__ = [
+    "KEY_VARIABLE",
+    "APIKeyFileOption",
+    "CAFileOption",
+    "CertificateFileOption",
+    "CertificateKeyFileOption",
+    "DeviceOption",
+    "HeaderOption",
+    "connect",
+    "connected",
+    "headers_of",
+    "key_source",
+    "security_of",
+]
 
 KEY_VARIABLE = "DCP_KEY"
 """Environment variable of the access key, for those who serve and those who predict."""
@@ -26,17 +39,24 @@ _TIMEOUT_S = Timeouts().predict_s
 
 DeviceOption = Annotated[Device, typer.Option(help="Where the device graph runs.")]
 ServerArgument = Annotated[str, typer.Argument(help="grpc[s]://HOST:PORT, http[s]://HOST:PORT or memory://REPOSITORY.")]
-KeyFileOption = Annotated[
+HeaderOption = Annotated[
+    list[str] | None,
+    typer.Option("--header", help="NAME=VALUE to send with each request; not for keys: others see a command line."),
+]
+CAFileOption = Annotated[Path | None, typer.Option(help="PEM file of the authorities that may vouch for the server.")]
+CertificateFileOption = Annotated[Path | None, typer.Option(help="PEM file of this device's own certificate.")]
+CertificateKeyFileOption = Annotated[Path | None, typer.Option(help="PEM file of that certificate's private key.")]
+APIKeyFileOption = Annotated[
     Path | None,
-    typer.Option("--key-file", help=f"File of the server's access key; otherwise ${KEY_VARIABLE}, if it is set."),
+    typer.Option(help=f"File of the server's access key; otherwise ${KEY_VARIABLE}, if it is set."),
 ]
 
 
-def key_source(key_file: Path | None) -> dict[str, Any]:
-    """Return the option of :class:`Security` for the access key: the file, or the variable if it is set, or none."""
-    if key_file is not None:
-        return {"api_key_file": key_file}
-    return {"api_key_variable": KEY_VARIABLE} if os.environ.get(KEY_VARIABLE) else {}
+def key_source(file: Path | None, variable: str = KEY_VARIABLE) -> dict[str, Any]:
+    """Return the option of :class:`Security` for an access key: the file, or the variable if it is set, or none."""
+    if file is not None:
+        return {"api_key_file": file}
+    return {"api_key_variable": variable} if os.environ.get(variable) else {}
 
 
 def connect(
@@ -45,29 +65,49 @@ def connect(
     *,
     device: DeviceOption = "auto",
     timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds that one picture may take.")] = _TIMEOUT_S,
-    header: Annotated[
-        list[str] | None,
-        typer.Option("--header", help="NAME=VALUE to send with each request; not for keys: others see a command line."),
-    ] = None,
+    header: HeaderOption = None,
     trusted_key: TrustedKeyOption = None,
-    ca: Annotated[
-        Path | None, typer.Option("--ca", help="PEM file of the authorities that may vouch for the server.")
-    ] = None,
-    cert: Annotated[Path | None, typer.Option("--cert", help="PEM file of this device's own certificate.")] = None,
-    cert_key: Annotated[Path | None, typer.Option("--cert-key", help="PEM file of its private key.")] = None,
-    key_file: KeyFileOption = None,
+    ca_file: CAFileOption = None,
+    certificate_file: CertificateFileOption = None,
+    certificate_key_file: CertificateKeyFileOption = None,
+    api_key_file: APIKeyFileOption = None,
 ) -> PrivateClient:
     """Make the client that these options describe."""
-    given: dict[str, Any] = {"ca_file": ca, "certificate_file": cert, "key_file": cert_key, **key_source(key_file)}
     return PrivateClient(
         bundle,
         server,
         device=device,
         timeouts=Timeouts(predict_s=timeout_s),
-        headers=dict(map(_split, header)) if header else None,
+        headers=headers_of(header),
         trusted_keys=trusted_key,
-        security=Security(**given) if any(given.values()) else None,
+        security=security_of(ca_file, certificate_file, certificate_key_file, api_key_file),
     )
+
+
+def headers_of(given: list[str] | None) -> dict[str, str] | None:
+    """Read ``NAME=VALUE``.
+
+    Raises:
+        ConfigError: One is something else.
+    """
+    return dict(map(_split, given)) if given else None
+
+
+def security_of(
+    ca_file: Path | None, certificate_file: Path | None, certificate_key_file: Path | None, api_key_file: Path | None
+) -> Security | None:
+    """Put together what the options say; None if they say nothing.
+
+    Raises:
+        ConfigError: They contradict each other.
+    """
+    given: dict[str, Any] = {
+        "ca_file": ca_file,
+        "certificate_file": certificate_file,
+        "certificate_key_file": certificate_key_file,
+        **key_source(api_key_file),
+    }
+    return Security(**given) if any(given.values()) else None
 
 
 def connected(command: Callable[..., None]) -> Callable[..., None]:

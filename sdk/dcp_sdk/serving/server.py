@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import ipaddress
 import os
 import re
 import secrets
@@ -26,10 +27,12 @@ from .process_group import ProcessGroup
 from .repository import ModelRepository
 from .triton_install import TritonInstall
 
-__all__ = ["KEY_HEADER", "TritonServer"]
+__all__ = ["ADMIN_KEY_HEADER", "KEY_HEADER", "TritonServer"]
 
 KEY_HEADER = "dcp-key"
 """Header of the access key: as it is over HTTP, with ``triton-grpc-protocol-`` before it over gRPC."""
+ADMIN_KEY_HEADER = f"{KEY_HEADER}-admin"
+"""The same for the key of whoever loads and unloads models. No device has it: a loaded model is code that runs."""
 
 _EXIT_TIMEOUT_S = 3
 _POLL_S = 0.02
@@ -49,12 +52,15 @@ class TritonServer:
         models: Names of the models to load; None loads all that are there. Being ready means that all of them are.
         venv: Virtual environment with ``nvidia-pytriton``, ``onnxruntime`` and ``numpy<2``.
         configuration: ``configs/NAME.pbtxt`` of each model is used where it exists, else ``config.pbtxt``.
-        host: Interface to listen on. Anything but loopback is open to the network, unencrypted over HTTP.
+        host: Interface to listen on. Anything but loopback is open to the network, unencrypted.
         http_port: Port, or None for a free one.
         grpc_port: Port, or None for a free one.
         metrics: Serve Prometheus metrics at :attr:`metrics_address`.
-        key: If given, inference needs this value in the header :data:`KEY_HEADER`. Triton takes it as a flag only:
-            users of this machine find it in the list of its processes.
+        metrics_port: Port, or None for a free one.
+        key: If given, inference needs this value in the header :data:`KEY_HEADER`. Triton takes keys as flags only:
+            users of this machine find them in the list of its processes.
+        admin_key: If given, loading and unloading models needs this value in the header :data:`ADMIN_KEY_HEADER`.
+            Without it nobody may, unless the server listens on loopback and has no ``key``.
         extra_flags: Further flags of ``tritonserver``.
         log: File to write the server's log to, or an open stream; None keeps it until the end, for error
             messages.
@@ -79,7 +85,9 @@ class TritonServer:
         http_port: int | None = None,
         grpc_port: int | None = None,
         metrics: bool = False,
+        metrics_port: int | None = None,
         key: str | None = None,
+        admin_key: str | None = None,
         extra_flags: Sequence[str] = (),
         log: str | Path | IO[Any] | None = None,
         ready_timeout_s: float = 60.0,
@@ -95,9 +103,11 @@ class TritonServer:
         self._install = TritonInstall.find(Path(venv))
         self._configuration = configuration
         self._host = host
-        self._http_port, self._grpc_port, self._metrics_port = _choose_ports(host, http_port, grpc_port, None)
+        self._http_port, self._grpc_port, self._metrics_port = _choose_ports(
+            host, http_port, grpc_port, metrics_port if metrics else None
+        )
         self._metrics = metrics
-        self._key = key
+        self._key, self._admin_key = key, admin_key
         self._extra_flags = tuple(extra_flags)
         self._log = log
         self._ready_timeout_s = ready_timeout_s
@@ -151,7 +161,7 @@ class TritonServer:
         if self.pid is not None:
             return self
         self.kill()
-        for port in (self._http_port, self._grpc_port):
+        for port in (self._http_port, self._grpc_port, *([self._metrics_port] if self._metrics else [])):
             _bind(self._host, port).close()
         self._folder = Path(tempfile.mkdtemp(prefix=f"dcp-triton-{os.getpid()}-"))
         try:
@@ -196,6 +206,12 @@ class TritonServer:
     def _reach(self) -> str:
         return "127.0.0.1" if self._host == "0.0.0.0" else self._host
 
+    @property
+    def _is_loopback(self) -> bool:
+        with contextlib.suppress(ValueError):
+            return ipaddress.ip_address(self._host).is_loopback
+        return self._host == "localhost"
+
     def _spawn(self, folder: Path) -> ProcessGroup:
         with contextlib.ExitStack() as stack:
             path = self._log_file(folder)
@@ -229,7 +245,9 @@ class TritonServer:
         # No request may turn tracing or a louder log on, or read this machine's shared memory: nobody knows this key.
         restrictions = [f"trace,logging,shared-memory:{KEY_HEADER}-closed={secrets.token_hex(16)}"]
         if self._key is not None:
-            restrictions.append(f"inference,model-repository:{KEY_HEADER}={self._key}")
+            restrictions.append(f"inference:{KEY_HEADER}={self._key}")
+        if self._admin_key or self._key or not self._is_loopback:
+            restrictions.append(f"model-repository:{ADMIN_KEY_HEADER}={self._admin_key or secrets.token_hex(16)}")
         for restriction in restrictions:
             flags += [f"--grpc-restricted-protocol={restriction}", f"--http-restricted-api={restriction}"]
         return [*flags, *self._extra_flags]

@@ -157,6 +157,9 @@ def _parameters(served: Sequence[Contract], backend: Backend) -> dict[str, str]:
     for contract in served:
         version = contract.head.version
         parameters |= {digest_parameter(version): contract.digest, sha256_parameter(version): contract.head.sha256}
+    if backend != "python":
+        # Else ONNX Runtime takes a thread for each core of the node, whatever the pod may use, and lets them spin.
+        parameters["intra_op_thread_count"] = "1"
     if backend == "python":
         for spec in served[0].payload:
             parameters |= _limits(spec)

@@ -22,8 +22,8 @@ _STRANGER = "no authority that this device trusts vouches for its certificate. G
 PLAINTEXT = "it does not speak TLS. Use grpc:// or http://, or switch TLS on in the server"
 """Why a server does not shake hands that answers in plaintext."""
 _WANTS_US = (
-    "it refuses this device's certificate, or wants one and got none. Give Security(certificate_file=…, key_file=…) "
-    "from the authority that the server trusts"
+    "it refuses this device's certificate, or wants one and got none. Give Security(certificate_file=…, "
+    "certificate_key_file=…) from the authority that the server trusts"
 )
 _NOT_TLS = {
     "WRONG_VERSION_NUMBER",
@@ -54,7 +54,7 @@ def client_context(security: Security | None, *, protocol: str | None = None) ->
         if identity is not None:
             assert security.certificate_file is not None
             # A passphrase would be asked for at the terminal: an empty one fails instead.
-            context.load_cert_chain(security.certificate_file, security.key_file, password="")
+            context.load_cert_chain(security.certificate_file, security.certificate_key_file, password="")
     except (ssl.SSLError, ValueError) as error:
         why = getattr(error, "reason", None) or type(error).__name__
         raise ConfigError(

@@ -25,10 +25,10 @@ def test_from_keys_to_a_prediction(broken: Tiny, keys: tuple[Path, Path], tmp_pa
     private, public = keys
     archived, server = tmp_path / "tiny.dcp", f"memory://{broken.repository}"
     assert "Not signed." in run("inspect", broken.bundle).output
-    assert "2 files, signed by key" in run("sign", broken.bundle, "--key", private).output
+    assert "2 files, signed by key" in run("sign", broken.bundle, "--private-key", private).output
     assert "3 files" in run("pack", broken.bundle, archived).output
     for bundle in (broken.bundle, archived):
-        assert "and unchanged since" in run("verify", bundle, "--key", public).output
+        assert "and unchanged since" in run("verify", bundle, "--trusted-key", public).output
         assert "verify that with --trusted-key" in run("inspect", bundle).output
         assert "and unchanged since" in run("inspect", bundle, "--trusted-key", public).output
         trusted = ("--trusted-key", public)
@@ -36,7 +36,10 @@ def test_from_keys_to_a_prediction(broken: Tiny, keys: tuple[Path, Path], tmp_pa
         assert run("watch", bundle, server, picture_file.parent, *trusted).exit_code == 0
         assert run("doctor", bundle, server, *trusted).exit_code == 0
     (broken.bundle / "MODEL_CARD.md").write_text("another")
-    for command in (("verify", broken.bundle, "--key", public), ("inspect", broken.bundle, "--trusted-key", public)):
+    for command in (
+        ("verify", broken.bundle, "--trusted-key", public),
+        ("inspect", broken.bundle, "--trusted-key", public),
+    ):
         result = run(*command)
         assert result.exit_code == 2
         assert result.stderr.startswith("SignatureError: ")
@@ -64,17 +67,17 @@ def test_the_passphrase_comes_from_the_environment(
     private, public = tmp_path / "private.pem", tmp_path / "public.pem"
     monkeypatch.setenv(PASSPHRASE_VARIABLE, "opensesame")
     assert "not encrypted" not in run("keygen", private, public).output
-    assert run("sign", broken.bundle, "--key", private).exit_code == 0
+    assert run("sign", broken.bundle, "--private-key", private).exit_code == 0
     monkeypatch.setenv(PASSPHRASE_VARIABLE, "openbarley")
-    wrong = run("sign", broken.bundle, "--key", private)
+    wrong = run("sign", broken.bundle, "--private-key", private)
     monkeypatch.delenv(PASSPHRASE_VARIABLE)
-    missing = run("sign", broken.bundle, "--key", private)
+    missing = run("sign", broken.bundle, "--private-key", private)
     for result in (wrong, missing):
         assert result.exit_code == 2
         assert result.stderr.startswith("ConfigError: ")
         assert PASSPHRASE_VARIABLE in result.stderr
         assert "openbarley" not in result.output
-    assert run("verify", broken.bundle, "--key", public).exit_code == 0
+    assert run("verify", broken.bundle, "--trusted-key", public).exit_code == 0
 
 
 def test_what_no_device_would_take_is_neither_packed_nor_signed(tmp_path: Path, keys: tuple[Path, Path]) -> None:
@@ -84,7 +87,7 @@ def test_what_no_device_would_take_is_neither_packed_nor_signed(tmp_path: Path, 
     model.graph.node[0].domain = "com.evil"
     path.write_bytes(model.SerializeToString())
     for says in ("SHA-256", "standard domain"):
-        for command in (("sign", pair.bundle, "--key", keys[0]), ("pack", pair.bundle, tmp_path / "x.dcp")):
+        for command in (("sign", pair.bundle, "--private-key", keys[0]), ("pack", pair.bundle, tmp_path / "x.dcp")):
             result = run(*command)
             assert result.exit_code == 2
             assert says in result.stderr

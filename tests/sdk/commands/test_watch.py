@@ -123,6 +123,6 @@ def test_a_window_without_a_display_is_an_error_that_says_what_to_do(tiny: Tiny,
 def test_help_says_where_the_pictures_stay() -> None:
     said = " ".join(re.sub(r"[│╭╮╰╯─]", " ", run("watch", "--help").output).split())
     assert "it stays on this device" in said
-    for option in ("--ca", "--cert", "--cert-key", "--key-file", "$DCP_KEY"):
+    for option in ("--ca-file", "--certificate-file", "--certificate-key-file", "--api-key-file", "$DCP_KEY"):
         assert option in said
     assert "--key " not in said

@@ -18,7 +18,7 @@ import pytest
 from tritonclient import grpc as triton
 
 from dcp_sdk.errors import ConfigError, ServerUnavailable
-from dcp_sdk.serving import KEY_HEADER, TritonServer
+from dcp_sdk.serving import ADMIN_KEY_HEADER, KEY_HEADER, TritonServer
 from tests.tiny import ROOT, Tiny
 
 VENV = ROOT / ".venv-triton"
@@ -123,16 +123,29 @@ def test_dies_with_its_parent(tiny: Tiny, tmp_path: Path, number: signal.Signals
 
 @pytest.mark.triton
 def test_key_guards_inference_and_not_readiness(tiny: Tiny) -> None:
-    with TritonServer(tiny.repository, venv=VENV, key="opensesame") as server:
+    """The key that lies on every device opens no more than inference: who may load a model may run code."""
+    with TritonServer(tiny.repository, venv=VENV, key="opensesame", admin_key="mayload") as server:
         with triton.InferenceServerClient(server.grpc_address.removeprefix("grpc://")) as client:
             assert client.is_model_ready("task_head")
-            with pytest.raises(triton.InferenceServerException, match="restricted"):
-                client.get_model_repository_index()
-            client.get_model_repository_index(headers={f"triton-grpc-protocol-{KEY_HEADER}": "opensesame"})
+            device = {f"triton-grpc-protocol-{KEY_HEADER}": "opensesame"}
+            for headers in (None, device, device | {f"triton-grpc-protocol-{ADMIN_KEY_HEADER}": "opensesame"}):
+                for change in (client.load_model, client.unload_model):
+                    with pytest.raises(triton.InferenceServerException, match="restricted"):
+                        change("task_head", headers=headers)
+            client.load_model("task_head", headers={f"triton-grpc-protocol-{ADMIN_KEY_HEADER}": "mayload"})
         connection = http.client.HTTPConnection(server.http_address.removeprefix("http://"), timeout=10)
         connection.request("POST", "/v2/models/task_head/infer", body="{}")
         assert connection.getresponse().status == http.HTTPStatus.FORBIDDEN
         connection.close()
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("open_to", [{"key": "opensesame"}, {"host": "0.0.0.0"}], ids=["keys", "network"])
+def test_nobody_loads_a_model_where_no_admin_key_is(tiny: Tiny, open_to: dict[str, str]) -> None:
+    with TritonServer(tiny.repository, venv=VENV, **open_to) as server:  # type: ignore[arg-type]
+        with triton.InferenceServerClient(server.grpc_address.removeprefix("grpc://")) as client:
+            with pytest.raises(triton.InferenceServerException, match="restricted"):
+                client.load_model("task_head")
 
 
 @pytest.mark.triton
