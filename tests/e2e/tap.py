@@ -30,6 +30,7 @@ class Tap:
         self.port: int = self._listener.getsockname()[1]
         """Where the device connects."""
         self._sockets: list[socket.socket] = []
+        self._forgotten: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._start(self._accept, self._listener)
 
@@ -50,6 +51,10 @@ class Tap:
         """Take connections again, at the same port."""
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self._start(self._accept, self._listener)
+
+    def forget(self) -> None:
+        """Let nothing through on connections that are open, and tell nobody, as a router does that forgot them."""
+        self._forgotten.update(self._sockets)
 
     def cut(self) -> None:
         """Reset all connections that are open."""
@@ -101,6 +106,9 @@ class Tap:
             while data := source.recv(1 << 16):
                 if stream is not None:
                     self._record(data, stream)
+                if source in self._forgotten:
+                    continue
+                if stream is not None:
                     self.fault.request(data, sink.sendall)
                 elif not self.hold.is_set():
                     self.fault.reply(data, sink.sendall)

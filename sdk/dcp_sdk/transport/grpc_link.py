@@ -4,6 +4,9 @@ A gRPC channel reconnects by itself, also in the middle of a call, and does not 
 answers after that may serve another head. So each link keeps one stream open on which nothing is ever sent: a
 stream lives and dies with its connection. Its end and the answers of later calls arrive through the same queue,
 in order: an answer that arrives while the stream lives came over the connection that was checked.
+
+A connection that a router forgot does not end: it swallows what is sent, for a quarter of an hour. So a call without
+an answer in time makes the link suspect, until an answer comes over it.
 """
 
 from __future__ import annotations
@@ -67,7 +70,7 @@ class GrpcLink:
         self.stub = service_pb2_grpc.GRPCInferenceServiceStub(self._channel)
         self.was_ready = False
         """Whether the connection ever came about, TLS included."""
-        self._closed = False
+        self._closed = self._retired = self._suspect = False
         self._calls: set[Any] = set()
         self._nothing: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stream = self.stub.ModelStreamInfer(iter(self._nothing.get, None), metadata=self._metadata)
@@ -80,6 +83,11 @@ class GrpcLink:
     def alive(self) -> bool:
         """Whether the first connection still lives."""
         return bool(self._stream.is_active())
+
+    @property
+    def trusted(self) -> bool:
+        """Whether the next call should go over it: it lives, and the last call was answered."""
+        return self.alive and not self._suspect
 
     def call(
         self, method: str, request: Any, deadline: Deadline, headers: Mapping[str, str] = MappingProxyType({})
@@ -102,14 +110,27 @@ class GrpcLink:
             answer = call.result(remaining_s + _GRACE_S)
         except grpc.FutureTimeoutError as error:
             call.cancel()
+            self._suspect = True
             raise TimeoutError("the deadline has passed") from error
         except grpc.FutureCancelledError as error:
             raise ValueError("the link was closed") from error
+        except grpc.RpcError as error:
+            self._suspect = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            raise
         finally:
             self._calls.discard(call)
+            if self._retired and not self._calls:
+                self.close()
         if not self.alive:
             raise LinkLost(self._stream.code(), str(self._stream.details()))
+        self._suspect = False
         return answer
+
+    def retire(self) -> None:
+        """Close as soon as the calls that are under way have ended, each by its deadline."""
+        self._retired = True
+        if not self._calls:
+            self.close()
 
     def close(self) -> None:
         """End calls that are under way, and soon the connection. May be called twice."""

@@ -76,6 +76,9 @@ class ConnectionPool:
     def lend(self, deadline: Deadline) -> Iterator[Connection]:
         """Lend a connection, an idle one or a new one. After an error in the block it is closed.
 
+        After a timeout so are all that are idle: what swallowed one of them, such as a router that forgot it, may
+        have swallowed the others, too.
+
         Raises:
             TimeoutError: The deadline passed.
             OSError: The server cannot be reached, or the pool is closed.
@@ -83,15 +86,20 @@ class ConnectionPool:
         connection = self._take(deadline)
         try:
             yield connection
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if isinstance(error, TimeoutError):
+                self._drop_idle()
             raise
         self._give_back(connection)
 
     def close(self) -> None:
         """Close what is idle now, and the rest as it comes back."""
+        self._closed = True
+        self._drop_idle()
+
+    def _drop_idle(self) -> None:
         with self._lock:
-            self._closed = True
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()

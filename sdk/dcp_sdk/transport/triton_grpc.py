@@ -72,12 +72,12 @@ class GrpcTransport(TritonTransport):
             link.close()
 
     def _living_link(self, contract: Contract, deadline: Deadline) -> GrpcLink:
-        """Give the checked connection; make and check a new one where it was lost."""
+        """Give the checked connection; make and check a new one where it was lost or does not answer."""
         link = self._link
-        if link is not None and link.alive:
+        if link is not None and link.trusted:
             return link
         with self._alone(deadline):
-            if self._link is None or not self._link.alive:
+            if self._link is None or not self._link.trusted:
                 self._replace(self._checked_link(contract, deadline, thorough=False))
             assert self._link is not None
             return self._link
@@ -125,7 +125,7 @@ class GrpcTransport(TritonTransport):
     def _replace(self, link: GrpcLink) -> None:
         old, self._link = self._link, link
         if old is not None:
-            old.close()
+            old.retire()
         if self._closed:  # meanwhile, by another thread
             link.close()
 
@@ -203,6 +203,10 @@ def _channel_args(contract: Contract) -> list[tuple[str, int]]:
         ("grpc.max_reconnect_backoff_ms", 1000),
         # Otherwise all clients of the process share one connection, its failures and its back-off.
         ("grpc.use_local_subchannel_pool", 1),
+        # Asks an idle connection whether it lives; a server hangs up on those who ask more often than in 5 minutes. The
+        # timeout is also TCP's: after so long without a sign of what was sent, the connection ends.
+        ("grpc.keepalive_time_ms", 600_000),
+        ("grpc.keepalive_timeout_ms", 5_000),
     ]
 
 

@@ -7,6 +7,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
@@ -95,6 +96,27 @@ def test_connection_that_the_server_closed_is_replaced_before_sending(listen: Li
         assert get(pool) == b"hi"
         time.sleep(0.1)  # the end of the connection has arrived
     assert (server.connections, server.requests) == (3, 3)
+    pool.close()
+
+
+def test_a_timeout_ends_all_connections_that_are_idle(listen: Listen) -> None:
+    """A router that forgot one has forgotten all of them; a new one is well."""
+    lost = threading.Event()
+
+    def answers_until_it_is_lost(connection: socket.socket, stop: threading.Event) -> None:
+        new = lost.is_set()
+        while connection.recv(1 << 16) and (new or not lost.is_set()):
+            connection.sendall(OK)
+        stop.wait()
+
+    pool = ConnectionPool(f"127.0.0.1:{listen(answers_until_it_is_lost)}")
+    with ExitStack() as lent:
+        for connection in [lent.enter_context(pool.lend(Deadline(10))) for _ in range(3)]:
+            assert connection.exchange("POST", "/", headers={}).body == b"hi"
+    lost.set()
+    with pytest.raises(TimeoutError):
+        get(pool, 0.2)
+    assert get(pool) == b"hi"
     pool.close()
 
 
