@@ -2,7 +2,7 @@
 
 python examples/kiosk.py --bundle bundle.dcp --trusted-key public.pem --server grpcs://HOST:PORT
 
-Exit status 78 says that something is wrong which no new start mends. See docs/deploy_device.md.
+Exit status 78 says that something is wrong from the start which no new start mends. See docs/deploy_device.md.
 """
 
 import argparse
@@ -63,16 +63,19 @@ def main() -> None:
     # systemd's LoadCredential=key:… puts the server's access key there, readable by this service alone.
     key = Path(os.environ.get("CREDENTIALS_DIRECTORY", "/nowhere"), "key")
     security = Security(ca_file=options.ca_file, api_key_file=key if key.exists() else None)
+    ready = False
     try:
         with PrivateClient(
             options.bundle, options.server, trusted_keys=options.trusted_key, security=security
         ) as client:
             tell_systemd("READY=1")
+            ready = True
             run(client, source)
     except DCPError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        # What was well once may be well again.
         lasting = isinstance(error, ConfigError | BundleError) and not isinstance(error, ContractMismatch)
-        sys.exit(NEEDS_SOMEBODY if lasting else 1)
+        sys.exit(NEEDS_SOMEBODY if lasting and not ready else 1)
 
 
 if __name__ == "__main__":

@@ -169,6 +169,7 @@ class PrivateClient:
             ConfigError: The client is closed, or has no camera.
             FrameError: It is not a picture, or the camera gave none.
             BundleError: The device graph failed.
+            RuntimeUnavailable: Memory ran out.
             PrivacyGuardError: The payload is not what the contract says; nothing was sent.
             DeadlineExceeded: ``timeouts.predict_s`` seconds were over before anything was sent.
             ServerError: No valid answer within that time, and no head on the device.

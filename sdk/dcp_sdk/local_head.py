@@ -55,6 +55,7 @@ class LocalHead:
 
         Raises:
             BundleError: The graph failed.
+            RuntimeUnavailable: Memory ran out.
             DeadlineExceeded: The deadline passed.
         """
         (answer,) = self._graph.run(dict(zip(self._names, payload, strict=True)), deadline)

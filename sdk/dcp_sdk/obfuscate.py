@@ -79,6 +79,7 @@ class Obfuscator:
 
         Raises:
             BundleError: The graph failed.
+            RuntimeUnavailable: Memory ran out.
             DeadlineExceeded: The deadline passed.
         """
         return self._graph.run(graph_inputs(self._contract, pixels), deadline)

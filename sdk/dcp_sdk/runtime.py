@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import io
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -42,9 +43,12 @@ _ORT_ERRORS = (
     _ort.NoSuchFile,
     _ort.NotImplemented,
     _ort.RuntimeException,
+    MemoryError,
     RuntimeError,
     ValueError,
 )
+_NO_MEMORY = re.compile(r"failed to allocate|bad_alloc|alloc_failed|out of memory", re.IGNORECASE)
+"""Words of ONNX Runtime, cuBLAS and CUDA. There is no class of error for it."""
 _ONNX_TYPES = {"tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(float)": "float32"}
 _WATCHDOG = Watchdog()
 _INSTALL_CUDA = "Run: pip install 'dcp-private-client[cuda]', or choose device='cpu'."
@@ -123,6 +127,7 @@ class Graph:
 
         Raises:
             BundleError: The graph failed.
+            RuntimeUnavailable: Memory ran out.
             DeadlineExceeded: The deadline passed.
         """
         options = ort.RunOptions()
@@ -134,6 +139,11 @@ class Graph:
         except _ORT_ERRORS as error:
             if deadline is not None and options.terminate:
                 deadline.check(f"a run of {self._where}")
+            if isinstance(error, MemoryError) or _NO_MEMORY.search(str(error)):
+                raise RuntimeUnavailable(
+                    f"expected memory for a run of {self._where}, there was none left. "
+                    "Give fewer pictures at a time, or free memory on this device."
+                ) from error
             raise BundleError(
                 f"{self._where} failed while running ({type(error).__name__}). Export it again."
             ) from error

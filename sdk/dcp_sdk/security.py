@@ -17,7 +17,9 @@ __all__ = ["Security"]
 class Security(Options):
     """Certificates and access key. It holds where secrets lie, and never a secret itself.
 
-    Files and the variable are read when a connection is made, so that a renewed certificate or key is taken up.
+    Certificates are read when a connection is made, the key then and, over HTTP, for each request: what is renewed is
+    taken up. What cannot be read when the client is made is a :class:`ConfigError`; later it is :class:`TLSFailed` or
+    :class:`AccessDenied`, so that other servers or the head on the device answer until it can be read again.
 
     Raises:
         ConfigError: Options contradict each other. The message does not repeat what was given.
@@ -67,7 +69,7 @@ class Security(Options):
         else:
             return None
         if not key.strip():
-            raise ConfigError(f"expected an access key in {source}, got nothing. Set it before the client is made.")
+            raise ConfigError(f"expected an access key in {source}, got nothing.")
         return SecretStr(key.strip())
 
     def authorities(self) -> bytes | None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import shutil
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -129,6 +130,23 @@ def test_both_sides_know_each_other(
         stranger = Security(ca_file=trust.authority.file, **options)
         error = refused(tiny, wire, f"{scheme}://localhost:{wire.port}", stranger, noise)
         assert word in str(error)
+
+
+def test_a_certificate_that_cannot_be_read_for_a_moment(
+    scheme: str, serve: Serve, trust: Trust, tiny: Tiny, noise: Image, tmp_path: Path
+) -> None:
+    """It is no option that makes no sense: another server is asked then, and later this one again."""
+    wire, file = serve(trust.server), tmp_path / "authority.pem"
+    shutil.copy(trust.authority.file, file)
+    with connect(tiny, f"{scheme}://localhost:{wire.port}", Security(ca_file=file)) as client:
+        client.predict(noise)
+        for content in (None, b"half of a certif"):
+            file.unlink() if content is None else file.write_bytes(content)
+            wire.cut()
+            with pytest.raises(TLSFailed, match="Security: expected"):
+                client.predict(noise)
+        shutil.copy(trust.authority.file, file)
+        assert client.predict(noise).label
 
 
 def test_a_server_that_this_device_does_not_trust(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 import signal
 import socket
@@ -11,9 +12,11 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from dcp_sdk import BundleError, PrivateClient
 from dcp_sdk.serving import TritonServer
 from tests.e2e.tap import tap
 from tests.tiny import LABELS, ROOT, Tiny
@@ -69,6 +72,20 @@ def test_what_no_new_start_mends_has_a_status_of_its_own(broken: Tiny, systemd: 
         said = process.communicate(timeout=60)[1]
         assert said.startswith("BundleError: ")
         assert f"RestartPreventExitStatus={process.returncode}\n" in UNIT.read_text(encoding="utf-8")
+
+
+def test_what_was_well_once_is_started_again(
+    tiny: Tiny, systemd: socket.socket, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error of a kind that lasts at the start, in the middle of the work: a new start may mend it."""
+    monkeypatch.setenv("NOTIFY_SOCKET", systemd.getsockname())
+    monkeypatch.setattr(sys, "argv", ["kiosk", "--bundle", str(tiny.bundle), "--server", f"memory://{tiny.repository}"])
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    monkeypatch.setattr(PrivateClient, "stream", Mock(side_effect=BundleError("failed while running")))
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(KIOSK), run_name="__main__")
+    assert (systemd.recv(64), ended.value.code) == (b"READY=1", 1)
+    assert capsys.readouterr().err.startswith("BundleError: ")
 
 
 def test_systemd_takes_the_unit_and_finds_it_hardened(tmp_path: Path) -> None:

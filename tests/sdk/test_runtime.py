@@ -103,6 +103,27 @@ def test_failing_run_is_typed() -> None:
         load(build(), device="cpu").run({"x": np.zeros((1, 4), np.float32)})
 
 
+def test_memory_that_ran_out_is_no_fault_of_the_bundle() -> None:
+    """The graph asks for more than any machine can address."""
+    nodes = [
+        helper.make_node("Expand", ["x", "huge"], ["large"]),
+        helper.make_node("ReduceMax", ["large", "axes"], ["y"], keepdims=0),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "greedy",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])],
+        [
+            helper.make_tensor("huge", TensorProto.INT64, [4], [1 << 24, 1 << 24, 1, 3]),
+            helper.make_tensor("axes", TensorProto.INT64, [2], [0, 1]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    with pytest.raises(RuntimeUnavailable, match=r"memory for a run of graph\.onnx"):
+        load(model.SerializeToString(), device="cpu").run({"x": np.zeros((1, 3), np.float32)})
+
+
 def test_options_that_make_no_sense() -> None:
     with pytest.raises(ConfigError, match="device"):
         load(build(), device="gpu")  # type: ignore[arg-type]

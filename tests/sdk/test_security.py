@@ -1,14 +1,21 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from dcp_sdk import ConfigError, PrivateClient, Security
+from dcp_sdk import AccessDenied, ConfigError, PrivateClient, Security, ServerRejected
+from dcp_sdk.preprocess import Image
+from tests.e2e.tap import tap
+from tests.sdk.transport import hostile
 from tests.tiny import Tiny
 
 SECRET = "nobody-may-see-this"
+
+Serve = Callable[..., AbstractContextManager[str]]
 
 
 def said(error: BaseException) -> str:
@@ -48,6 +55,48 @@ def test_the_key_comes_from_a_variable_or_a_file_and_is_never_shown(
     for security in (Security(api_key_variable="DCP_NO_SUCH_KEY"), Security(api_key_file=file)):
         with pytest.raises(ConfigError, match="expected an access key"):
             security.api_key()
+
+
+@pytest.mark.parametrize("serve", [hostile.grpc_server, hostile.http_server])
+@pytest.mark.parametrize("content", [None, "", "é"], ids=["missing", "empty", "not ASCII"])
+def test_a_key_that_cannot_be_read_for_a_moment_is_no_option_that_makes_no_sense(
+    content: str | None, serve: Serve, tiny: Tiny, picture: Image, tmp_path: Path
+) -> None:
+    """Another server and the head on the device answer then; and the client takes the key up again."""
+    file = tmp_path / "key"
+    file.write_text(SECRET)
+    contract = tiny.manifest.contract
+    with serve(contract, hostile.true_answer(contract)) as address, tap(int(address.rpartition(":")[2])) as wire:
+        server = f"{address.partition(':')[0]}://127.0.0.1:{wire.port}"
+        with PrivateClient(tiny.bundle, server, device="cpu", security=Security(api_key_file=file)) as client:
+            client.predict(picture)
+            file.unlink() if content is None else file.write_text(content)
+            wire.cut()
+            with pytest.raises(AccessDenied, match="expected a key to show"):
+                client.predict(picture)
+            file.write_text(SECRET)
+            assert client.predict(picture).label
+
+
+@pytest.mark.parametrize("serve", [hostile.grpc_server, hostile.http_server])
+def test_what_a_server_says_is_told_without_the_key_whatever_became_of_its_file(
+    serve: Serve, tiny: Tiny, picture: Image, tmp_path: Path
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(SECRET)
+
+    class Refusal(hostile.Refusal):
+        @property
+        def over(self) -> bool:
+            file.unlink()
+            return super().over
+
+    refusal = Refusal("INVALID_ARGUMENT", 400, f"no: {SECRET}")
+    with serve(tiny.manifest.contract, refusal) as address:
+        with PrivateClient(tiny.bundle, address, device="cpu", security=Security(api_key_file=file)) as client:
+            with pytest.raises(ServerRejected, match="no: …") as caught:
+                client.predict(picture)
+    assert SECRET not in said(caught.value)
 
 
 @pytest.mark.parametrize("scheme", ["grpcs", "https"])

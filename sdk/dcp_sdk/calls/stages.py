@@ -129,6 +129,7 @@ class Stages:
         Raises:
             FrameError: A frame is not a picture.
             BundleError: The device graph failed.
+            RuntimeUnavailable: Memory ran out.
             PrivacyGuardError: The payload is not what the contract says.
             DeadlineExceeded: It took too long.
         """

@@ -86,7 +86,10 @@ def why_no_tls(host: str, port: int, security: Security | None, deadline: Deadli
 
     Also None where nobody listens, or the connection breaks for no reason that TLS states.
     """
-    context = client_context(security, protocol="h2")
+    try:
+        context = client_context(security, protocol="h2")
+    except ConfigError as error:
+        return str(error).rstrip(".")
     try:
         connection = secure(connect(host, port, deadline), context, host)
     except ssl.SSLError as error:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,8 @@ __all__ = ["ConnectionOptions", "TritonTransport"]
 # What both gRPC and HTTP can carry.
 _HEADER_NAME = re.compile(r"[a-z0-9_.-]+")
 _HEADER_VALUE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+
+T = TypeVar("T")
 
 
 class ConnectionOptions(TypedDict, total=False):
@@ -63,7 +65,7 @@ class TritonTransport(Transport):
         self._host, self._port = split_target(target)
         self._headers = _check_headers(headers or {})
         self._secure, self._security = secure, security
-        self._request_headers()
+        self._last_headers = self._read_headers()
         if secure:
             client_context(security)  # complains about files now, which gRPC would fail on without a reason
         self._connected_contract: Contract | None = None
@@ -73,12 +75,35 @@ class TritonTransport(Transport):
         return f"{self.scheme}{'s' if self._secure else ''}://{self._target}"
 
     def _request_headers(self) -> dict[str, str]:
-        """Read the access key anew: somebody may have changed it."""
+        """Read the access key anew: somebody may have changed it.
+
+        Raises:
+            AccessDenied: It cannot be read now. It could when the transport was made, so that may pass.
+        """
+        try:
+            self._last_headers = self._read_headers()
+        except ConfigError as error:
+            words = f"expected a key to show to {self.address}. {error} The next call reads it anew."
+            raise AccessDenied(words) from None
+        return self._last_headers
+
+    def _read_headers(self) -> dict[str, str]:
         key = self._security.api_key() if self._security else None
         if key is None or self._security is None:
             return self._headers
         name = f"{self.key_prefix}{self._security.api_key_header}"
         return self._headers | _check_headers({name: key.get_secret_value()})
+
+    def _read_certificates(self, read: Callable[[], T]) -> T:
+        """Call ``read``, which reads the files of ``security`` anew.
+
+        Raises:
+            TLSFailed: One cannot be read now. It could when the transport was made, so that may pass.
+        """
+        try:
+            return read()
+        except ConfigError as error:
+            raise self._insecure(str(error).rstrip(".")) from None
 
     @property
     def _contract(self) -> Contract:
@@ -137,7 +162,7 @@ class TritonTransport(Transport):
 
     def _said(self, text: str) -> str:
         """One line of somebody else's text, bounded, without the keys that a server may repeat."""
-        for secret in self._request_headers().values():
+        for secret in self._last_headers.values():
             text = text.replace(secret, "…") if len(secret) > 3 else text
         line = " ".join(text.split()).rstrip(".")
         return line if len(line) <= 200 else f"{line[:200]}…"

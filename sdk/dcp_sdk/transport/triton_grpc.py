@@ -97,7 +97,7 @@ class GrpcTransport(TritonTransport):
             raise self._unreachable("the transport is closed")
         link = GrpcLink(
             self._target,
-            credentials=self._credentials(),
+            credentials=self._read_certificates(self._credentials),
             options=_channel_args(contract),
             metadata=self._request_headers(),
         )

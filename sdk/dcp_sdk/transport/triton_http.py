@@ -116,7 +116,9 @@ class HttpTransport(TritonTransport):
         return connection.exchange(method, path, headers={**self._request_headers(), **(headers or {})}, body=body)
 
     def _shake_hands(self, plain: DeadlineSocket) -> TLSDeadlineSocket:
-        return secure_socket(plain, client_context(self._security, protocol="http/1.1"), self._host)
+        with plain:  # also where a file cannot be read
+            context = self._read_certificates(lambda: client_context(self._security, protocol="http/1.1"))
+            return secure_socket(plain, context, self._host)
 
     @contextmanager
     def _mapped_errors(self, deadline: Deadline) -> Iterator[None]:
