@@ -23,7 +23,6 @@ from dcp_sdk.bundles.measurements import Confusion, Interval
 __all__ = [
     "accuracy",
     "balanced_accuracy",
-    "balanced_answers",
     "confusion",
     "hardware",
     "information_bits",
@@ -40,6 +39,8 @@ _PICTURES = 128
 def balanced_accuracy(predicted: Labels, truth: Labels) -> Interval:
     """Mean recall over the classes that occur, with its normal 95 % interval (recalls are independent binomials).
 
+    Their variances are those of Agresti and Coull: a class that is always or never right is no certainty.
+
     Args:
         predicted: int64 ``(N,)``.
         truth: int64 ``(N,)``, N >= 1.
@@ -48,12 +49,14 @@ def balanced_accuracy(predicted: Labels, truth: Labels) -> Interval:
     for label in np.unique(truth):
         right = predicted[truth == label] == label
         shares.append(right.mean())
-        variances.append(shares[-1] * (1 - shares[-1]) / len(right))
+        moderate = (right.sum() + 2) / (len(right) + 4)
+        variances.append(moderate * (1 - moderate) / (len(right) + 4))
     return _interval(float(np.mean(shares)), math.sqrt(sum(variances)) / len(shares))
 
 
 def information_bits(probabilities: npt.NDArray[np.float32], truth: Labels) -> float:
-    """Bits about the label that answers prove, >= 0: the entropy of the labels less the answers' cross-entropy.
+    """Bits about the label that answers prove, >= 0, where all labels are equally frequent: their entropy less the
+    answers' cross-entropy.
 
     A lower bound of the mutual information, up to sampling (Barber and Agakov, "The IM algorithm", NeurIPS 2003).
 
@@ -61,22 +64,9 @@ def information_bits(probabilities: npt.NDArray[np.float32], truth: Labels) -> f
         probabilities: float32 ``(N, classes)``.
         truth: int64 ``(N,)``, N >= 1.
     """
-    shares = np.bincount(truth) / len(truth)
-    entropy = -float((shares[shares > 0] * np.log2(shares[shares > 0])).sum())
-    right = probabilities[np.arange(len(truth)), truth]
-    return max(0.0, entropy + float(np.log2(np.maximum(right, 1e-12)).mean()))
-
-
-def balanced_answers(probabilities: npt.NDArray[np.float32], frequencies: npt.NDArray[np.float64]) -> Labels:
-    """Answer so that the *balanced* accuracy is highest: the group that is likeliest for its size (Bayes' rule).
-
-    Args:
-        probabilities: float32 ``(N, classes)``, of an adversary that learnt from groups of unequal size.
-        frequencies: ``(classes,)``, the groups' shares of what it learnt from. An absent group is never answered.
-    """
-    weights = np.divide(1.0, frequencies, out=np.zeros_like(frequencies), where=frequencies > 0)
-    answers: Labels = (probabilities * weights).argmax(1)
-    return answers
+    labels = np.unique(truth)
+    right = [np.log2(np.maximum(probabilities[truth == label, label], 1e-12)).mean() for label in labels]
+    return max(0.0, math.log2(len(labels)) + float(np.mean(right)))
 
 
 def accuracy(predicted: Labels, truth: Labels) -> Interval:

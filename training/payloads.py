@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,8 @@ class Payloads:
     """The kept channels, ``(N, k, h, w)``: quantised as they came, or mapped by an attacker."""
     labels: npt.NDArray[np.int64]
     """Sensitive class, ``(N,)``."""
+    answers: npt.NDArray[np.int64]
+    """Task class, ``(N,)``: the server sees it, whatever is hidden."""
     total_channels: int
     """C."""
     scale: float
@@ -41,21 +43,34 @@ class Payloads:
         return len(self.labels)
 
     def __getitem__(self, index: npt.NDArray[np.int64]) -> Payloads:
-        return Payloads(self.channels[index], self.features[index], self.labels[index], self.total_channels, self.scale)
+        return replace(
+            self,
+            channels=self.channels[index],
+            features=self.features[index],
+            labels=self.labels[index],
+            answers=self.answers[index],
+        )
 
     def __add__(self, other: Payloads) -> Payloads:
         """Put other payloads of the same bundle behind these."""
-        return Payloads(
-            np.concatenate([self.channels, other.channels]),
-            np.concatenate([self.features, other.features]),
-            np.concatenate([self.labels, other.labels]),
-            self.total_channels,
-            self.scale,
+        return replace(
+            self,
+            channels=np.concatenate([self.channels, other.channels]),
+            features=np.concatenate([self.features, other.features]),
+            labels=np.concatenate([self.labels, other.labels]),
+            answers=np.concatenate([self.answers, other.answers]),
         )
 
-    def frequencies(self, classes: int) -> npt.NDArray[np.float64]:
-        """Share of each sensitive class, ``(classes,)``."""
-        return np.bincount(self.labels, minlength=classes) / len(self)
+    def weights(self) -> npt.NDArray[np.float32]:
+        """How much each pair counts for who learns from them, ``(N,)``, mean 1: each (attribute, answer) counts alike.
+
+        Otherwise adversaries learn how attribute and answer go together among the leaked pairs, which other pictures
+        need not share, and answer from the answer what little else a payload tells.
+        """
+        _, group, sizes = np.unique(
+            np.stack([self.labels, self.answers]), axis=1, return_inverse=True, return_counts=True
+        )
+        return (len(self) / (len(sizes) * sizes[group.ravel()])).astype(np.float32)
 
     def batches(self, size: int) -> Iterator[Payloads]:
         """Cut into pieces of ``size``, in order."""
@@ -99,7 +114,9 @@ def collect(bundle: Path, manifest: Manifest, pictures: LabelledPictures, batch_
     ]
     channels, features = (np.concatenate(tensors) for tensors in zip(*batches, strict=True))
     values = contract.unpack(features)
-    return Payloads(channels, values, pictures.sensitive, contract.pruning.channels, contract.pruning.scale)
+    return Payloads(
+        channels, values, pictures.sensitive, pictures.task, contract.pruning.channels, contract.pruning.scale
+    )
 
 
 def device_ms(bundle: Path, manifest: Manifest, pictures: npt.NDArray[np.uint8]) -> list[float]:

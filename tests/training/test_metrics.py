@@ -10,7 +10,7 @@ import torch
 from torchvision.models import AlexNet_Weights, alexnet
 
 from training.generated import draw_pictures
-from training.metrics import balanced_accuracy, balanced_answers, information_bits, perceptual_distance, similarity
+from training.metrics import balanced_accuracy, information_bits, perceptual_distance, similarity
 
 
 def test_balanced_accuracy_is_the_mean_recall_and_its_interval_covers() -> None:
@@ -22,13 +22,6 @@ def test_balanced_accuracy_is_the_mean_recall_and_its_interval_covers() -> None:
         interval = balanced_accuracy(np.where(right, truth, 1 - truth), truth)
         covered += interval.low <= 0.75 <= interval.high
     assert 0.92 <= covered / 400 <= 0.98
-
-
-def test_balanced_answers_undo_the_groups_sizes() -> None:
-    frequencies = np.array([0.9, 0.1, 0.0])
-    prior = np.tile(frequencies, (2, 1)).astype(np.float32)
-    evidence = np.array([[0.4, 0.6, 1.0], [0.6, 0.4, 1.0]], np.float32)
-    assert balanced_answers(prior * evidence, frequencies).tolist() == [1, 0]
 
 
 def test_answers_prove_the_bits_that_they_hold() -> None:

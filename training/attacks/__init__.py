@@ -11,6 +11,7 @@ from .decoder import decoder
 from .deep_image_prior import deep_image_prior
 from .ensemble import ENSEMBLE, together
 from .inversion import inversion
+from .likelihood import LIKELIHOOD, likelihood
 from .linear_probe import linear_probe
 from .mlp import mlp
 from .reconstruction import Knowledge, Reconstruct, SearchSettings
@@ -19,6 +20,7 @@ from .remaining_layers import remaining_layers
 __all__ = [
     "ATTACKS",
     "ENSEMBLE",
+    "LIKELIHOOD",
     "RECONSTRUCTIONS",
     "SEARCHES",
     "Attack",
@@ -27,6 +29,7 @@ __all__ = [
     "Knowledge",
     "Reconstruct",
     "SearchSettings",
+    "likelihood",
     "together",
 ]
 

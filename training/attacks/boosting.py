@@ -22,6 +22,8 @@ Columns = Callable[[Payloads], npt.NDArray[np.float32]]
 _GRID = 4
 """Maps wider than this are averaged down to 4 x 4 values."""
 _BATCH = 512
+_LEAF = 20
+"""Pairs in a leaf at least, where there are enough: scikit-learn's own choice."""
 _VALIDATION = 0.1
 """Share of the pairs on which boosting itself stops."""
 
@@ -47,13 +49,14 @@ def boost(
         max_iter=settings.trees,
         learning_rate=0.1,
         max_features=0.2,
+        min_samples_leaf=min(_LEAF, max(2, len(pairs) // _LEAF)),  # of few pairs a leaf would take all
         early_stopping=bool(enough),
         validation_fraction=_VALIDATION,
         n_iter_no_change=15,
         random_state=settings.seed,
     )
     known = columns(pairs)
-    model.fit(known, pairs.labels)
+    model.fit(known, pairs.labels, sample_weight=pairs.weights())
     classes = np.arange(settings.classes)
 
     def probabilities(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
@@ -61,15 +64,15 @@ def boost(
         result[:, model.classes_] = model.predict_proba(values)
         return result
 
-    def loss(values: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]) -> float:
-        return float(log_loss(labels, probabilities(values), labels=classes))
+    def loss(values: npt.NDArray[np.float32], seen: Payloads) -> float:
+        return float(log_loss(seen.labels, probabilities(values), labels=classes, sample_weight=seen.weights()))
 
     guess = Guess(
         probabilities=probabilities(columns(target)).astype(np.float32),
-        training_loss=loss(known, pairs.labels),
+        training_loss=loss(known, pairs),
         how=f"{model.n_iter_} rounds",
     )
-    return guess, loss(columns(chooser), chooser.labels)
+    return guess, loss(columns(chooser), chooser)
 
 
 def _columns(payloads: Payloads) -> npt.NDArray[np.float32]:

@@ -39,7 +39,7 @@ def deep_image_prior(knowledge: Knowledge, target: Payloads) -> Pictures:
     Returns:
         uint8 ``(M, S, S, 3)``.
     """
-    twin = DeviceTwin(knowledge.bundle, knowledge.contract)
+    twin = DeviceTwin(knowledge.bundle, knowledge.contract, through_limits=True)
     drawn = [
         _search(knowledge, PayloadMatch(twin, knowledge.contract, one))
         for one in track(list(target.batches(1)), "deep image prior", transient=True)

@@ -28,15 +28,19 @@ class DeviceTwin(nn.Module):
         bundle: A bundle, or the path of its folder or archive. Noise that its graph adds is left out: an attacker
             matches what lies under it.
         contract: The bundle's.
+        through_limits: Where values are cut to 0..1 before noise, let gradients pass as if they were not: whoever
+            searches for a picture could never leave a value that is cut.
 
     Raises:
         NotImplementedError: The graph holds an operation that cannot be converted.
     """
 
-    def __init__(self, bundle: BundleLike, contract: Contract) -> None:
+    def __init__(self, bundle: BundleLike, contract: Contract, *, through_limits: bool = False) -> None:
         super().__init__()
         graph = shape_inference.infer_shapes(onnx.load_from_string(Bundle.of(bundle).read(DEVICE_GRAPH_FILE)))
-        outputs = [_packed(graph.graph, contract.input.name)]
+        packed = _packed(graph.graph, contract.input.name)
+        uncut, self._limits = _before_limits(graph.graph, packed) if through_limits else (packed, None)
+        outputs = [uncut]
         if contract.pruning.rule == "dynamic":
             outputs.append(_SCORES)
         part = Extractor(graph).extract_model([contract.input.name], outputs)
@@ -56,7 +60,10 @@ class DeviceTwin(nn.Module):
             function of the picture.
         """
         result = self.network(pictures.permute(0, 2, 3, 1) * 255)
-        return (result[0], result[1]) if self.scored else (result, None)
+        values, scores = (result[0], result[1]) if self.scored else (result, None)
+        if self._limits is not None:
+            values = values + (values.clamp(*self._limits) - values).detach()
+        return values, scores
 
 
 def _packed(graph: onnx.GraphProto, picture: str) -> str:
@@ -79,6 +86,16 @@ def _packed(graph: onnx.GraphProto, picture: str) -> str:
             waiting.extend(producers[name].input)
         seen.add(name)
     return packed
+
+
+def _before_limits(graph: onnx.GraphProto, packed: str) -> tuple[str, tuple[float, float] | None]:
+    """Name what is cut to give ``packed``, and between which limits; ``packed`` itself and None where nothing is."""
+    (node,) = (node for node in graph.node if packed in node.output)
+    constants = {constant.name: constant for constant in graph.initializer}
+    if node.op_type != "Clip" or not all(name in constants for name in node.input[1:]):
+        return packed, None
+    low, high = (float(numpy_helper.to_array(constants[name])) for name in node.input[1:])
+    return node.input[0], (low, high)
 
 
 def _store_weights_as_float(graph: onnx.GraphProto) -> None:

@@ -44,7 +44,7 @@ def inversion(knowledge: Knowledge, target: Payloads) -> Pictures:
     Returns:
         uint8 ``(M, S, S, 3)``.
     """
-    twin = DeviceTwin(knowledge.bundle, knowledge.contract)
+    twin = DeviceTwin(knowledge.bundle, knowledge.contract, through_limits=True)
     restarts = knowledge.search.restarts
     weight = _choose_weight(knowledge, twin)
     batches = target.batches(max(1, _BATCH // restarts))

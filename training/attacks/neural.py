@@ -15,7 +15,6 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from ..config import OptimConfig
-from ..metrics import balanced_accuracy, balanced_answers
 from ..payloads import Payloads
 from ..schedule import learning_rate as scheduled
 from .base import Attack, AttackSettings, Guess, hold_out
@@ -36,9 +35,9 @@ _LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 class _Fit:
     network: nn.Module
     held_share: float
-    """Balanced accuracy on held-out pairs, of the epoch where it was highest; -1 where it diverged."""
+    """Share of held-out pairs, by weight, that are recognised, of the epoch where it was highest; -1 if it diverged."""
     held_loss: float
-    """Cross-entropy on held-out pairs, of the epoch where it was lowest; infinite where it diverged."""
+    """Cross-entropy on held-out pairs, by weight, of the epoch where it was lowest; infinite where it diverged."""
 
 
 def neural(name: str, make: MakeNetwork, scalings: Mapping[str, FitScaling] = SCALINGS) -> Attack:
@@ -47,8 +46,8 @@ def neural(name: str, make: MakeNetwork, scalings: Mapping[str, FitScaling] = SC
     Scaling and learning rate are chosen by the loss on held-out leaked pairs after a short training each. The best
     combination is then trained to the end of its schedule, or until held-out pairs stop being recognised better, and
     its best epoch answers. Not until their *loss* stops falling: it rises long before, and stopping there costs the
-    attacker points. If every combination diverges, the groups' frequencies answer, and the report will say that it did
-    not train.
+    attacker points. If every combination diverges, it guesses, and the report will say that it did not train. Pairs
+    count by :meth:`~training.payloads.Payloads.weights` throughout.
     """
 
     def attack(leaked: Payloads, target: Payloads, settings: AttackSettings) -> Guess:
@@ -69,7 +68,7 @@ def neural(name: str, make: MakeNetwork, scalings: Mapping[str, FitScaling] = SC
             learned = scale(pairs)
             best = _fit(make, learned, scale(chooser), settings, rate, settings.epochs, advance)
         if best.held_share < 0:
-            return _prior(pairs, target, settings)
+            return _guessing(target, settings)
         return Guess(
             probabilities=forward(best.network, scale(target)).softmax(1).numpy(),
             training_loss=_loss(best.network, learned),
@@ -95,16 +94,19 @@ def _fit(
     steps = len(pairs) // batch_size
     plan = OptimConfig(epochs=epochs, batch_size=batch_size, learning_rate=rate)
     best, waited, least = _Fit(network, -1.0, math.inf), 0, math.inf
+    weights, judged = torch.from_numpy(pairs.weights()), torch.from_numpy(chooser.weights())
+    truth = torch.from_numpy(chooser.labels)
     for epoch in range(epochs):
         network.train()
         shuffled = np.random.default_rng((settings.seed, epoch)).permutation(len(pairs))
         for step in range(steps):
-            batch = pairs[shuffled[step * batch_size : (step + 1) * batch_size]]
+            chosen = shuffled[step * batch_size : (step + 1) * batch_size]
+            batch = pairs[chosen]
             for group in optimizer.param_groups:
                 group["lr"] = scheduled(plan, epoch * steps + step, steps)
             with torch.autocast("cpu", torch.bfloat16):
                 logits = network(_mirrored(batch.dense()).contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits.float(), torch.from_numpy(batch.labels))
+            loss = weighted_loss(logits.float(), batch, weights[chosen])
             if not torch.isfinite(loss):
                 return best
             optimizer.zero_grad()
@@ -113,11 +115,10 @@ def _fit(
             optimizer.step()
         advance()
         logits = forward(network, chooser)
-        answers = balanced_answers(logits.softmax(1).numpy(), pairs.frequencies(settings.classes))
-        share = balanced_accuracy(answers, chooser.labels).value
+        share = float(((logits.argmax(1) == truth) * judged).mean())
         if not bool(torch.isfinite(logits).all()):
             return best
-        least = min(least, float(F.cross_entropy(logits, torch.from_numpy(chooser.labels))))
+        least = min(least, float(weighted_loss(logits, chooser, judged)))
         if share >= best.held_share:
             best, waited = _Fit(copy.deepcopy(network), share, least), 0
         else:
@@ -127,12 +128,10 @@ def _fit(
     return replace(best, held_loss=least)
 
 
-def _prior(pairs: Payloads, target: Payloads, settings: AttackSettings) -> Guess:
-    frequencies = (np.bincount(pairs.labels, minlength=settings.classes) + 1) / (len(pairs) + settings.classes)
-    entropy = -float(np.log(frequencies[pairs.labels]).mean())
+def _guessing(target: Payloads, settings: AttackSettings) -> Guess:
     return Guess(
-        probabilities=np.tile(frequencies.astype(np.float32), (len(target), 1)),
-        training_loss=entropy,
+        probabilities=np.full((len(target), settings.classes), 1 / settings.classes, np.float32),
+        training_loss=math.log(settings.classes),
         how="diverged with every setting",
     )
 
@@ -160,4 +159,9 @@ def forward(network: nn.Module, payloads: Payloads) -> Tensor:
 
 
 def _loss(network: nn.Module, payloads: Payloads) -> float:
-    return float(F.cross_entropy(forward(network, payloads), torch.from_numpy(payloads.labels)))
+    return float(weighted_loss(forward(network, payloads), payloads, torch.from_numpy(payloads.weights())))
+
+
+def weighted_loss(logits: Tensor, payloads: Payloads, weights: Tensor) -> Tensor:
+    """Cross-entropy in nats, each pair by its weight."""
+    return (F.cross_entropy(logits, torch.from_numpy(payloads.labels), reduction="none") * weights).mean()

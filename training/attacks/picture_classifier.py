@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from torch import nn
 
 from ..networks import RemainingLayers
@@ -20,13 +19,14 @@ _SIZE_PX = 64
 """Larger pictures are made smaller first: a face's attributes are still seen, in a third of the time."""
 
 
-def as_payloads(pictures: Pictures, labels: npt.NDArray[np.int64]) -> Payloads:
-    """Give pictures ``(N, S, S, 3)`` the form of payloads, three channels each, for what learns from payloads."""
+def as_payloads(pictures: Pictures, behind: Payloads) -> Payloads:
+    """Give pictures ``(N, S, S, 3)`` the form and the labels of payloads, three channels each."""
     if pictures.shape[1] > _SIZE_PX:
         size = (_SIZE_PX, _SIZE_PX)
         pictures = np.stack([cv2.resize(picture, size, interpolation=cv2.INTER_AREA) for picture in pictures])
     channels = np.tile(np.arange(3, dtype=np.uint8), (len(pictures), 1))
-    return Payloads(channels, np.ascontiguousarray(pictures.transpose(0, 3, 1, 2)), labels, 3, 1 / 255)
+    values = np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))
+    return Payloads(channels, values, behind.labels, behind.answers, 3, 1 / 255)
 
 
 def _network(shape: tuple[int, int, int], settings: AttackSettings) -> nn.Module:

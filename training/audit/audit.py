@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +29,26 @@ from dcp_sdk.bundles.measurements import (
 )
 
 from .. import data as datasets
-from ..attacks import ATTACKS, ENSEMBLE, AttackSettings, Guess, Knowledge, SearchSettings, together
+from ..attacks import (
+    ATTACKS,
+    ENSEMBLE,
+    LIKELIHOOD,
+    AttackSettings,
+    Guess,
+    Knowledge,
+    SearchSettings,
+    likelihood,
+    together,
+)
 from ..config import Recipe
 from ..console import console
 from ..payloads import Payloads, collect
 from ..reports.panels import as_panels, panel_payloads, panel_pictures
-from .certificate import certify
+from .certificate import certify, is_covered_by_noise
 from .drawings import measure_reconstruction
-from .many_frames import averages
+from .many_frames import averages, before_noise
 from .measure import (
+    as_control,
     judge,
     leaked_curve,
     measure_attack,
@@ -124,10 +136,13 @@ class Audit:
 
         for name in names:
             by_seed = self._guesses(name)
-            prior = prior_entropy(self.leaked, len(self.labels))
+            prior = prior_entropy(self.leaked)
             # Of several seeds any may turn out the strongest: each must have trained, or the control must speak for it.
             trained = all(has_trained(guess.training_loss, prior) for guess in by_seed.values())
             add(name, by_seed, None if trained else self._control(name, head))
+        if names and is_covered_by_noise(self.manifest.contract, self.recipe.network.bottleneck):
+            guess, control = self._likelihood(head)
+            add(LIKELIHOOD, {self.settings.seed: guess}, control)
         if (mean := together(working)) is not None:
             controls = [result.control for result in results if result.counts and result.control is not None]
             weakest = min(controls, key=lambda control: control.balanced_accuracy.value, default=None)
@@ -150,8 +165,10 @@ class Audit:
         points = []
         for count, learned, target in zip(_FRAMES, known, unknown, strict=True):
             some = learned[np.arange(len(self.leaked))]
-            measure = partial(measure_many_frames, count, some, target, self.settings, self.labels, names)
-            points.append(self._notebook.once(f"{count} frames", FramesPoint, measure))
+            measure = partial(measure_many_frames, count, some, target, self.settings, self.labels, names, self._seeds)
+            points.append(
+                self._notebook_for(self.settings, names, self.seeds).once(f"{count} frames", FramesPoint, measure)
+            )
             console.print(f"{count} frames: {percent(points[-1].balanced_accuracy)} ({points[-1].attack})")
         return points
 
@@ -181,7 +198,7 @@ class Audit:
 
     def certificate(self) -> Certificate:
         """State what holds against any attacker."""
-        return certify(self.bundle, self.manifest, self.recipe.network.bottleneck, self.splits, self.target)
+        return certify(self.bundle, self.manifest, self.recipe.network.bottleneck, self.splits)
 
     def readout(self) -> Interval:
         """Balanced accuracy of the task, read from the payload by one linear layer instead of the head."""
@@ -208,18 +225,34 @@ class Audit:
         return len(np.unique(self.target.channels, axis=0))
 
     def _guesses(self, name: str) -> dict[int, Guess]:
-        first = self.settings.seed
         return {
             seed: self._notebook.once(
                 f"{name}, seed {seed}",
                 Guess,
                 partial(run_attack, name, self.leaked, self.target, replace(self.settings, seed=seed)),
             )
-            for seed in range(first, first + self.seeds)
+            for seed in self._seeds
         }
+
+    def _likelihood(self, head: float) -> tuple[Guess, Control]:
+        """Let the attacker answer who knows the noise, about the attribute and, as a control, about the task."""
+        contract, neck = self.manifest.contract, self.recipe.network.bottleneck
+        assert neck is not None
+        values = before_noise(self.bundle, contract, self.splits.train.pictures[: len(self.leaked)])
+
+        def guess(leaked: Payloads, target: Payloads, classes: int) -> Guess:
+            return likelihood(leaked, values, target, neck.noise / (2 * neck.reach), 2**contract.bits, classes)
+
+        leaked, target, settings = self._task
+        control = as_control(guess(leaked, target, settings.classes), target, settings.classes, head)
+        return guess(self.leaked, self.target, self.settings.classes), control
 
     def _control(self, name: str, head: float) -> Control:
         return self._notebook.once(f"{name}, control", Control, partial(run_control, name, *self._task, head))
+
+    @property
+    def _seeds(self) -> range:
+        return range(self.settings.seed, self.settings.seed + self.seeds)
 
     @property
     def _task(self) -> tuple[Payloads, Payloads, AttackSettings]:
@@ -245,12 +278,25 @@ class Audit:
 
     @property
     def _collected(self) -> Notebook:
-        splits = (self.splits.train.sensitive.tolist(), self.splits.val.sensitive.tolist())
-        return Notebook(self.work, self.manifest.contract.digest, *splits)
+        labels = [
+            numbers.tolist()
+            for split in (self.splits.train, self.splits.val)
+            for numbers in (split.sensitive, split.task)
+        ]
+        return Notebook(self.work, self.manifest.contract.digest, *labels)
 
     @property
     def _notebook(self) -> Notebook:
         return self._notebook_for(self.settings)
 
     def _notebook_for(self, *how: object) -> Notebook:
-        return Notebook(self.work, self.manifest.contract.digest, *how, len(self.leaked), self.target.labels.tolist())
+        seen = (len(self.leaked), self.target.labels.tolist())
+        return Notebook(self.work, self.manifest.contract.digest, *how, *seen, _attack_code())
+
+
+@cache
+def _attack_code() -> str:
+    """Hash of what attacks and judges: an attack that was changed answers anew."""
+    here = Path(__file__).parents[1]
+    files = sorted([*(here / "attacks").glob("*.py"), here / "audit" / "measure.py", here / "metrics.py"])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -7,28 +7,22 @@ import math
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from rich.progress import track
 from torch import Tensor, nn
 
 from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.measurements import Certificate
+from dcp_sdk.contract import Contract
 
 from ..attacks.device_twin import DeviceTwin
 from ..attacks.reconstruction import as_tensor
 from ..config import BottleneckConfig
 from ..data import Splits
-from ..payloads import Payloads
-from .guarantees import (
-    attribute_information,
-    best_accuracy,
-    gaussian_epsilon,
-    log_likelihoods,
-    reconstruction_bound,
-)
+from .guarantees import best_attacker, gaussian_epsilon, reconstruction_bound
+from .many_frames import before_noise
 
-__all__ = ["certify", "smooth"]
+__all__ = ["certify", "is_covered_by_noise", "smooth"]
 
 _DELTA = 1e-5
 _FRAMES = (1, 10, 100)
@@ -41,17 +35,14 @@ _SHARPNESS = 1000.0
 _BATCH = 64
 
 
-def certify(
-    bundle: Path, manifest: Manifest, neck: BottleneckConfig | None, splits: Splits, target: Payloads
-) -> Certificate:
+def certify(bundle: Path, manifest: Manifest, neck: BottleneckConfig | None, splits: Splits) -> Certificate:
     """State what holds for any attacker.
 
     Args:
         bundle: Folder of the bundle.
         manifest: Its manifest.
         neck: The network's bottleneck; without one only the capacity is known.
-        splits: All pictures of both are the population.
-        target: One payload of each validation picture.
+        splits: Derivatives and prior are the training split's; the validation split is the best attacker's population.
     """
     contract = manifest.contract
     count = math.prod(contract.values_shape)
@@ -59,21 +50,14 @@ def certify(
     capacity = count * contract.bits + math.ceil(math.log2(choices))
     if neck is None:
         return Certificate(capacity_bits=capacity)
-    twin = DeviceTwin(bundle, contract)
-    bound = _reconstruction(twin, splits) if count <= _MOST_VALUES else None
-    # A mask that follows the picture is sent without noise: nothing bounds what it tells.
-    if not neck.noise or contract.pruning.rule not in ("none", "static"):
-        return Certificate(capacity_bits=capacity, reconstruction_mse=bound)
     deviation = neck.noise / (2 * neck.reach)
-    chosen = target.channels[0].astype(np.int64)
-    values = np.concatenate([_values(twin, split.pictures)[:, chosen] for split in (splits.val, splits.train)])
-    groups = np.concatenate([splits.val.sensitive, splits.train.sensitive])
-    steps = target.features.reshape(len(target), -1).astype(np.int64)
-    likelihoods = log_likelihoods(
-        steps, values.reshape(len(values), -1).astype(np.float64), deviation, 2**contract.bits
-    )
-    classes = len(splits.sensitive.labels)
-    information, error = attribute_information(likelihoods, groups, target.labels, classes)
+    twin = DeviceTwin(bundle, contract)
+    bound = _reconstruction(twin, splits, deviation) if count <= _MOST_VALUES else None
+    # A mask that follows the picture is sent without noise: nothing bounds what it tells.
+    if not is_covered_by_noise(contract, neck):
+        return Certificate(capacity_bits=capacity, reconstruction_mse=bound)
+    values = before_noise(bundle, contract, splits.val.pictures)
+    best = best_attacker(values, splits.val.sensitive, len(splits.sensitive.labels), deviation, 2**contract.bits)
     return Certificate(
         capacity_bits=capacity,
         reconstruction_mse=bound,
@@ -81,20 +65,18 @@ def certify(
         epsilons={
             frames: round(gaussian_epsilon(math.sqrt(frames * count), deviation, _DELTA), 2) for frames in _FRAMES
         },
-        best_accuracy=best_accuracy(likelihoods, groups, target.labels, classes),
-        information_bits=information,
-        information_error=error,
+        best_accuracy=best.accuracy,
+        information_bits=best.information_bits,
+        information_error=best.information_error,
     )
 
 
-@torch.no_grad()
-def _values(twin: DeviceTwin, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """Compute what pictures give before noise: ``(N, C, h, w)``."""
-    parts = [twin(as_tensor(pictures[start : start + _BATCH]))[0] for start in range(0, len(pictures), _BATCH)]
-    return torch.cat(parts).numpy()
+def is_covered_by_noise(contract: Contract, neck: BottleneckConfig | None) -> bool:
+    """Whether each payload is noise on values of the picture, and nothing else: the mask tells nothing."""
+    return neck is not None and neck.noise > 0 and contract.pruning.rule in ("none", "static")
 
 
-def _reconstruction(twin: DeviceTwin, splits: Splits) -> float:
+def _reconstruction(twin: DeviceTwin, splits: Splits, deviation: float) -> float:
     pictures = splits.train.pictures
     stand_in = smooth(twin)
     some = pictures[np.random.default_rng(0).permutation(len(pictures))[:_PICTURES]]
@@ -102,11 +84,10 @@ def _reconstruction(twin: DeviceTwin, splits: Splits) -> float:
     for start in track(range(0, len(some), _BATCH), "derivatives", transient=True):
         drawn = as_tensor(some[start : start + _BATCH]).requires_grad_()
         sums = stand_in(drawn)[0].flatten(1).sum(0)
-        for value in sums:
-            (gradient,) = torch.autograd.grad(value, drawn, retain_graph=True)
-            rows.append(gradient.flatten(1).numpy())
+        gradients = [torch.autograd.grad(value, drawn, retain_graph=True)[0].flatten(1).numpy() for value in sums]
+        rows.append(np.stack(gradients, axis=1))
     prior = as_tensor(pictures).flatten(1).numpy()
-    return reconstruction_bound(np.concatenate(rows), prior)
+    return reconstruction_bound(np.concatenate(rows), prior, deviation)
 
 
 def smooth(twin: DeviceTwin) -> nn.Module:

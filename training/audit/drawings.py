@@ -11,7 +11,7 @@ from dcp_sdk.bundles.measurements import Interval, Reconstruction
 from ..attacks import RECONSTRUCTIONS, SEARCHES, Knowledge
 from ..attacks.picture_classifier import as_payloads, picture_classifier
 from ..attacks.reconstruction import Pictures
-from ..metrics import balanced_accuracy, balanced_answers, perceptual_distance, similarity
+from ..metrics import balanced_accuracy, perceptual_distance, similarity
 from ..payloads import Payloads
 from ..reports.panels import png
 
@@ -70,12 +70,11 @@ def _read_attribute(
     habits.
     """
     settings = replace(knowledge.settings, epochs=min(_READ_EPOCHS, knowledge.settings.epochs), search_epochs=1)
-    labels, truth = knowledge.leaked.labels[: len(learnt)], target.labels
-    both = as_payloads(np.concatenate([hidden, drawn]), np.concatenate([truth, truth]))
-    from_pictures = picture_classifier(as_payloads(knowledge.pictures[: len(learnt)], labels), both, settings)
-    from_drawings = picture_classifier(as_payloads(learnt, labels), as_payloads(drawn, truth), settings)
-    frequencies = knowledge.leaked[np.arange(len(learnt))].frequencies(settings.classes)
-    seen, transferred = np.split(balanced_answers(from_pictures.probabilities, frequencies), 2)
-    answers = (transferred, balanced_answers(from_drawings.probabilities, frequencies))
-    read = max((balanced_accuracy(answer, truth) for answer in answers), key=lambda share: share.value)
-    return read, balanced_accuracy(seen, truth)
+    known = knowledge.leaked[np.arange(len(learnt))]
+    both = as_payloads(np.concatenate([hidden, drawn]), target + target)
+    from_pictures = picture_classifier(as_payloads(knowledge.pictures[: len(learnt)], known), both, settings)
+    from_drawings = picture_classifier(as_payloads(learnt, known), as_payloads(drawn, target), settings)
+    seen, transferred = np.split(from_pictures.probabilities.argmax(1), 2)
+    answers = (transferred, from_drawings.probabilities.argmax(1))
+    read = max((balanced_accuracy(answer, target.labels) for answer in answers), key=lambda share: share.value)
+    return read, balanced_accuracy(seen, target.labels)

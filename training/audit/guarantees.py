@@ -7,19 +7,16 @@ about noise of one known size on values in 0..1 (``network.bottleneck``); withou
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import log_ndtr, logsumexp
 
-__all__ = [
-    "attribute_information",
-    "best_accuracy",
-    "gaussian_epsilon",
-    "log_likelihoods",
-    "reconstruction_bound",
-]
+from ..attacks.likelihood import by_group, log_likelihoods
+
+__all__ = ["BestAttacker", "best_attacker", "gaussian_epsilon", "reconstruction_bound"]
 
 Floats = npt.NDArray[np.float64]
 _NULL = 1e-4
@@ -52,93 +49,76 @@ def gaussian_epsilon(sensitivity: float, deviation: float, delta: float) -> floa
     return float(brentq(excess, 0.0, largest, xtol=1e-6))
 
 
-def log_likelihoods(steps: npt.NDArray[np.integer], values: Floats, deviation: float, levels: int) -> Floats:
-    """``log p(payload | picture)`` of each payload under each picture, exactly as the wire rounds and saturates.
+@dataclass(frozen=True)
+class BestAttacker:
+    """What Bayes' rule reads of a population that it knows picture by picture."""
+
+    accuracy: float
+    """Balanced, expected over the noise."""
+    information_bits: float
+    """Mutual information of payload and group."""
+    information_error: float
+    """Standard error of that, from the number of draws."""
+
+
+def best_attacker(
+    values: Floats, groups: npt.NDArray[np.int64], classes: int, deviation: float, levels: int, *, draws: int = 20
+) -> BestAttacker:
+    """Let an attacker of unlimited power, who knows every picture of the population and the noise, see one payload.
+
+    The pictures *are* the population, and payloads are drawn from these very pictures: on them nobody does better in
+    expectation. For pictures that are only like them this is an estimate, in either direction.
 
     Args:
-        steps: Payloads, whole numbers 0..levels - 1, ``(M, D)``.
-        values: What pictures give before noise, in 0..1, ``(N, D)``.
-        deviation: Of the noise, on the scale of 0..1.
-        levels: ``2^bits``.
-
-    Returns:
-        float64 ``(M, N)``.
-    """
-    edges = (np.arange(1, levels) - 0.5) / (levels - 1)
-    bounds = np.concatenate([[-np.inf], edges, [np.inf]])
-    total = np.zeros((len(steps), len(values)))
-    for column in range(values.shape[1]):
-        upper = log_ndtr((bounds[1:, None] - values[None, :, column]) / deviation)
-        lower = log_ndtr((bounds[:-1, None] - values[None, :, column]) / deviation)
-        bins = upper + np.log1p(-np.exp(np.minimum(lower - upper, -1e-12)))  # log(Φ(b) - Φ(a)), (levels, N)
-        total += bins[steps[:, column]]
-    return total
-
-
-def _by_group(likelihoods: Floats, groups: npt.NDArray[np.int64], classes: int) -> Floats:
-    """``log p(payload | group)``, ``(M, classes)``: the mean over the group's pictures."""
-    return np.stack(
-        [
-            logsumexp(likelihoods[:, groups == group], axis=1) - math.log(max(1, int((groups == group).sum())))
-            for group in range(classes)
-        ],
-        axis=1,
-    )
-
-
-def best_accuracy(
-    likelihoods: Floats, groups: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64], classes: int
-) -> float:
-    """Balanced accuracy of an attacker who knows the population and the noise, and has unlimited power (Bayes' rule).
-
-    The pictures *are* the population, and the payload's own picture is among them: the estimate lies above the truth
-    for pictures that are only like them, the more so the less noise there is.
-
-    Args:
-        likelihoods: ``(M, N)``, from :func:`log_likelihoods`.
+        values: What the pictures give before noise, in 0..1, ``(N, D)``.
         groups: Of the N pictures.
-        drawn: Group of the picture behind each of the M payloads.
         classes: Number of groups.
+        deviation: Of the noise, on the scale of 0..1.
+        levels: Steps of the quantiser.
+        draws: Payloads of each picture, over which the results are averaged.
     """
-    answers = _by_group(likelihoods, groups, classes).argmax(1)
-    return float(
-        np.mean([(answers[drawn == group] == group).mean() for group in range(classes) if (drawn == group).any()])
-    )
-
-
-def attribute_information(
-    likelihoods: Floats, groups: npt.NDArray[np.int64], drawn: npt.NDArray[np.int64], classes: int
-) -> tuple[float, float]:
-    """Mutual information of payload and group in bits, with its standard error; above the truth as is the accuracy."""
-    by_group = _by_group(likelihoods, groups, classes)
+    rng = np.random.default_rng(0)
     shares = np.bincount(groups, minlength=classes) / len(groups)
     known = shares > 0
-    overall = logsumexp(by_group[:, known] + np.log(shares[known]), axis=1)
-    gains = (by_group[np.arange(len(drawn)), drawn] - overall) / math.log(2)
-    return float(gains.mean()), float(gains.std(ddof=1) / math.sqrt(len(gains)))
+    accuracies, informations = [], []
+    for _ in range(draws):
+        noisy = np.clip(values + deviation * rng.standard_normal(values.shape), 0, 1)
+        steps = np.round(noisy * (levels - 1)).astype(np.int64)
+        likelihoods = by_group(log_likelihoods(steps, values, deviation, levels), groups, classes)
+        answers = likelihoods.argmax(1)
+        accuracies.append(np.mean([(answers[groups == group] == group).mean() for group in np.flatnonzero(known)]))
+        overall = logsumexp(likelihoods[:, known] + np.log(shares[known]), axis=1)
+        informations.append((likelihoods[np.arange(len(groups)), groups] - overall).mean() / math.log(2))
+    return BestAttacker(
+        float(np.mean(accuracies)), float(np.mean(informations)), float(np.std(informations, ddof=1) / math.sqrt(draws))
+    )
 
 
-def reconstruction_bound(jacobians: npt.NDArray[np.float32], pictures: npt.NDArray[np.float32]) -> float:
-    """Bound the mean squared error of *any* attacker's pictures from below, for an encoder without noise.
+def reconstruction_bound(
+    jacobians: npt.NDArray[np.float32], pictures: npt.NDArray[np.float32], deviation: float = 0.0
+) -> float:
+    """Bound the mean squared error of *any* attacker's pictures from below.
 
-    Bayesian Cramér-Rao (van Trees): what an encoder never reacts to can only come from the prior. With U spanning the
-    null space of the expected Fisher information ``E[J' J]`` and prior information S, the error is at least
-    ``Tr((U' S U)^-1) / d`` (Maeng et al. 2023; Hwang, Li and Maeng). For a Gaussian prior, ``S = Cov^-1``, that is what
-    is left of the pictures' variance once everything outside the null space is known *exactly*, which no payload of a
-    few values tells; so it is far from tight.
+    Bayesian Cramér-Rao (van Trees): with the expected Fisher information J of a payload and the prior's S, the error is
+    at least ``Tr((J + S)^-1) / d``; for a Gaussian prior ``S = Cov^-1``. With noise, ``J = E[G' G] / deviation^2`` of
+    the derivatives G, and rounding only takes from that. Without noise J is infinite wherever the encoder reacts, and
+    what is left is its null space U: ``Tr((U' S U)^-1) / d`` (Maeng et al. 2023; Hwang, Li and Maeng). That falls
+    with every picture at which derivatives are taken, down to nothing.
 
     Args:
-        jacobians: Derivatives of values by pixels, at many pictures: ``(P, d)``, all rows together.
+        jacobians: Derivatives of V values by pixels, at P pictures: ``(P, V, d)``.
         pictures: Samples of the prior, pixels in 0..1, ``(N, d)``, N > 1.
+        deviation: Of the noise on each value, on the values' scale.
 
     Returns:
         Mean squared error of a pixel, data range 1.
     """
-    known = _row_space(jacobians)
     centred = (pictures - pictures.mean(0)).astype(np.float64) / math.sqrt(len(pictures) - 1)
     total = float(np.square(centred).sum())
+    rows = jacobians.reshape(-1, jacobians.shape[2])
+    known = rows.T.astype(np.float64) / (deviation * math.sqrt(len(jacobians))) if deviation else _row_space(rows)
     seen = centred @ known  # (N, r): Cov = centred' centred
-    inside = seen.T @ seen
+    inside = seen.T @ seen + (np.eye(known.shape[1]) if deviation else 0)  # Woodbury
     across = centred.T @ seen
     explained = np.linalg.lstsq(inside, across.T @ across, rcond=None)[0]
     return float(max(0.0, total - np.trace(explained)) / pictures.shape[1])

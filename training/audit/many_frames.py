@@ -1,4 +1,4 @@
-"""What a server knows after many frames of one picture: noise averages out."""
+"""What lies under the noise, and what a server knows of it after many frames of one picture."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from rich.progress import track
 
 from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.contract import Contract
 from dcp_sdk.obfuscate import draw_uniform
 
 from ..data import LabelledPictures
 from ..payloads import Payloads
 
-__all__ = ["averages"]
+__all__ = ["averages", "before_noise"]
 
 _BATCH = 64
 
@@ -28,7 +29,7 @@ _BATCH = 64
 def averages(bundle: Path, manifest: Manifest, pictures: LabelledPictures, counts: Sequence[int]) -> list[Payloads]:
     """Average the payloads of each picture over many frames with fresh noise: the most that noise can be undone.
 
-    The frames are the same picture, the worst case: the client network runs once, and what draws the noise, chooses
+    The frames are the same picture: the client network runs once, and what draws the noise, chooses
     channels, rounds and packs runs for each frame. Both are the deployed graph, cut at ``activations``.
 
     Args:
@@ -59,7 +60,34 @@ def averages(bundle: Path, manifest: Manifest, pictures: LabelledPictures, count
             if frame in counts:
                 means[counts.index(frame)][rows] = sums[rows] / np.maximum(seen[rows], 1)[:, :, None, None]
     everything = np.tile(np.arange(shape[1]), (len(pictures), 1))
-    return [Payloads(everything, mean, pictures.sensitive, shape[1], contract.pruning.scale) for mean in means]
+    return [
+        Payloads(everything, mean, pictures.sensitive, pictures.task, shape[1], contract.pruning.scale)
+        for mean in means
+    ]
+
+
+def before_noise(bundle: Path, contract: Contract, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    """Compute what pictures give before noise, by the deployed graph, cut at ``activations``.
+
+    Args:
+        bundle: Folder of the bundle.
+        contract: Its contract, with noise, and a mask that does not follow the picture.
+        pictures: uint8 ``(N, S, S, 3)``.
+
+    Returns:
+        ``(N, D)``, within 0..1, in the order of a payload's values.
+    """
+    assert contract.noise is not None
+    first, second = _halves(bundle / DEVICE_GRAPH_FILE, contract.input.name, contract.noise.name)
+    parts = [
+        first.run(None, {contract.input.name: pictures[start : start + _BATCH]})[0]
+        for start in track(range(0, len(pictures), _BATCH), "before noise", transient=True)
+    ]
+    values = np.concatenate(parts).astype(np.float64)
+    channels, _ = second.run(
+        None, {"activations": parts[0][:1], contract.noise.name: draw_uniform((1, *contract.noise.shape))}
+    )
+    return values[:, channels[0].astype(np.int64)].reshape(len(values), -1)
 
 
 def _add(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,12 +24,11 @@ from dcp_sdk.bundles.measurements import (
 )
 
 from ..attacks import ATTACKS, ENSEMBLE, AttackSettings, Guess, together
-from ..attacks.side_channels import latency, mask_only
+from ..attacks.side_channels import answer_only, latency, mask_only
 from ..data import Splits
 from ..metrics import (
     accuracy,
     balanced_accuracy,
-    balanced_answers,
     confusion,
     information_bits,
     macro_auc,
@@ -36,6 +36,7 @@ from ..metrics import (
 from ..payloads import Payloads, device_ms
 
 __all__ = [
+    "as_control",
     "judge",
     "leaked_curve",
     "measure_attack",
@@ -115,11 +116,13 @@ def run_control(name: str, leaked: Payloads, target: Payloads, settings: AttackS
         settings: With the number of task classes.
         head: Balanced accuracy of the task head.
     """
-    guess = ATTACKS[name](leaked, target, settings)
-    answers = balanced_answers(guess.probabilities, leaked.frequencies(settings.classes))
-    return Control(
-        balanced_accuracy=balanced_accuracy(answers, target.labels), needed=(1 / settings.classes + head) / 2
-    )
+    return as_control(ATTACKS[name](leaked, target, settings), target, settings.classes, head)
+
+
+def as_control(guess: Guess, target: Payloads, classes: int, head: float) -> Control:
+    """Judge what an adversary reads of the task; what is needed lies halfway between guessing and the task head."""
+    read = balanced_accuracy(guess.probabilities.argmax(1), target.labels)
+    return Control(balanced_accuracy=read, needed=(1 / classes + head) / 2)
 
 
 def judge(
@@ -135,27 +138,26 @@ def judge(
     Args:
         name: Of the adversary.
         guesses: By seed.
-        leaked: What it learnt from: groups of unequal size are allowed for.
+        leaked: What it learnt from.
         target: What it answered for.
         labels: Names of the groups.
         control: Of an adversary that did not train.
     """
-    frequencies = leaked.frequencies(len(labels))
-    answers = {seed: balanced_answers(each.probabilities, frequencies) for seed, each in guesses.items()}
+    answers = {seed: each.probabilities.argmax(1) for seed, each in guesses.items()}
     shares = {seed: balanced_accuracy(answer, target.labels).value for seed, answer in answers.items()}
     seed = max(shares, key=lambda seed: shares[seed])
     best, answer = guesses[seed], answers[seed]
     return AttackResult(
         name=name,
         balanced_accuracy=balanced_accuracy(answer, target.labels),
-        accuracy=accuracy(best.probabilities.argmax(1), target.labels),
+        accuracy=accuracy(answer, target.labels),
         recalls={
             label: float((answer[chosen] == number).mean())
             for number, label in enumerate(labels)
             if (chosen := target.labels == number).any()
         },
         training_loss=best.training_loss,
-        prior_entropy=prior_entropy(leaked, len(labels)),
+        prior_entropy=prior_entropy(leaked),
         minutes=round(sum(each.minutes for each in guesses.values()), 1),
         auc=macro_auc(best.probabilities, target.labels),
         how=best.how,
@@ -165,11 +167,9 @@ def judge(
     )
 
 
-def prior_entropy(leaked: Payloads, classes: int) -> float:
-    """Cross-entropy of always answering the groups' frequencies, in nats."""
-    present = leaked.frequencies(classes)
-    present = present[present > 0]
-    return float(-(present * np.log(present)).sum())
+def prior_entropy(leaked: Payloads) -> float:
+    """Cross-entropy of guessing, in nats: the groups that occur count alike (:meth:`Payloads.weights`)."""
+    return math.log(len(np.unique(leaked.labels)))
 
 
 def measure_side_channels(
@@ -180,20 +180,23 @@ def measure_side_channels(
     target: Payloads,
     settings: AttackSettings,
 ) -> tuple[SideChannel, ...]:
-    """Judge the mask alone, and the device graph's latency. The payload's length is a constant of the contract."""
-    times = [
-        (device_ms(bundle, manifest, split.pictures[:_TIMED]), split.sensitive[:_TIMED])
-        for split in (splits.train, splits.val)
+    """Judge the mask, the device graph's latency and the answer, each alone.
+
+    The payload's length is a constant of the contract.
+    """
+    timed = [
+        (device_ms(bundle, manifest, split.pictures[:_TIMED]), some[np.arange(min(_TIMED, len(some)))])
+        for split, some in ((splits.train, leaked), (splits.val, target))
     ]
     guesses = {
         "mask only": (mask_only(leaked, target, settings), target.labels),
-        "latency of the device graph": (latency(times[0], times[1], settings), times[1][1]),
+        "latency of the device graph": (latency(timed[0], timed[1], settings), timed[1][1].labels),
+        "the answer alone": (answer_only(leaked, target, settings), target.labels),
     }
-    frequencies = leaked.frequencies(settings.classes)
     return tuple(
         SideChannel(
             name=name,
-            balanced_accuracy=balanced_accuracy(balanced_answers(guess.probabilities, frequencies), truth),
+            balanced_accuracy=balanced_accuracy(guess.probabilities.argmax(1), truth),
             chance=1 / settings.classes,
             information_bits=round(information_bits(guess.probabilities, truth), 4),
         )
@@ -208,6 +211,7 @@ def measure_many_frames(
     settings: AttackSettings,
     labels: tuple[str, ...],
     names: Sequence[str],
+    seeds: Sequence[int],
 ) -> FramesPoint:
     """Let adversaries learn from averages over many frames, and answer for such averages.
 
@@ -218,12 +222,14 @@ def measure_many_frames(
         settings: How hard they try.
         labels: Names of the groups.
         names: Of the adversaries; all of them count.
+        seeds: Of each.
     """
-    guesses = [run_attack(name, leaked, target, settings) for name in names]
-    named = dict(zip(names, guesses, strict=True))
-    if (mean := together(guesses)) is not None:
-        named[ENSEMBLE] = mean
-    results = [judge(name, {settings.seed: guess}, leaked, target, labels) for name, guess in named.items()]
+    named = {
+        name: {seed: run_attack(name, leaked, target, replace(settings, seed=seed)) for seed in seeds} for name in names
+    }
+    if (mean := together([guess for by_seed in named.values() for guess in by_seed.values()])) is not None:
+        named[ENSEMBLE] = {settings.seed: mean}
+    results = [judge(name, by_seed, leaked, target, labels) for name, by_seed in named.items()]
     best = max(results, key=lambda result: result.balanced_accuracy.value)
     return FramesPoint(frames=frames, attack=best.name, balanced_accuracy=best.balanced_accuracy)
 

@@ -69,6 +69,7 @@ def _read(path: Path) -> Payloads:
             file["channels"],
             file["features"],
             file["labels"],
+            file["answers"],
             int(file["total_channels"]),
             float(file["scale"]),
         )

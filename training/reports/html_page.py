@@ -23,7 +23,7 @@ from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.errors import ConfigError
 
 from .results import points_beside
-from .statements import checked, statements
+from .statements import checked, luck, statements
 from .svg import as_svg
 from .trade_off import TradeOffPoint, trade_off
 
@@ -138,7 +138,7 @@ def _adversaries(report: PrivacyReport) -> str:
     axes.set_xlabel(f"{report.sensitive}, balanced accuracy with 95 % interval")
     return f"""<h2>Who reads {_text(report.sensitive)}</h2>
 <p>Each adversary was trained on {report.leaked:,} leaked payloads with their labels, after the bundle was finished, and judged
-on {report.tested:,} payloads that it had never seen. The strongest one counts. Always naming the largest group would be right
+on {report.tested:,} payloads that it had never seen. The strongest one counts.{luck(report)} Always naming the largest group would be right
 for {share(report.majority)} of the pictures.</p>
 {as_svg(figure)}
 <table><tr><th>fresh adversary<th>balanced accuracy<th>macro AUC<th>chosen on held-out pairs</tr>{rows}</table>"""

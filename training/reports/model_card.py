@@ -6,7 +6,7 @@ from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.measurements import percent, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 
-from .statements import checked, statements
+from .statements import checked, luck, statements
 
 __all__ = ["render"]
 
@@ -35,15 +35,24 @@ def _head(manifest: Manifest) -> str:
     rule = {
         "dynamic": "the pruner's choice for this very picture",
         "random": "drawn at random for every picture",
-        "none": "all of them: nothing is pruned",
+        "none": "all of them",
         "static": "the same for every picture",
     }[pruning.rule]
     return f"""# {manifest.name}
 
 A device computes {pruning.channels} channels of {height} x {width} from a {contract.preprocessing.size_px} px picture, \
-and sends {pruning.kept} of them ({rule}), as {contract.payload_bytes:,} bytes. A server answers
+{_neck(manifest)}and sends {pruning.kept} of them ({rule}), as {contract.payload_bytes:,} bytes. A server answers
 **{contract.task.name}** ({", ".join(contract.task.labels)}). The attribute that the method tries to hide is
 **{contract.sensitive.name}** ({", ".join(contract.sensitive.labels)})."""
+
+
+def _neck(manifest: Manifest) -> str:
+    network = manifest.provenance.settings.get("network")
+    neck = network.get("bottleneck") if isinstance(network, dict) else None
+    if not isinstance(neck, dict):
+        return ""
+    noise = f" and with Gaussian noise of {neck['noise']} standard deviations" if neck.get("noise") else ""
+    return f"behind a narrow neck{noise}, "
 
 
 def _training(manifest: Manifest) -> str:
@@ -78,7 +87,8 @@ def _limits(manifest: Manifest) -> str:
 
 * **A fresh adversary**, beyond what is measured above. The numbers are those of the attacks that were tried; a stronger one
   may read more.
-* **Other attributes** than {sensitive}. Age, identity or what stands in the background were neither hidden nor measured.
+* **Other attributes** than {sensitive}, such as identity or what stands in the background: nothing was asked to hide them. What was
+  measured of others stands above.
 * **Reconstruction** of the picture from the payload, beyond what is measured above.
 * **Anything beside the payload**: who sends, when, how often, and from where.
 * **A device that is not yours**: whoever runs code on it sees the picture.
@@ -114,7 +124,7 @@ def _privacy(report: PrivacyReport) -> str:
 
 Fresh adversaries, trained on {report.leaked:,} payloads exactly as a server receives them, with their labels, after everything
 else was frozen; tested on {report.tested:,} others. Chance is {share(report.chance)} balanced; always naming the largest group would be
-right for {share(report.majority)}. Of several seeds the strongest is shown.
+right for {share(report.majority)}. Of several seeds the strongest is shown.{luck(report)}
 
 | fresh adversary | balanced accuracy | macro AUC | chosen on held-out pairs |
 |---|---:|---:|---|
@@ -155,7 +165,8 @@ def _beside(report: PrivacyReport) -> str:
             for seen in report.many_frames
         ]
         + [
-            f"* {other.name} ({len(other.labels)} groups), which nobody asked to hide: {percent(other.balanced_accuracy)}."
+            f"* {other.name} ({len(other.labels)} groups, guessing gives {share(1 / len(other.labels))}), which nobody asked to "
+            f"hide: {percent(other.balanced_accuracy)}."
             for other in report.others
         ]
     )

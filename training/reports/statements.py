@@ -5,7 +5,7 @@ from __future__ import annotations
 from dcp_sdk.bundles.measurements import share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 
-__all__ = ["checked", "statements"]
+__all__ = ["checked", "luck", "statements"]
 
 
 def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
@@ -18,10 +18,10 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
     if certificate.best_accuracy is not None:
         lines.append(
             (
-                f"balanced accuracy in {sensitive} of the best possible attacker, whatever he computes",
+                f"balanced accuracy in {sensitive} of the best possible attacker on one payload of these pictures",
                 share(certificate.best_accuracy),
-                "he sees one payload, and the pictures measured here are all there are: for pictures that are only "
-                "like them it is less",
+                f"expected over the noise, by an attacker who knows the noise and all {report.tested:,} pictures that "
+                "were tested; for other pictures it is an estimate",
             )
         )
     if certificate.information_bits is not None and certificate.information_error is not None:
@@ -49,7 +49,8 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
             (
                 "least mean squared error of a pixel in any reconstruction (pixels within 0..1)",
                 f"{certificate.reconstruction_mse:.4f}",
-                "pictures vary like a Gaussian with the data set's covariance",
+                "pictures vary like a Gaussian with the data set's covariance, and the derivatives at some hundred "
+                "pictures stand for those at all",
             )
         )
     return lines
@@ -62,4 +63,13 @@ def checked(report: PrivacyReport) -> str:
     tried = [*(attack.name for attack in report.attacks), *(drawing.name for drawing in report.reconstructions)]
     if report.violations:
         return f"WRONG: {'; '.join(report.violations)}. The certificate's assumptions do not hold here."
-    return f"Checked against what {len(tried)} attacks reached in this report: none did better."
+    return (
+        f"Checked against what {len(tried)} attacks reached in this report: none is beyond by more than its interval."
+    )
+
+
+def luck(report: PrivacyReport) -> str:
+    """Say what the strongest of so many would be expected to read if all of them guessed; empty for one alone."""
+    if report.lucky_guesser is None:
+        return ""
+    return f" If all of them only guessed, the luckiest would be expected at {share(report.lucky_guesser)}."

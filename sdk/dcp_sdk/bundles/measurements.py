@@ -202,16 +202,16 @@ class Certificate(Frozen):
     """Bits that one payload can carry at all."""
     reconstruction_mse: float | None = None
     """Least mean squared error of a pixel (data range 1) of any reconstruction, if pictures vary like a Gaussian with
-    the data set's covariance."""
+    the data set's covariance; estimated from the derivatives at some hundred pictures."""
     delta: float | None = None
     """δ of :attr:`epsilons`."""
     epsilons: dict[int, float] = {}
     """ε of (ε, δ)-differential privacy for any two pictures, by how many frames of one picture the server sees."""
     best_accuracy: float | None = None
-    """Balanced accuracy of the best possible attacker for one payload, if the pictures measured are the population and
-    he knows all of them: above what is true for pictures that are only like them."""
+    """Balanced accuracy of the best possible attacker on one payload of the tested pictures, expected over the noise,
+    if they know every one of these pictures and the noise. For other pictures an estimate."""
     information_bits: float | None = None
-    """Bits that one payload tells about the sensitive attribute, under the same assumption."""
+    """Bits that one payload of these pictures tells about the sensitive attribute."""
     information_error: float | None = None
     """Standard error of :attr:`information_bits`."""
 

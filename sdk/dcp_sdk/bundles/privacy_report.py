@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import NormalDist
 from typing import Literal, Self
 
 from pydantic import ValidationError
@@ -27,7 +28,10 @@ from .measurements import (
     strongest_of,
 )
 
-__all__ = ["PrivacyReport"]
+__all__ = ["MARGIN", "PrivacyReport"]
+
+MARGIN = 0.10
+"""Balanced accuracy beyond guessing from which nothing is called protected."""
 
 _AGAIN = "Measure it again with training.evaluate."
 
@@ -83,39 +87,57 @@ class PrivacyReport(Frozen):
 
     @property
     def protected(self) -> bool | None:
-        """False where anybody beats the majority rate by more than 10 points: from one payload, an average over many
-        frames, a drawing, or a side channel.
+        """False where anybody reads the attribute with 10 points more than guessing: from one payload, of however many
+        leaked pairs, from an average over many frames, a drawing, or a side channel.
 
-        None, not True, if no adversary counts or after a quick look: weak adversaries cannot show protection.
+        None, not True, if no adversary counts, after a quick look, or where an interval reaches so far: too little was
+        measured to show protection.
         """
         if self.strongest is None:
             return None
-        worst = max(reading.value for reading in self._readings)
-        beaten = worst > max(self.majority, self.chance) + 0.10
-        return False if beaten else None if self.quick else True
+        bar = self.chance + MARGIN
+        if any(reading.value > bar for reading in self._readings):
+            return False
+        return None if self.quick or any(reading.high > bar for reading in self._readings) else True
 
     @property
     def verdict(self) -> str:
-        """One sentence for people."""
+        """One sentence for people, or two."""
         if self.strongest is None:
             return f"No adversary works on these payloads: nothing is known about whether {self.sensitive} is hidden."
         answer = {
-            True: "Protected against the attacks that were tried",
+            True: f"Protected against the attacks that were tried, to within {100 * MARGIN:.0f} points of guessing",
             False: "NOT PROTECTED",
-            None: "Not known yet, after a quick look only",
+            None: "Not known yet, after a quick look only" if self.quick else "Not known: too few pictures",
         }[self.protected]
         said = (
             f"{answer}: {self.strongest_attack} reads {self.sensitive} with {percent(self.strongest)} balanced "
-            f"accuracy, guessing gives {share(self.chance)}."
+            f"accuracy, guessing gives {share(self.chance)}{self._beyond(self.strongest)}."
         )
         if not self.many_frames:
             return said
-        most = self.many_frames[-1]
-        return f"{said} From {most.frames} averaged frames of one picture: {percent(most.balanced_accuracy)}."
+        most = self.many_frames[-1].balanced_accuracy
+        frames = f"From {self.many_frames[-1].frames} averaged frames of one picture"
+        return f"{said} {frames}: {percent(most)}{self._beyond(most)}."
+
+    def _beyond(self, reading: Interval) -> str:
+        return ", and that is more than guessing" if reading.low > self.chance and self.protected is not False else ""
+
+    @property
+    def lucky_guesser(self) -> float | None:
+        """Balanced accuracy that the best of as many adversaries would be expected to show if all of them guessed.
+
+        The strongest is chosen by what it reads on the tested pictures, so it is lucky, too (Blom's approximation).
+        """
+        tries = sum(max(1, len(attack.seeds)) for attack in self.attacks if attack.counts)
+        if self.strongest is None or tries < 2:
+            return None
+        deviation = (self.strongest.high - self.strongest.low) / (2 * 1.96)
+        return self.chance + deviation * NormalDist().inv_cdf((tries - 0.375) / (tries + 0.25))
 
     @property
     def violations(self) -> tuple[str, ...]:
-        """Attacks that did better than the certificate says anybody can, each in a sentence: errors of ours, if any."""
+        """Attacks beyond what the certificate says anybody can, by more than their interval: errors of ours."""
         if self.certificate is None:
             return ()
         found = []
@@ -141,7 +163,8 @@ class PrivacyReport(Frozen):
         drawn = [drawing.attribute for drawing in self.reconstructions if drawing.attribute is not None]
         averaged = [point.balanced_accuracy for point in self.many_frames]
         beside = [channel.balanced_accuracy for channel in self.side_channels]
-        return [*([self.strongest] if self.strongest else []), *drawn, *averaged, *beside]
+        fewer = [point.balanced_accuracy for point in self.leaked_curve]
+        return [*([self.strongest] if self.strongest else []), *drawn, *averaged, *beside, *fewer]
 
     def without_pictures(self) -> Self:
         """Return the same figures without what is shown of them."""

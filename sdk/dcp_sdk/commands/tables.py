@@ -145,7 +145,7 @@ def privacy_table(report: PrivacyReport) -> Table:
     for drawing in report.reconstructions:
         note = f"draws the picture; the mean picture has {drawing.mean_picture_ssim:.2f}"
         if drawing.attribute is not None:
-            note += f"; {report.sensitive} is read from {percent(drawing.attribute)} of the drawings"
+            note += f"; from its drawings {report.sensitive} is read with {percent(drawing.attribute)}"
         table.add_row(drawing.name, f"SSIM {drawing.ssim:.2f}, {drawing.psnr_db:.1f} dB", note)
     for channel in report.side_channels:
         note = "tells nothing" if channel.silent else "TELLS SOMETHING"
@@ -154,6 +154,13 @@ def privacy_table(report: PrivacyReport) -> Table:
         table.add_row(point.attack, percent(point.balanced_accuracy), f"from {point.pairs} leaked pairs only")
     for seen in report.many_frames:
         table.add_row(seen.attack, percent(seen.balanced_accuracy), f"from the average of {seen.frames} frames")
+    for other in report.others:
+        note = f"reads {other.name}, which nobody asked to hide; guessing gives {share(1 / len(other.labels))}"
+        table.add_row(other.attack, percent(other.balanced_accuracy), note)
+    if report.readout is not None:
+        table.add_row("linear layer", percent(report.readout), "reads the answer of the task from the payload alone")
+    if report.certificate is not None and report.certificate.best_accuracy is not None:
+        table.add_row("best possible", share(report.certificate.best_accuracy), "on one payload of the tested pictures")
     return table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from dcp_sdk.bundles.measurements import (
@@ -10,6 +11,7 @@ from dcp_sdk.bundles.measurements import (
     Confusion,
     FramesPoint,
     Interval,
+    LeakedPoint,
     Reconstruction,
     SideChannel,
     Utility,
@@ -71,6 +73,35 @@ def test_what_nobody_reads_is_protected_against_what_was_tried() -> None:
 def test_one_way_to_read_it_is_enough(leak: dict[str, object]) -> None:
     assert report(**leak).protected is False
     assert report(**leak).verdict.startswith("NOT PROTECTED")
+
+
+@pytest.mark.parametrize("majority", [0.235, 0.9])
+def test_the_bar_lies_ten_points_above_guessing_however_large_the_largest_group_is(majority: float) -> None:
+    def told(value: float, reach: float = 0.01) -> bool | None:
+        read = Interval(value=value, low=value - reach, high=value + reach)
+        return report(majority=majority, attacks=(attack(read),)).protected
+
+    assert told(0.28) is True
+    assert told(0.31) is False
+    assert told(0.29, reach=0.05) is None, "too few pictures to tell"
+    assert "10 points of guessing" in report(majority=majority).verdict
+
+
+def test_what_is_more_than_guessing_is_said_and_few_pairs_count_as_well() -> None:
+    more = Interval(value=0.26, low=0.23, high=0.29)
+    frames = report(many_frames=(FramesPoint(frames=100, attack="MLP", balanced_accuracy=more),))
+    assert frames.protected
+    assert frames.verdict.endswith("and that is more than guessing.")
+    assert report(leaked_curve=(LeakedPoint(pairs=70, attack="MLP", balanced_accuracy=BETRAYED),)).protected is False
+
+
+def test_the_best_of_many_guessers_is_lucky() -> None:
+    rng = np.random.default_rng(0)
+    rights = rng.binomial(1700, 0.2, (4000, 18)) / 1700
+    read = Interval(value=0.2, low=0.2 - 1.96 * 0.0097, high=0.2 + 1.96 * 0.0097)
+    one = attack(read).model_copy(update={"seeds": {str(seed): 0.2 for seed in range(18)}})
+    assert report(attacks=(one,)).lucky_guesser == pytest.approx(rights.max(1).mean(), abs=0.001)
+    assert report(attacks=(attack(read),)).lucky_guesser is None
 
 
 def test_weak_attackers_prove_nothing() -> None:

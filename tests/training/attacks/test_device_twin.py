@@ -14,7 +14,7 @@ from dcp_sdk.bundles.manifest import Manifest
 from export.fused import DeviceGraph
 from export.graphs import write_graph
 from export.parity import open_graph
-from tests.tiny import PAPER
+from tests.tiny import PAPER, SHIPPED
 from tests.trained import Trained
 from training.attacks.device_twin import DeviceTwin
 from training.attacks.reconstruction import as_tensor
@@ -104,3 +104,17 @@ def test_what_is_packed_is_found_under_noise_and_after_a_boost(
     assert our_scores is not None
     assert np.abs(ours.numpy() - expected).max() < 1e-3
     assert np.abs(our_scores.numpy() - scores).max() < 1e-3
+
+
+def test_who_searches_can_leave_a_value_that_is_cut() -> None:
+    contract = Manifest.load(SHIPPED).contract
+    deployed, searched = DeviceTwin(SHIPPED, contract), DeviceTwin(SHIPPED, contract, through_limits=True)
+    pictures = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    values, same = deployed(pictures)[0], searched(pictures)[0]
+    assert torch.equal(values, same)
+    cut = values == 0
+    assert cut.any()
+    (stuck,) = torch.autograd.grad(values[cut].sum(), pictures, retain_graph=True)
+    (free,) = torch.autograd.grad(same[cut].sum(), pictures)
+    assert stuck.abs().max() == 0
+    assert free.abs().max() > 0

@@ -26,9 +26,8 @@ PLAIN = ["pruning.rule=none", "pruning.ratio=0"]
 
 def certified(pair: Trained, splits: Splits) -> tuple[BottleneckConfig, object]:
     neck = Recipe.model_validate(pair.manifest.provenance.settings).network.bottleneck
-    target = collect(pair.bundle, pair.manifest, splits.val)
     assert neck is not None
-    return neck, certify(pair.bundle, pair.manifest, neck, splits, target)
+    return neck, certify(pair.bundle, pair.manifest, neck, splits)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +73,6 @@ def test_the_smooth_stand_in_is_another_network(splits: Splits) -> None:
 
 def test_without_a_neck_only_the_capacity_is_known(splits: Splits) -> None:
     manifest = Manifest.load(PAPER)
-    certificate = certify(PAPER, manifest, None, splits, target=None)
+    certificate = certify(PAPER, manifest, None, splits)
     assert certificate.capacity_bits == 8 * 13 * 14 * 14 + math.ceil(math.log2(math.comb(128, 13)))
     assert certificate.reconstruction_mse is None

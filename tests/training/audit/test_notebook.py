@@ -37,7 +37,7 @@ def test_without_a_folder_nothing_is_kept() -> None:
 
 def test_payloads_are_collected_once(tmp_path: Path) -> None:
     drawn = np.random.default_rng(0).integers(0, 256, (3, 2, 4, 4)).astype(np.uint8)
-    seen = Payloads(np.array([[1, 2]] * 3, np.uint8), drawn, np.arange(3), 128, 0.25)
+    seen = Payloads(np.array([[1, 2]] * 3, np.uint8), drawn, np.arange(3), np.zeros(3, np.int64), 128, 0.25)
     Notebook(tmp_path, "a").payloads("val", lambda: seen)
     again = Notebook(tmp_path, "a").payloads("val", lambda: pytest.fail("a second look at the same pictures"))
     assert all(
