@@ -14,7 +14,7 @@ ARGS ?=
 PYTEST := OMP_NUM_THREADS=1 .venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format triton clean distclean
+.PHONY: help demo test dev check format triton clean distclean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: .venv/.demo .venv-triton/.ready  ## Run everything once: a real server, a 
 test: .venv/.dev .venv-triton/.ready  ## Run all tests
 	@echo "==> Running the tests"
 	@$(PYTEST) $(ARGS)
+
+dev: .venv/.dev  ## Create the environment for training, tests and tools; then: source .venv/bin/activate
+	@echo "==> .venv is ready: source .venv/bin/activate"
 
 check: .venv/.dev  ## Check format, lint, types and the direction of imports
 	@echo "==> ruff format" && .venv/bin/ruff format --check

@@ -235,11 +235,16 @@ class Recipe(Frozen):
             keys, separator, value = override.partition("=")
             if not separator:
                 raise ConfigError(f"expected section.key=value, got {override!r}")
-            section = raw
+            section: Any = raw
             *parents, last = keys.split(".")
             for key in parents:
-                section = section.setdefault(key, {})
-            section[last] = yaml.safe_load(value)
+                section = section.setdefault(key, {}) if isinstance(section, dict) else None
+            if not isinstance(section, dict):
+                raise ConfigError(f"{override!r}: expected {'.'.join(parents)} to be a section, it is a setting")
+            try:
+                section[last] = yaml.safe_load(value)
+            except yaml.YAMLError as error:
+                raise ConfigError(f"{override!r}: expected a YAML value: {' '.join(str(error).split())}") from error
         try:
             return cls.model_validate(raw)
         except ValidationError as error:

@@ -11,7 +11,7 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Literal
@@ -191,7 +191,6 @@ def _main(
     jobs: Annotated[int, typer.Option(min=1, help="rows at a time; they share the cores")] = 1,
 ) -> None:
     """Run what is missing of a suite; without --data, list it."""
-    folders = dict(pair.split("=", 1) for pair in data or [] if "=" in pair)
     failed: list[str] = []
 
     def one(experiment: Experiment) -> None:
@@ -204,7 +203,8 @@ def _main(
             show_error(error)
 
     with errors_in_words():
-        experiments = [e for e in experiments_of(suite) if not only or e.name in only]
+        folders = _folders(data or [])
+        experiments = _chosen(experiments_of(suite), only or [])
         done = {row.name: row for row in rows_of(results)}
         with ThreadPoolExecutor(jobs) as pool:
             for experiment in experiments:
@@ -215,10 +215,28 @@ def _main(
                     console.print(f"{experiment.name}: missing, needs --data {experiment.data}=DIR", soft_wrap=True)
                 else:
                     pool.submit(one, experiment)
-        write_tables(rows_of(results), tables)
+        if folders:
+            write_tables(rows_of(results), tables)
     if failed:
         console.print(f"failed: {', '.join(failed)}", style="red")
         raise typer.Exit(1)
+
+
+def _folders(given: Sequence[str]) -> dict[str, str]:
+    folders = {}
+    for pair in given:
+        name, separator, folder = pair.partition("=")
+        if not (name and separator and folder):
+            raise ConfigError(f"--data: expected NAME=DIR, got {pair!r}")
+        folders[name] = folder
+    return folders
+
+
+def _chosen(experiments: Sequence[Experiment], only: Sequence[str]) -> list[Experiment]:
+    if unknown := set(only) - {experiment.name for experiment in experiments}:
+        names = ", ".join(experiment.name for experiment in experiments)
+        raise ConfigError(f"--only: expected names of this suite, got {sorted(unknown)}. It has {names}")
+    return [experiment for experiment in experiments if not only or experiment.name in only]
 
 
 if __name__ == "__main__":

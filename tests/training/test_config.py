@@ -23,6 +23,8 @@ def test_every_recipe_loads_and_is_named_like_its_file(path: Path) -> None:
         ("pruning.ratio=0", "ratio"),
         ("pruning.rule=none", "ratio 0"),
         ("network.split=2", "network.split"),
+        ("name.first=x", "expected name to be a section"),
+        ("optim.epochs=[", "expected a YAML value"),
     ],
 )
 def test_nonsense_is_named(override: str, message: str) -> None:

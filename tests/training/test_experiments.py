@@ -64,6 +64,11 @@ def test_a_suite_runs_once(tmp_path: Path) -> None:
     listed = start(tmp_path)
     assert listed.exit_code == 0, listed.output
     assert "needs --data drawn=DIR" in listed.output
+    assert (tmp_path / "results.md").read_text() == MARKS, "who only lists changes nothing"
+    for wrong, message in (("--data", "expected NAME=DIR"), ("--only", "expected names of this suite")):
+        refused = start(tmp_path, wrong, "drawn")
+        assert refused.exit_code == 2
+        assert message in refused.output
     first = start(tmp_path, "--data", f"drawn={tmp_path}")
     assert first.exit_code == 1
     assert "failed: generated-none-r00-s0" in first.output
