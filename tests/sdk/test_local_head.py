@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import traceback
 
 import pytest
 
-from dcp_sdk import BundleError, ConfigError, PrivateClient, ServerUnavailable, Timeouts
+from dcp_sdk import BundleError, ConfigError, DeadlineExceeded, PrivateClient, ServerUnavailable, Timeouts
 from dcp_sdk.bundles.bundle import HEAD_FILE
+from dcp_sdk.calls.deadline import Deadline
+from dcp_sdk.local_head import LocalHead
 from dcp_sdk.preprocess import Image
 from tests.sdk.transport import hostile
 from tests.tiny import Tiny
@@ -29,6 +32,19 @@ def test_no_server_from_the_start(scheme: str, broken: Tiny, closed_port: int, p
             assert prediction.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
     with pytest.raises(ServerUnavailable):
         PrivateClient(broken.bundle, address, timeouts=TIMEOUTS)
+
+
+def test_a_head_that_is_too_slow_does_not_hide_that_the_payload_was_sent(
+    broken: Tiny, picture: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(broken.head, broken.bundle / HEAD_FILE)
+    refusal = hostile.Refusal("INTERNAL", 500, "no")
+    with hostile.http_server(broken.manifest.contract, refusal) as address:
+        with PrivateClient(broken.bundle, address, device="cpu", on_failure="local") as client:
+            monkeypatch.setattr(LocalHead, "answer", lambda *_: Deadline(0).check("a run of the head"))
+            with pytest.raises(DeadlineExceeded, match=r"ServerRejected.*handed to a connection 1 time") as caught:
+                client.predict(picture)
+    assert "Nothing was sent" not in "".join(traceback.format_exception(caught.value))
 
 
 def test_nonsense_is_no_answer(broken: Tiny, picture: Image) -> None:

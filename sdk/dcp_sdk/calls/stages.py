@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import InitVar, dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from ..contract import Contract
-from ..errors import ContractMismatch, PrivacyGuardError, ServerError
+from ..errors import ContractMismatch, DeadlineExceeded, PrivacyGuardError, ServerError
 from ..frames import Frame
 from ..guard import check_payload
 from ..local_head import LocalHead
@@ -147,7 +148,7 @@ class Stages:
         """Let a server answer, or the head on the device where that is wanted and no server does.
 
         Raises:
-            DeadlineExceeded: No time was left to ask anybody.
+            DeadlineExceeded: No time was left to ask anybody, or for the head on the device.
             ServerError: No valid answer in time.
             ContractMismatch: A server has another head now.
         """
@@ -193,9 +194,22 @@ class Stages:
         try:
             answer = self._servers.infer(payload, Deadline((1 - _LOCAL_SHARE) * deadline.left_s()), sends)
             decode_answer(self._contract, answer.values, len(payload[0]))  # nonsense is no answer
-        except (ServerError, ContractMismatch):
-            return Answer(self._local.answer(payload, deadline), DEVICE, sends.count)
+        except (ServerError, ContractMismatch) as failure:
+            return Answer(self._locally(request, self._local, failure), DEVICE, sends.count)
         return answer
+
+    @staticmethod
+    def _locally(request: Request, head: LocalHead, failure: Exception) -> npt.NDArray[Any]:
+        try:
+            return head.answer(request.payload, request.deadline)
+        except DeadlineExceeded:
+            count = request.sends.count
+            sent = f"The payload was handed to a connection {count} time(s)" if count else "Nothing was sent"
+            raise DeadlineExceeded(
+                f"expected an answer within {request.deadline.timeout_s:.3g} s, but no server gave one "
+                f"({type(failure).__name__}) and the head on the device did not end in time. {sent}. "
+                "Allow more with Timeouts(predict_s=…), or look into the load of this device."
+            ) from failure
 
     @contextmanager
     def _counting_failures(self, request: Request) -> Iterator[None]:
