@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from dcp_sdk import AccessDenied, ConfigError, PrivateClient, Security, Timeouts, TLSFailed
+from dcp_sdk import AccessDenied, ConfigError, PrivateClient, Security, ServerUnavailable, Timeouts, TLSFailed
 from dcp_sdk.bench import measure
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
+from tests.e2e import fault as faults
 from tests.e2e.authority import Authority, Identity
 from tests.e2e.secrets import Secrets, secrets_of
 from tests.e2e.tap import Tap, tap
@@ -101,7 +102,7 @@ def refused(tiny: Tiny, wire: Tap, address: str, security: Security | None, nois
     """Fail for a reason of TLS, at once or with the first picture, which does not leave then."""
     with pytest.raises(TLSFailed) as caught, connect(tiny, address, security) as client:
         client.predict(noise)
-    assert len(wire.streams) <= 2, "one attempt, and one to find out why"
+    assert len(wire.streams) <= 3, "one attempt, and two to find out why"
     return caught.value
 
 
@@ -147,6 +148,36 @@ def test_a_certificate_that_cannot_be_read_for_a_moment(
                 client.predict(noise)
         shutil.copy(trust.authority.file, file)
         assert client.predict(noise).label
+
+
+def test_a_front_whose_server_is_away(scheme: str, tiny_server: TritonServer, trust: Trust, tiny: Tiny) -> None:
+    """It shakes hands and hangs up. That may pass, unlike a certificate that is refused."""
+    address = tiny_server.grpc_address if scheme == "grpcs" else tiny_server.http_address
+    security = Security(ca_file=trust.authority.file)
+    with tap(int(address.rpartition(":")[2])) as wire, tls_proxy(wire.port, trust.server) as front:
+        connect(tiny, f"{scheme}://localhost:{front}", security).close()
+        wire.refuse()
+        with pytest.raises(ServerUnavailable, match="another certificate"):
+            connect(tiny, f"{scheme}://localhost:{front}", security)
+        wire.listen()
+        connect(tiny, f"{scheme}://localhost:{front}", security).close()
+
+
+def test_noise_in_place_of_an_answer_is_no_certificate(
+    scheme: str, serve: Serve, trust: Trust, tiny: Tiny, noise: Image
+) -> None:
+    """TLS worked until the payload was sent; so it is tried again."""
+    wire = serve(trust.server)
+
+    class Once(faults.Garbage):
+        def reply(self, data: bytes, send: faults.Send) -> None:
+            wire.fault = faults.Fault()
+            super().reply(data, send)
+
+    with connect(tiny, f"{scheme}://localhost:{wire.port}", Security(ca_file=trust.authority.file)) as client:
+        client.predict(noise)
+        wire.fault = Once()
+        assert client.predict(noise).sends == 2
 
 
 def test_a_server_that_this_device_does_not_trust(

@@ -24,6 +24,7 @@ def tls_proxy(target: int, identity: Identity, *, clients: Path | None = None) -
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(identity.certificate, identity.key)
+    context.set_alpn_protocols(["h2", "http/1.1"])
     if clients is not None:
         context.verify_mode = ssl.CERT_REQUIRED
         context.load_verify_locations(clients)

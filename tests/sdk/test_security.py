@@ -79,6 +79,22 @@ def test_a_key_that_cannot_be_read_for_a_moment_is_no_option_that_makes_no_sense
 
 
 @pytest.mark.parametrize("serve", [hostile.grpc_server, hostile.http_server])
+def test_a_key_that_is_put_right_is_taken_up_by_the_next_call(
+    serve: Serve, tiny: Tiny, picture: Image, tmp_path: Path
+) -> None:
+    """The connection lives on: the server merely wants another key than before."""
+    file = tmp_path / "key"
+    file.write_text("revoked")
+    refusal = hostile.Refusal("UNAUTHENTICATED", 401, "revoked", unless_key=SECRET)
+    with serve(tiny.manifest.contract, refusal) as address:
+        with PrivateClient(tiny.bundle, address, device="cpu", security=Security(api_key_file=file)) as client:
+            with pytest.raises(AccessDenied):
+                client.predict(picture)
+            file.write_text(SECRET)
+            assert client.predict(picture).label
+
+
+@pytest.mark.parametrize("serve", [hostile.grpc_server, hostile.http_server])
 def test_what_a_server_says_is_told_without_the_key_whatever_became_of_its_file(
     serve: Serve, tiny: Tiny, picture: Image, tmp_path: Path
 ) -> None:
@@ -86,10 +102,9 @@ def test_what_a_server_says_is_told_without_the_key_whatever_became_of_its_file(
     file.write_text(SECRET)
 
     class Refusal(hostile.Refusal):
-        @property
-        def over(self) -> bool:
+        def is_over(self, key: str | None) -> bool:
             file.unlink()
-            return super().over
+            return super().is_over(key)
 
     refusal = Refusal("INVALID_ARGUMENT", 400, f"no: {SECRET}")
     with serve(tiny.manifest.contract, refusal) as address:

@@ -45,8 +45,8 @@ class ServedConfig(BaseModel):
         """
         try:
             return ServedConfig.model_validate(config)
-        except ValidationError as error:
-            raise ServerRejected(_NO_DESCRIPTION) from error
+        except ValidationError:  # it quotes what the server said, a key of ours perhaps
+            raise ServerRejected(_NO_DESCRIPTION) from None
 
 
 class ServedModel(ServedConfig):
@@ -66,8 +66,8 @@ class ServedModel(ServedConfig):
             if not isinstance(metadata, dict) or not isinstance(config, dict):
                 raise TypeError("not JSON objects")
             return cls.model_validate({**config, **metadata})
-        except (TypeError, ValidationError) as error:
-            raise ServerRejected(_NO_DESCRIPTION) from error
+        except (TypeError, ValidationError):
+            raise ServerRejected(_NO_DESCRIPTION) from None
 
 
 def check_pairing(contract: Contract, served: ServedModel, address: str) -> None:

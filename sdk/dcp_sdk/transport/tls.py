@@ -88,29 +88,50 @@ def why_no_tls(host: str, port: int, security: Security | None, deadline: Deadli
     """
     try:
         context = client_context(security, protocol="h2")
+        with secure(connect(host, port, deadline), context, host) as connection:
+            refused = _hangs_up(connection, deadline) and not _takes_us(host, port, context, deadline)
     except ConfigError as error:
         return str(error).rstrip(".")
-    try:
-        connection = secure(connect(host, port, deadline), context, host)
     except ssl.SSLError as error:
         return explain(error)
     except OSError:
         return None
-    with connection:
-        return _why_no_welcome(connection, deadline)
+    return _WANTS_US if refused else None
 
 
-def _why_no_welcome(connection: TLSDeadlineSocket, deadline: Deadline) -> str | None:
-    """Wait for what an HTTP/2 server says first. With TLS 1.3 it looks at our certificate after the handshake."""
+def _hangs_up(connection: TLSDeadlineSocket, deadline: Deadline) -> bool:
+    """Wait for what an HTTP/2 server says first. With TLS 1.3 it looks at our certificate after the handshake.
+
+    Raises:
+        ssl.SSLError: It says what is wrong.
+    """
     try:
         connection.settimeout(max(min(deadline.left_s(), 1.0), 0.01))
-        return None if connection.recv(1) else _WANTS_US
+        return not connection.recv(1)
     except TimeoutError:
-        return None
+        return False
     except ssl.SSLError as error:
-        return explain(error) or _WANTS_US
+        if explain(error) is not None:
+            raise
+        return True
     except OSError:
-        return _WANTS_US
+        return True
+
+
+def _takes_us(host: str, port: int, context: ssl.SSLContext, deadline: Deadline) -> bool:
+    """Find out whether a server that hung up did so because of our certificate: Triton's gRPC does it without a word.
+
+    With TLS 1.2 it looks at it before the handshake ends, and does not end it. A proxy whose own server is away does.
+    """
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    plain = connect(host, port, deadline)
+    try:
+        secure(plain, context, host).close()
+    except (ssl.SSLEOFError, ConnectionError):
+        return False
+    except OSError:  # it does not speak TLS 1.2, or not in time: nothing is known
+        pass
+    return True
 
 
 def speaks_tls(host: str, port: int, deadline: Deadline) -> bool:

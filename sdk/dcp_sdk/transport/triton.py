@@ -118,9 +118,11 @@ class TritonTransport(Transport):
             "Look for it in the server's log, and serve the repository that was exported with the bundle."
         )
 
-    def _unreachable(self, why: str) -> ServerUnavailable:
+    def _unreachable(self, why: str, *, unwelcome: bool = False) -> ServerUnavailable:
+        """Say what broke; ``unwelcome`` where it may have been the server's mind about this device's certificate."""
+        hint = "One that wants another certificate of this device may hang up, too. " if unwelcome else ""
         return ServerUnavailable(
-            f"expected a Triton server at {self.address}, got: {self._said(why)}. "
+            f"expected a Triton server at {self.address}, got: {self._said(why)}. {hint}"
             "Start one with `dcp serve`, or check the address: Triton takes gRPC at 8001 and HTTP at 8000."
         )
 
@@ -146,7 +148,7 @@ class TritonTransport(Transport):
         )
 
     def _insecure(self, reason: str) -> TLSFailed:
-        return TLSFailed(f"expected a secure connection to {self.address}, but {reason}. Nothing was sent.")
+        return TLSFailed(f"expected a secure connection to {self.address}, but {reason}. Nothing was sent over it.")
 
     def _nonsense(self, why: str) -> ServerRejected:
         return ServerRejected(

@@ -152,41 +152,52 @@ class GrpcTransport(TritonTransport):
         except TimeoutError as error:
             raise self._too_late(deadline.timeout_s) from error
         except LinkLost as error:
-            raise self._map(link, error.code, error.details, contract, deadline) from error
-        except grpc.RpcError as error:
-            raise self._map(link, error.code(), str(error.details()), contract, deadline) from error
+            raise self._lost(link, error.code.name, error.details) from None
+        except grpc.RpcError as error:  # its message is what the server said, a key of ours perhaps
+            raise self._map(link, error.code().name, str(error.details()), contract, deadline) from None
         except ValueError as error:  # the link was closed by another thread
             raise self._unreachable("the connection is closed") from error
 
-    def _map(
-        self, link: GrpcLink, code: grpc.StatusCode, details: str, contract: Contract, deadline: Deadline
-    ) -> Exception:
-        status = code.name
+    def _lost(self, link: GrpcLink, status: str, details: str) -> Exception:
+        """Whatever the end of the stream is called, the connection is gone; unless it wanted a key."""
+        link.close()
+        return self._needs_key(details) if _wants_key(status, details) else self._unreachable(details or status)
+
+    def _map(self, link: GrpcLink, status: str, details: str, contract: Contract, deadline: Deadline) -> Exception:
         if status == "DEADLINE_EXCEEDED":
             return self._too_late(deadline.timeout_s)
         if status == "NOT_FOUND":
             return self._not_ready(contract)
         # Triton says UNAVAILABLE for a missing key and a full queue, too.
-        if status in {"UNAUTHENTICATED", "PERMISSION_DENIED"} or "restricted" in details:
+        if _wants_key(status, details):
+            link.close()  # its headers stay what they are: a key that is put right needs a new one
             return self._needs_key(details)
         if "exceeds maximum queue size" in details.lower():
             return self._full(details)
-        if status in {"UNAVAILABLE", "CANCELLED"}:
-            link.close()  # it would go on trying to connect
-            reason = None if link.was_ready else self._why_not_secure(details, deadline)
-            return self._unreachable(details) if reason is None else self._insecure(reason)
+        # What breaks inside TLS is called UNKNOWN.
+        if status in {"UNAVAILABLE", "CANCELLED"} or not link.alive:
+            return self._gone(link, details, deadline)
         return self._refused(f"{status}, {details}")
 
-    def _why_not_secure(self, details: str, deadline: Deadline) -> str | None:
+    def _gone(self, link: GrpcLink, details: str, deadline: Deadline) -> Exception:
         """Look at what gRPC calls unavailable: it may be a certificate, or TLS on one side only."""
-        if any(word in details for word in _NEVER_TLS):
-            return None
+        link.close()  # it would go on trying to connect
+        if link.was_ready or any(word in details for word in _NEVER_TLS):
+            return self._unreachable(details)
+        reason = self._why_not_secure(deadline)
+        return self._unreachable(details, unwelcome=self._secure) if reason is None else self._insecure(reason)
+
+    def _why_not_secure(self, deadline: Deadline) -> str | None:
         time_left = Deadline(min(deadline.left_s(), _DIAGNOSIS_S))
         if self._secure:
             return why_no_tls(self._host, self._port, self._security, time_left)
         if speaks_tls(self._host, self._port, time_left):
             return f"it speaks TLS. Use {self.scheme}s://{self._target}"
         return None
+
+
+def _wants_key(status: str, details: str) -> bool:
+    return status in {"UNAUTHENTICATED", "PERMISSION_DENIED"} or "restricted" in details
 
 
 def _channel_args(contract: Contract) -> list[tuple[str, int]]:

@@ -30,6 +30,8 @@ from .triton import ConnectionOptions, TritonTransport
 __all__ = ["HttpTransport"]
 
 _DIAGNOSIS_S = 1.0
+_MAY_PASS = {429, 502, 503, 504}
+"""Too many requests, and a server that is away: a gateway before it says so, too."""
 _HEADER_LENGTH = "Inference-Header-Content-Length"
 
 
@@ -53,7 +55,7 @@ class HttpTransport(TritonTransport):
 
     def connect(self, contract: Contract, timeout_s: float) -> None:
         deadline = Deadline(timeout_s)
-        with self._mapped_errors(deadline), self._pool.lend(deadline) as connection:
+        with self._lend(deadline) as connection:
             ready = self._ask(connection, "GET", f"{_path(contract)}/ready")
             if ready.status not in {200, 400, 404, 503}:
                 self._raise_for(ready, contract)
@@ -68,7 +70,7 @@ class HttpTransport(TritonTransport):
     def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
         contract, deadline = self._contract, Deadline(timeout_s)
         head, body = _encode(contract, payload)
-        with self._mapped_errors(deadline), self._pool.lend(deadline) as connection:
+        with self._lend(deadline) as connection:
             self._check(connection, contract)
             response = self._ask(
                 connection,
@@ -121,23 +123,34 @@ class HttpTransport(TritonTransport):
             return secure_socket(plain, context, self._host)
 
     @contextmanager
-    def _mapped_errors(self, deadline: Deadline) -> Iterator[None]:
+    def _lend(self, deadline: Deadline) -> Iterator[Connection]:
+        """Lend a connection, and say what broke it. TLS is to blame only until it was checked: then it worked."""
+        connection: Connection | None = None
         try:
-            yield
+            with self._pool.lend(deadline) as connection:
+                yield connection
         except TimeoutError as error:
             raise self._too_late(deadline.timeout_s) from error
-        except ssl.SSLError as error:
-            reason = explain(error) or self._why_hung_up(deadline)
-            raise (self._unreachable(str(error)) if reason is None else self._insecure(reason)) from error
-        except (OSError, http.client.HTTPException) as error:
-            nonsense = isinstance(error, http.client.HTTPException) and not isinstance(error, OSError)
-            why = f"{type(error).__name__}, which is not an HTTP answer" if nonsense else str(error)
-            reason = self._why_not_secure(error, deadline)
+        except OSError as error:
+            checked = connection is not None and connection.checked
+            reason = None if checked else self._why_not_secure(error, deadline)
             if reason is not None:
                 raise self._insecure(reason) from error
-            raise self._unreachable(why or type(error).__name__) from error
+            unwelcome = self._secure and connection is not None and not checked
+            raise self._unreachable(str(error) or type(error).__name__, unwelcome=unwelcome) from error
+        except http.client.HTTPException as error:
+            reason = self._why_not_secure(error, deadline)
+            if reason is not None:
+                raise self._insecure(reason) from None
+            # Its message is what the server said, a key of ours perhaps.
+            raise self._unreachable(f"{type(error).__name__}, which is not an HTTP answer") from None
 
     def _why_not_secure(self, error: Exception, deadline: Deadline) -> str | None:
+        if isinstance(error, ssl.SSLError):
+            return explain(error) or self._why_hung_up(deadline)
+        return self._why_no_answer(error, deadline)
+
+    def _why_no_answer(self, error: Exception, deadline: Deadline) -> str | None:
         """Find out whether a server that did not answer in plaintext wants TLS. It talks, but not HTTP."""
         if self._secure or self._connected_contract is not None or isinstance(error, ConnectionRefusedError):
             return None
@@ -160,7 +173,7 @@ class HttpTransport(TritonTransport):
             raise self._not_ready(contract)
         if "exceeds maximum queue size" in why.lower():
             raise self._full(why)
-        if response.status == 503:
+        if response.status in _MAY_PASS:
             raise self._unreachable(why)
         raise self._refused(why)
 
@@ -169,8 +182,8 @@ class HttpTransport(TritonTransport):
         head_length = response.headers.get(_HEADER_LENGTH.lower(), "")
         try:
             head = _AnswerHead.model_validate_json(response.body[: int(head_length)])
-        except (ValueError, ValidationError) as error:
-            raise self._nonsense("a body that is not a tensor") from error
+        except (ValueError, ValidationError):  # which quote the body
+            raise self._nonsense("a body that is not a tensor") from None
         output, data = head.outputs[0], response.body[int(head_length) :]
         if (output.name, output.datatype) != (spec.name, TRITON_TYPES[spec.dtype]):
             raise self._nonsense(f"no {spec.dtype} tensor {spec.name!r}")

@@ -56,6 +56,7 @@ PASSING = [
     ("UNAVAILABLE", 503, "Exceeds maximum queue size"),
     ("UNAVAILABLE", 503, "Socket closed"),
 ]
+GATEWAYS = [("UNAVAILABLE", code, "the server behind this gateway is away") for code in (429, 502, 504)]
 LASTING = [
     ("UNAVAILABLE", 403, "This protocol is restricted, expecting header 'triton-grpc-protocol-dcp-key'", AccessDenied),
     ("UNAUTHENTICATED", 401, "who are you? you said a-secret-of-ours", AccessDenied),
@@ -65,7 +66,7 @@ LASTING = [
 
 
 @pytest.mark.parametrize("scheme", SERVERS)
-@pytest.mark.parametrize(("status", "code", "words"), PASSING)
+@pytest.mark.parametrize(("status", "code", "words"), PASSING + GATEWAYS)
 def test_what_may_pass_is_tried_again(
     status: str, code: int, words: str, scheme: str, tiny: Tiny, picture: Image
 ) -> None:
@@ -94,6 +95,16 @@ def test_what_lasts_is_said_once(
                 assert type(caught.value) is error
                 assert refusal.asked == count
                 assert "a-secret-of-ours" not in str(caught.value), "not even where the server repeats it"
+
+
+@pytest.mark.parametrize("status", ["OK", "UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"])
+def test_a_connection_that_is_gone_may_come_back_whatever_its_end_is_called(
+    status: str, tiny: Tiny, picture: Image
+) -> None:
+    contract = tiny.manifest.contract
+    with hostile.grpc_server(contract, hostile.true_answer(contract), stream_status=status) as address:
+        with PrivateClient(tiny.bundle, address, device="cpu") as client:
+            assert client.predict(picture).sends == 2
 
 
 @pytest.mark.parametrize(
