@@ -130,7 +130,8 @@ class PrivateClient:
             self.privacy_report = PrivacyReport.load(files, contract)
             local = LocalHead(files, contract, threads=threads) if on_failure == "local" else None
             self._obfuscator = Obfuscator(files, contract, device=device, threads=threads, cuda_graph=cuda_graph)
-            self._servers = Servers(transports, contract, retries=retries, breaker=breaker)
+            standby = local is not None
+            self._servers = Servers(transports, contract, retries=retries, breaker=breaker, standby=standby)
             with suppress(*TRANSIENT) if local else nullcontext():
                 self._servers.connect(timeouts.connect_s)
             self._counters = Counters()

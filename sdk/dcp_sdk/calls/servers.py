@@ -58,12 +58,20 @@ class Servers:
         contract: What each must be paired with before a payload goes there.
         retries: How often to try all of them.
         breaker: When to leave one of them alone.
+        standby: Whether somebody answers where no server does, such as the head on the device.
     """
 
     def __init__(
-        self, transports: Sequence[Transport], contract: Contract, *, retries: Retries, breaker: CircuitBreaker
+        self,
+        transports: Sequence[Transport],
+        contract: Contract,
+        *,
+        retries: Retries,
+        breaker: CircuitBreaker,
+        standby: bool = False,
     ) -> None:
         self._servers = [_Server(transport, contract, breaker) for transport in transports]
+        self._standby = standby
         self._retries = retries
         self._closing = threading.Event()
         self._answering = self._servers[0].transport.address
@@ -146,7 +154,8 @@ class Servers:
         for left in range(len(self._servers), 0, -1):
             server = self._servers[-left]
             try:
-                return ask(server, Deadline(server.share_s(deadline.left_s(), left)))
+                share_s = server.share_s(deadline.left_s(), left, others=self._standby or left > 1)
+                return ask(server, Deadline(share_s))
             except _ELSEWHERE as error:
                 failures.append(error)
         # One that is left alone tells less than one that was asked.
@@ -165,10 +174,13 @@ class _Server:
         self._checked = False
         self._lost_at: float | None = None
 
-    def share_s(self, left_s: float, servers: int) -> float:
-        """Seconds of ``left_s`` that this server may take, the first of ``servers`` that are left to ask."""
+    def share_s(self, left_s: float, servers: int, *, others: bool) -> float:
+        """Seconds of ``left_s`` that this server may take, the first of ``servers`` that are left to ask.
+
+        Where ``others`` can answer, finding out whether it is back takes no longer than it was left alone.
+        """
         share = left_s / servers
-        return share if servers == 1 or self.breaker.is_closed else min(share, self._longest_trial_s)
+        return min(share, self._longest_trial_s) if others and not self.breaker.is_closed else share
 
     def check(self, deadline: Deadline) -> None:
         with self.breaker.guarding(), self._noticing():

@@ -187,6 +187,21 @@ def test_an_open_circuit_fails_at_once_says_until_when_and_closes_again(ask: Ask
     assert ask(server, **options).address == "a"
 
 
+def test_a_trial_is_short_where_somebody_else_can_answer(tiny: Tiny) -> None:
+    """Another server, or the head on the device; without one the only server may take all the time there is."""
+    limits = {}
+    for standby in (False, True):
+        server = Script("a", [ServerUnavailable("reset")])
+        breaker = CircuitBreaker(failures=1, pause_s=0.1)
+        servers = Servers([server], tiny.manifest.contract, retries=Retries.none(), breaker=breaker, standby=standby)
+        with pytest.raises(ServerUnavailable):
+            servers.infer(PAYLOAD, Deadline(5), Sends())
+        time.sleep(0.15)
+        servers.infer(PAYLOAD, Deadline(5), Sends())
+        limits[standby] = [round(timeout_s, 1) for _, timeout_s in server.got]
+    assert limits == {False: [5.0, 5.0], True: [5.0, 0.1]}
+
+
 def test_one_call_at_a_time_tries_a_server_that_failed(ask: Ask) -> None:
     server = Script("a", [ServerUnavailable("reset")])
     options: dict[str, Any] = {"breaker": CircuitBreaker(failures=1, pause_s=0.3), "retries": Retries.none()}
