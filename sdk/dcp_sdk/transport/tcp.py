@@ -78,25 +78,24 @@ def split_target(target: str) -> tuple[str, int]:
 
 
 def connect(host: str, port: int, deadline: Deadline) -> DeadlineSocket:
-    """Open a connection to the first address of ``host`` that takes one.
+    """Open a connection to the first address of ``host`` that takes one. Each gets its share of the time that is left.
 
     Raises:
         TimeoutError: The deadline passed.
         OSError: There is no address, or none takes a connection.
     """
     failure: OSError = ConnectionError(f"no address for {host}")
-    for family, kind, protocol, _, address in _resolve(host, port, deadline):
+    addresses = _resolve(host, port, deadline)
+    for left, (family, kind, protocol, _, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
         connection = DeadlineSocket(family, kind, protocol)
         connection.deadline = deadline
         try:
-            connection.settimeout(deadline.remaining_s())
+            connection.settimeout(deadline.remaining_s() / left)
             connection.connect(address)
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             connection.close()
             failure = error
-            if isinstance(error, TimeoutError):
-                break
         else:
             return connection
     raise failure

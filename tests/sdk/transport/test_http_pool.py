@@ -163,6 +163,25 @@ def test_host_that_does_not_resolve(host: str) -> None:
         get(pool, 5)
 
 
+def test_an_address_that_is_silent_leaves_time_for_the_next(listen: Listen, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = listen(Polite())
+    with ExitStack() as opened:
+        silent = opened.enter_context(socket.socket())
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(0)
+        for _ in range(3):  # its queue is full then, and it takes no other
+            waiting = opened.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex(silent.getsockname())
+        found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", at) for at in (silent.getsockname(), ("127.0.0.1", port))]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+        pool = ConnectionPool("two-addresses.example.org:8000")
+        start = time.monotonic()
+        assert get(pool, 1) == b"hi"
+        assert time.monotonic() - start == pytest.approx(0.5, abs=0.3)
+        pool.close()
+
+
 @pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
 def test_ipv6() -> None:
     def serve(server: socket.socket) -> None:
