@@ -35,7 +35,7 @@ def inversion(knowledge: Knowledge, target: Payloads) -> Pictures:
     """Search for the pictures behind ``target``, from several starting points at once.
 
     Pixels are the sigmoid of what is optimised, so that they stay within 0..1. For each picture the starting point
-    that came to the lowest value of the attacker's own objective is kept: he has nothing else to choose by.
+    that came to the lowest value of the attacker's own objective is kept: there is nothing else to choose by.
 
     Args:
         knowledge: ``search.steps``, ``search.restarts`` and ``settings.seed`` are used, and a few of the leaked pairs.

@@ -1,4 +1,4 @@
-"""What an attacker has who wants the picture behind a payload, and how hard he tries."""
+"""What an attacker has who wants the picture behind a payload, and how hard they try."""
 
 from __future__ import annotations
 
