@@ -122,14 +122,14 @@ class AsyncPrivateClient:
         deadline = Deadline(client.timeouts.predict_s)
         return (await self._run(deadline, client._answer, [frame], deadline))[0]
 
-    async def predict_batch(self, frames: Iterable[FrameLike]) -> list[Prediction]:
+    async def predict_batch(self, frames: Iterable[FrameLike], *, batch_size: int | None = None) -> list[Prediction]:
         """Answer for many pictures, as :meth:`PrivateClient.predict_batch` does; ``frames`` is read in a thread.
 
         Raises:
             DCPError: As :meth:`PrivateClient.predict_batch`.
         """
         client = self._client
-        requests = client._batches(frames)
+        requests = client._batches(frames, batch_size)
         predictions: list[Prediction] = []
         while batch := await self._run(Deadline(client.timeouts.predict_s), next, requests, []):
             predictions += batch

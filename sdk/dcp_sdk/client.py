@@ -178,19 +178,24 @@ class PrivateClient:
         """
         return self._answer([frame], Deadline(self.timeouts.predict_s))[0]
 
-    def predict_batch(self, frames: Iterable[FrameLike]) -> list[Prediction]:
-        """Answer for many pictures, ``head.max_batch_size`` at most in a request, each with its own deadline.
+    def predict_batch(self, frames: Iterable[FrameLike], *, batch_size: int | None = None) -> list[Prediction]:
+        """Answer for many pictures, several in a request, each request with its own deadline.
+
+        Pictures are taken one by one, by the deadline of their request, and cropped at once: only what the device
+        graph takes is kept. Choose a smaller batch where reading them takes long.
 
         Args:
             frames: Each as :meth:`predict` takes it.
+            batch_size: Pictures in a request, from 1 to the contract's ``head.max_batch_size``; None takes that.
 
         Returns:
             One prediction per picture, in order. Their timings are those of the whole request.
 
         Raises:
+            ConfigError: ``batch_size`` is out of range, ``frames`` is one picture, or the client is closed.
             DCPError: As :meth:`predict`, for the first request that fails; none is sent after it.
         """
-        return list(chain.from_iterable(self._batches(frames)))
+        return list(chain.from_iterable(self._batches(frames, batch_size)))
 
     def stream(
         self, source: SourceLike | None = None, *, in_flight: int = 2, observe: Observer | None = None
@@ -248,21 +253,30 @@ class PrivateClient:
 
     # What the async client uses too.
 
-    def _answer(self, pictures: Sequence[FrameLike | None], deadline: Deadline) -> list[Prediction]:
+    def _answer(
+        self, pictures: Iterable[FrameLike | None], deadline: Deadline, *, crop: bool = False
+    ) -> list[Prediction]:
         """Take the frame's journey, one stage per line, by one deadline for all of them."""
         with self._gate.entered():
             request = Request(deadline, tracing=self._tracing())
-            self._stages.capture(request, lambda: [self._take(picture, deadline) for picture in pictures])
+            self._stages.capture(request, (self._take(picture, deadline) for picture in pictures), crop=crop)
             self._stages.obfuscate(request)
             self._stages.ask(request)
         return self._stages.finish(request)
 
-    def _batches(self, frames: Iterable[FrameLike]) -> Iterator[list[Prediction]]:
+    def _batches(self, frames: Iterable[FrameLike], batch_size: int | None) -> Iterator[list[Prediction]]:
         """Answer one request after the other."""
         self._gate.check()
+        largest = self.manifest.contract.head.max_batch_size
+        size = largest if batch_size is None else batch_size
+        if not isinstance(size, int) or not 1 <= size <= largest:
+            raise ConfigError(f"batch_size: expected from 1 to {largest} pictures, or None, got {size!r}.")
+        if isinstance(frames, str | bytes) or not isinstance(frames, Iterable):
+            raise ConfigError(f"frames: expected several pictures, got {type(frames).__name__}. Use predict for one.")
         remaining = iter(frames)
-        while batch := list(islice(remaining, self.manifest.contract.head.max_batch_size)):
-            yield self._answer(batch, Deadline(self.timeouts.predict_s))
+        for first in remaining:
+            batch = chain([first], islice(remaining, size - 1))
+            yield self._answer(batch, Deadline(self.timeouts.predict_s), crop=size > 1)
 
     def _start(self, source: SourceLike | None, in_flight: int, notify: Callable[[], None] = lambda: None) -> Pipeline:
         """Begin a stream; who takes its answers ends it with :meth:`_end`."""

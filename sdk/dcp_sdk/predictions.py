@@ -30,7 +30,8 @@ class Timings:
     """Milliseconds in each stage of one request; in a batch, of the whole batch."""
 
     capture_ms: float
-    """Waiting for the camera, or reading and decoding the file; 0 for an array."""
+    """Waiting for the camera, or reading and decoding the file; 0 for an array. In a batch with cropping, which keeps
+    only one picture in memory as it is."""
     preprocess_ms: float
     """Crop and resize."""
     obfuscate_ms: float

@@ -72,6 +72,7 @@ def commands(group: Any, name: str) -> dict[str, Any]:
 EXPECTED: dict[str, Defaults] = {
     "PrivateClient": of_signature(PrivateClient),
     "AsyncPrivateClient": of_signature(AsyncPrivateClient),
+    "PrivateClient.predict_batch": of_signature(PrivateClient.predict_batch),
     "PrivateClient.stream": of_signature(PrivateClient.stream),
     "Camera": of_signature(Camera),
     **{kind.__name__: of_options(kind) for kind in Options.__subclasses__() if kind.__module__.startswith("dcp_sdk")},
@@ -92,8 +93,9 @@ def test_the_page_names_nothing_else() -> None:
         assert f"`{variable}`" in PAGE
 
 
-def test_streams_of_both_clients_take_the_same() -> None:
-    assert of_signature(AsyncPrivateClient.stream) == of_signature(PrivateClient.stream)
+def test_both_clients_take_the_same() -> None:
+    for name in ("predict_batch", "stream"):
+        assert of_signature(getattr(AsyncPrivateClient, name)) == of_signature(getattr(PrivateClient, name))
 
 
 def test_the_check_sees_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

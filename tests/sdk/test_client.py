@@ -4,6 +4,8 @@ import dataclasses
 import json
 import shutil
 import threading
+import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from dcp_sdk import (
     Contract,
     ContractMismatch,
     DCPError,
+    DeadlineExceeded,
     Frame,
     FrameError,
     Manifest,
@@ -126,6 +129,43 @@ def test_batch_is_split_and_agrees_with_single_pictures(count: int, client: Priv
         single = client.predict(item)
         assert single.kept_channels == prediction.kept_channels
         assert single.probabilities == pytest.approx(prediction.probabilities, abs=1e-6)
+
+
+def test_a_batch_holds_one_picture_at_a_time_and_its_deadline_holds_between_them(
+    tiny: Tiny, recorder: Recorder
+) -> None:
+    living: list[weakref.ref[Image]] = []
+    most = 0
+
+    def pictures(pause_s: float) -> Iterator[Image]:
+        nonlocal most
+        for _ in range(8):
+            time.sleep(pause_s)
+            picture = np.zeros((40, 50, 3), np.uint8)
+            living.append(weakref.ref(picture))
+            most = max(most, sum(one() is not None for one in living))
+            yield picture
+
+    timeouts = Timeouts(predict_s=0.5)
+    with PrivateClient(tiny.bundle, transport=recorder, device="cpu", threads=1, timeouts=timeouts) as client:
+        assert len(client.predict_batch(pictures(0))) == 8
+        assert most <= 3, "the first, the last and this one"
+        assert len(client.predict_batch(pictures(0.2), batch_size=2)) == 8
+        assert [len(payload[0]) for payload in recorder.sent] == [8, 2, 2, 2, 2]
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="capture"):
+            client.predict_batch(pictures(0.2))
+        assert time.monotonic() - start < 1.2
+        for bad in (0, 9, 2.5):
+            with pytest.raises(ConfigError, match="batch_size: expected from 1 to 8"):
+                client.predict_batch(pictures(0), batch_size=bad)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("one", ["face.jpg", b"face", Path("face.jpg")], ids=lambda one: type(one).__name__)
+def test_a_picture_is_no_batch(one: Any, client: PrivateClient) -> None:
+    """A path has letters, which are no paths of pictures."""
+    with pytest.raises(ConfigError, match="Use predict"):
+        client.predict_batch(one)
 
 
 def test_nothing_is_sent_after_a_failure_in_a_batch(client: PrivateClient, recorder: Recorder, picture: Image) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,7 @@ class Request:
     deadline: Deadline
     started: float = field(default_factory=time.perf_counter)
     """Value of ``time.perf_counter()`` when its first stage began."""
-    frames: Sequence[Frame] = ()
+    frames: list[Frame] = field(default_factory=list)
     payload: Payload = ()
     """What passed the guard, and nothing else, leaves the device."""
     server: str = ""
@@ -114,15 +114,18 @@ class Stages:
         self._local = local
         self._counters = counters
 
-    def capture(self, request: Request, take: Callable[[], Sequence[Frame]]) -> None:
-        """Take the frames.
+    def capture(self, request: Request, frames: Iterable[Frame], *, crop: bool) -> None:
+        """Take the frames, one by one; with ``crop`` keep only what the device graph takes of each.
 
         Raises:
             FrameError: One is not a picture, or none came.
             DeadlineExceeded: It took too long.
         """
+        spec = self._contract.preprocessing
         with self._counting_failures(request), request.stage("capture", "capture"):
-            request.frames = take()
+            for frame in frames:
+                request.frames.append(replace(frame, image_rgb=preprocess(frame.image_rgb, spec)) if crop else frame)
+                request.deadline.check("capture")
 
     def obfuscate(self, request: Request) -> None:
         """Crop, run the device graph, and let the guard look at what comes out: pixels stop here.
