@@ -18,7 +18,7 @@ from .calls.deadline import Deadline
 from .calls.gate import Gate
 from .calls.stats import Stats
 from .client import Observer, PrivateClient
-from .config import ServerAddress
+from .config import ServerAddress, check_kinds
 from .errors import ConfigError, DeadlineExceeded
 from .frames import FrameLike
 from .predictions import Prediction
@@ -59,6 +59,7 @@ class AsyncPrivateClient:
         workers: int = 8,
         **options: Any,
     ) -> None:
+        check_kinds(workers=(workers, int))
         if workers < 1:
             raise ConfigError(f"workers: expected at least 1, got {workers}.")
         inspect.signature(PrivateClient).bind(bundle, server, **options)

@@ -22,7 +22,7 @@ from .calls.stages import Request, Stages
 from .calls.stats import Counters, Stats
 from .calls.under_way import Trip
 from .camera import Camera
-from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts
+from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts, check_kinds
 from .errors import ConfigError
 from .frames import Frame, FrameLike, FrameSource, as_frame
 from .local_head import LocalHead
@@ -116,6 +116,23 @@ class PrivateClient:
         telemetry: Telemetry | None = None,
         camera: int | str | Camera | None = None,
     ) -> None:
+        check_kinds(
+            bundle=(bundle, str | PathLike),
+            server=(server, str | ServerAddress | Sequence | None),
+            threads=(threads, int | None),
+            cuda_graph=(cuda_graph, bool),
+            timeouts=(timeouts, Timeouts),
+            retries=(retries, Retries),
+            breaker=(breaker, CircuitBreaker),
+            security=(security, Security | None),
+            headers=(headers, Mapping | None),
+            trusted_keys=(trusted_keys, Sequence | None),
+            transport=(transport, Transport | None),
+            telemetry=(telemetry, Telemetry | None),
+            camera=(camera, int | str | Camera | None),
+        )
+        for key in trusted_keys or ():
+            check_kinds(trusted_keys=(key, str | PathLike | bytes))
         if on_failure not in ("raise", "local"):
             raise ConfigError(f"on_failure: expected 'raise' or 'local', got {on_failure!r}.")
         self.timeouts = timeouts

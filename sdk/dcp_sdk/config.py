@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from types import NoneType
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from .errors import ConfigError
 
-__all__ = ["CircuitBreaker", "Device", "OnFailure", "Options", "Retries", "ServerAddress", "Timeouts"]
+__all__ = ["CircuitBreaker", "Device", "OnFailure", "Options", "Retries", "ServerAddress", "Timeouts", "check_kinds"]
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 """Where the device graph runs. ``cuda``: all of it on the GPU, or an error; ``tensorrt``: the same, by TensorRT where
@@ -20,7 +21,22 @@ OnFailure = Literal["raise", "local"]
 
 _HOST_PORT = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?):(?P<port>[0-9]{1,5})")
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+"""Up to a day: clocks and sockets take no number that is much larger."""
+
+
+def check_kinds(**options: tuple[object, Any]) -> None:
+    """Make sure that each option, ``name=(value, kind)``, is of its kind: a class, or several with ``|`` between.
+
+    Raises:
+        ConfigError: One is not. The message names its class and not its value, which could be a secret.
+    """
+    for name, (value, kind) in options.items():
+        kinds = get_args(kind) or (kind,)
+        # To Python a bool is a number and a text a sequence.
+        if not isinstance(value, kind) or (isinstance(value, bool | str | bytes) and type(value) not in kinds):
+            expected = " or ".join("None" if one is NoneType else one.__name__ for one in kinds)
+            raise ConfigError(f"{name}: expected {expected}, got {type(value).__name__}.")
 
 
 class Options(BaseModel):
@@ -45,7 +61,7 @@ class Timeouts(Options):
     """How long the client waits.
 
     Raises:
-        ConfigError: A value is not a positive, finite number.
+        ConfigError: A value is not a positive number of at most 86,400, a day.
     """
 
     connect_s: Seconds = 5.0

@@ -275,6 +275,36 @@ def test_server_and_transport_exclude_each_other(tiny: Tiny, recorder: Recorder)
         PrivateClient(tiny.bundle)
 
 
+KINDS: list[tuple[str, object, str]] = [
+    ("bundle", 5, "str or PathLike, got int"),
+    ("server", 5, "str or ServerAddress or Sequence or None, got int"),
+    ("threads", "2", "int or None, got str"),
+    ("threads", 1.5, "int or None, got float"),
+    ("threads", True, "int or None, got bool"),
+    ("cuda_graph", 1, "bool, got int"),
+    ("timeouts", 2.0, "Timeouts, got float"),
+    ("retries", 5, "Retries, got int"),
+    ("retries", None, "Retries, got NoneType"),
+    ("breaker", None, "CircuitBreaker, got NoneType"),
+    ("security", {"api_key_file": "a-secret"}, "Security or None, got dict"),
+    ("headers", ["x"], "Mapping or None, got list"),
+    ("headers", {"x": 5}, "str, got int"),
+    ("trusted_keys", "key.pem", "Sequence or None, got str"),
+    ("trusted_keys", [5], "str or PathLike or bytes, got int"),
+    ("transport", "grpc", "Transport or None, got str"),
+    ("telemetry", True, "Telemetry or None, got bool"),
+    ("camera", Path("/dev/video0"), "int or str or Camera or None, got PosixPath"),
+    ("camera", False, "int or str or Camera or None, got bool"),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "says"), KINDS, ids=[f"{name} {value}" for name, value, _ in KINDS])
+def test_an_option_of_another_kind(name: str, value: object, says: str, tiny: Tiny) -> None:
+    options: dict[str, Any] = {"bundle": tiny.bundle, "server": "http://127.0.0.1:9", name: value}
+    with pytest.raises(ConfigError, match=f"^{name}: expected {says}.$"):
+        PrivateClient(**options)
+
+
 # Bundles that must not be used. Each is made from a good pair.
 
 

@@ -57,7 +57,7 @@ def test_address_of_the_wrong_type() -> None:
         ServerAddress.parse(8001)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("value", [0, -1, math.inf, math.nan, "soon", None])
+@pytest.mark.parametrize("value", [0, -1, 86_401, math.inf, math.nan, "soon", None])
 @pytest.mark.parametrize("field", ["connect_s", "predict_s"])
 def test_timeouts_are_positive_and_finite(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=f"Timeouts.{field}"):

@@ -10,6 +10,7 @@ from typing import Any, TypedDict, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from ..config import check_kinds
 from ..contract import Contract
 from ..errors import AccessDenied, ConfigError, ServerRejected, ServerTimeout, ServerUnavailable, TLSFailed
 from ..security import Security
@@ -171,6 +172,9 @@ class TritonTransport(Transport):
 
 
 def _check_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        check_kinds(headers=(name, str))
+        check_kinds(headers=(value, str))
     checked = {name.lower(): value for name, value in headers.items()}
     for name, value in checked.items():
         if not _HEADER_NAME.fullmatch(name) or name.endswith("-bin"):
