@@ -41,18 +41,14 @@ def _head(manifest: Manifest) -> str:
     return f"""# {manifest.name}
 
 A device computes {pruning.channels} channels of {height} x {width} from a {contract.preprocessing.size_px} px picture, \
-{_neck(manifest)}and sends {pruning.kept} of them ({rule}), as {contract.payload_bytes:,} bytes. A server answers
+and sends {pruning.kept} of them ({rule}), as {contract.payload_bytes:,} bytes. {_neck(manifest)}A server answers
 **{contract.task.name}** ({", ".join(contract.task.labels)}). The attribute that the method tries to hide is
 **{contract.sensitive.name}** ({", ".join(contract.sensitive.labels)})."""
 
 
 def _neck(manifest: Manifest) -> str:
-    network = manifest.provenance.settings.get("network")
-    neck = network.get("bottleneck") if isinstance(network, dict) else None
-    if not isinstance(neck, dict):
-        return ""
-    noise = f" and with Gaussian noise of {neck['noise']} standard deviations" if neck.get("noise") else ""
-    return f"behind a narrow neck{noise}, "
+    neck = manifest.provenance.bottleneck
+    return "" if neck is None else f"They come from a narrow neck: {neck}. "
 
 
 def _training(manifest: Manifest) -> str:

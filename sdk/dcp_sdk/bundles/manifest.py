@@ -56,6 +56,18 @@ class Provenance(Frozen):
     versions: dict[Name, Name]
     """Versions of the packages that wrote the graphs."""
 
+    @property
+    def bottleneck(self) -> str | None:
+        """The narrow neck of the client network, in words; None if the recipe has none."""
+        network = self.settings.get("network")
+        neck = network.get("bottleneck") if isinstance(network, dict) else None
+        if not isinstance(neck, dict):
+            return None
+        words = [f"{neck.get('channels')} channels of {neck.get('side')} x {neck.get('side')} values"]
+        words += [f"cut at {neck['reach']} standard deviations"] if neck.get("reach") else []
+        words += [f"Gaussian noise of {neck['noise']}"] if neck.get("noise") else []
+        return ", ".join(words)
+
 
 class Manifest(Frozen):
     """``manifest.json`` of a bundle."""

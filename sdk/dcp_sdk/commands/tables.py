@@ -117,14 +117,17 @@ def contract_table(manifest: Manifest) -> Table:
         "task": f"{contract.task.name}: {', '.join(contract.task.labels)}",
         "sensitive": f"{contract.sensitive.name}: {', '.join(contract.sensitive.labels)}",
         "input": _tensor(contract.input),
-        "pruning": f"{pruning.rule}, {pruning.pruner or 'no'} pruner, ratio {pruning.ratio:g}: "
+        "pruning": f"none: all {pruning.channels} channels are sent"
+        if pruning.rule == "none"
+        else f"{pruning.rule}, {pruning.pruner or 'no'} pruner, ratio {pruning.ratio:g}: "
         f"keeps {pruning.kept} of {pruning.channels} channels",
+        "bottleneck": provenance.bottleneck or "none: all channels of the split",
         "noise": "none: the same picture gives the same bytes"
         if contract.noise is None
         else "drawn anew for each picture, from the operating system's generator",
         "leaves the device": "\n".join(_tensor(tensor) for tensor in contract.payload),
         "bytes per picture": f"{readable_bytes(contract.payload_bytes)} "
-        f"(unpruned float32: {readable_bytes(contract.dense_bytes)})",
+        f"(all {pruning.channels} channels as float32: {readable_bytes(contract.dense_bytes)})",
         "answer": _tensor(contract.answer),
         "task head": f"{head.model}, version {head.version}, batches up to {head.max_batch_size}",
         "digest": contract.digest,
