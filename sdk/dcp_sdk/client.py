@@ -276,6 +276,7 @@ class PrivateClient:
         """Take the frame's journey, one stage per line, by one deadline for all of them."""
         with self._gate.entered():
             request = Request(deadline, tracing=self._tracing())
+            request.begin()
             self._stages.capture(request, (self._take(picture, deadline) for picture in pictures), crop=crop)
             self._stages.obfuscate(request)
             self._stages.ask(request)

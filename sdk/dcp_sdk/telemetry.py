@@ -133,6 +133,11 @@ class Trace:
             TRACE_HEADERS.reset(sent)
             span.end()
 
+    def past(self, name: str, started: float, ended: float) -> None:
+        """Add a stage that is over, by two values of ``time.perf_counter()``."""
+        span = self._tracer.start_span(f"dcp.{name}", self._inside, start_time=_epoch_ns(started))
+        span.end(_epoch_ns(ended))
+
     def end(self, facts: Mapping[str, str | int], error: Exception | None = None) -> None:
         """End the call with some attributes, and with ``error`` if that is how it ended."""
         for name, value in facts.items():

@@ -152,9 +152,12 @@ def test_refused_and_taken_again(
         client.predict(noise)
         wire.refuse()
         before = len(wire.sent)
-        for _ in range(4):
+        assert isinstance(outcome(client, noise), ServerUnavailable)
+        stats = client.stats()
+        for _ in range(3):
             assert isinstance(outcome(client, noise), ServerUnavailable)
         assert len(wire.sent) == before
+        assert (client.stats().sends, client.stats().bytes_sent) == (stats.sends, stats.bytes_sent), "nobody took it"
         wire.listen()
         assert same(recovers(client, noise), local)
     assert only_payloads_left(wire, tiny, secrets) == 2

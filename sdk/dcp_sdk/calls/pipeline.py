@@ -108,8 +108,7 @@ class Pipeline:
                 if frame is _NOTHING:
                     return
                 request = self._take(frame, start)
-                with request.stage("capture"):
-                    pass  # it was taken before there was a request
+                request.lap("capture_ms")
                 # A camera drops frames itself; its numbers tell how many.
                 missed = max(0, frame.index - index - 1) if self._frames.live and index is not None else 0
                 index = frame.index

@@ -189,6 +189,7 @@ class _Server:
     def infer(self, payload: Payload, deadline: Deadline, sends: Sends) -> Answer:
         with self.breaker.guarding(), self._noticing():
             self._check_once(deadline)
+            self.transport.reach(self._left(deadline))
             sends.count += 1
             values = self.transport.infer(payload, self._left(deadline))
         return Answer(values, self.transport.address, sends.count)

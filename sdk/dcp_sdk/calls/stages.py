@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import InitVar, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -45,14 +45,20 @@ class Request:
     probabilities: npt.NDArray[np.float32] | None = None
     sends: Sends = field(default_factory=Sends)
     times_ms: dict[str, float] = field(default_factory=dict)
-    tracing: InitVar[Tracing | None] = None
+    tracing: Tracing | None = None
+    """Starts its trace, where somebody wants one."""
     trace: Trace | None = None
     _last: float = 0.0
 
-    def __post_init__(self, tracing: Tracing | None) -> None:
+    def __post_init__(self) -> None:
         self._last = self.started
-        if tracing is not None:
-            self.trace = tracing(self.started)
+
+    def begin(self) -> None:
+        """Start the trace, with what was done before: a frame of a stream was captured, and could have given way."""
+        if self.tracing is not None:
+            self.trace = self.tracing(self.started)
+            if self.times_ms:
+                self.trace.past("capture", self.started, self._last)
 
     @contextmanager
     def stage(self, name: str, words: str | None = None) -> Iterator[None]:

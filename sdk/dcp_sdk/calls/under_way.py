@@ -95,11 +95,15 @@ class UnderWay:
     def stop(self, why: Exception | None = None) -> None:
         """Begin nothing more, and wake all who wait; the caller gets ``why``."""
         with self._lock:
-            if not self.stopped:
-                self.stopped, self._why = True, why
-                for waiting in (self._captured, self._computed, self._answered):
-                    waiting.clear()
-                self._tell_all()
+            if self.stopped:
+                return
+            self.stopped, self._why = True, why
+            unsent = list(self._computed)
+            for waiting in (self._captured, self._computed, self._answered):
+                waiting.clear()
+            self._tell_all()
+        for trip in unsent:
+            trip.request.end()
 
     def _has_news(self) -> bool:
         if self.live and not self.stopped:
@@ -180,7 +184,8 @@ class UnderWay:
                 trip.request.deadline = Deadline(trip.request.deadline.timeout_s)
                 self._counters.add(frames_taken=1)
             self._tell(self._reader)
-            return trip
+        trip.request.begin()
+        return trip
 
     def computed(self, trip: Trip) -> None:
         """Add a payload that passed the guard."""
@@ -188,6 +193,8 @@ class UnderWay:
             if not self.stopped:
                 self._computed.append(trip)
                 self._tell(self._network)
+                return
+        trip.request.end()
 
     def send(self) -> Trip | None:
         """Wait for a payload to be sent; None when the stream is stopped."""

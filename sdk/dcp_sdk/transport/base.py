@@ -47,6 +47,17 @@ class Transport(ABC):
             ContractMismatch: Another head is served there.
         """
 
+    def reach(self, timeout_s: float) -> None:  # noqa: B027 - most transports of others connect nothing
+        """Have a checked connection, so that :meth:`infer` sends at once: what is handed over is counted from here on.
+
+        Args:
+            timeout_s: Seconds in all.
+
+        Raises:
+            ServerError: As :meth:`infer`; the payload was not sent.
+            ContractMismatch: Likewise.
+        """
+
     @abstractmethod
     def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
         """Send one batch and return what the task head answered, not yet checked against the contract.

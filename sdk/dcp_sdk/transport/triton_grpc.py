@@ -58,6 +58,9 @@ class GrpcTransport(TritonTransport):
             self._replace(self._checked_link(contract, deadline, thorough=True))
         self._connected_contract = contract
 
+    def reach(self, timeout_s: float) -> None:
+        self._living_link(self._contract, Deadline(timeout_s))
+
     def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
         contract, deadline = self._contract, Deadline(timeout_s)
         link = self._living_link(contract, deadline)

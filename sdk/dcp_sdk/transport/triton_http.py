@@ -67,6 +67,10 @@ class HttpTransport(TritonTransport):
             connection.checked = True
         self._connected_contract = contract
 
+    def reach(self, timeout_s: float) -> None:
+        with self._lend(Deadline(timeout_s)) as connection:
+            self._check(connection, self._contract)
+
     def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
         contract, deadline = self._contract, Deadline(timeout_s)
         head, body = _encode(contract, payload)

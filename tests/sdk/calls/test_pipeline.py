@@ -13,12 +13,16 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from dcp_sdk import Arrays, ConfigError, Frame, FrameSource
+from dcp_sdk import Arrays, ConfigError, Frame, FrameSource, Telemetry
 from dcp_sdk.calls.deadline import Deadline
 from dcp_sdk.calls.pipeline import Pipeline
 from dcp_sdk.calls.stages import Request
 from dcp_sdk.calls.stats import Counters, Stats
+from dcp_sdk.telemetry import Tracing
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
 LATENCIES = st.lists(st.floats(0, 0.004), min_size=1, max_size=6)
@@ -101,6 +105,7 @@ def running(
     *,
     in_flight: int = 2,
     timeout_s: float = 60,
+    tracing: Tracing | None = None,
 ) -> Iterator[Running]:
     """Run a pipeline of these stages; afterwards no thread of it may be left."""
     ours = not isinstance(source, FrameSource)
@@ -108,7 +113,7 @@ def running(
     counters = Counters()
     pipeline = Pipeline(
         lambda: (frames, True),
-        lambda frame, started: Request(Deadline(timeout_s), started, [frame]),
+        lambda frame, started: Request(Deadline(timeout_s), started, [frame], tracing=tracing),
         compute,
         ask,
         counters,
@@ -350,6 +355,33 @@ def test_an_answer_that_waits_too_long_gives_way() -> None:
         assert stats.frames_taken + stats.frames_dropped >= 30
         assert stats.frames_taken == answered + 1
         assert stats.frames_dropped == 30 - 2, "all but the first and the last, sent in vain or not"
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_frames_that_give_way_leave_no_span_without_its_parent(live: bool) -> None:
+    spans, tracers = InMemorySpanExporter(), TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(spans))
+    tracing = Telemetry(tracer_provider=tracers).tracing("tiny", "cpu")
+    source = Live() if live else Arrays(pictures(20))
+    held = threading.Event()
+
+    def ask(request: Request) -> None:
+        held.wait()
+        request.end()
+
+    with running(source, ask=ask, in_flight=1, tracing=tracing) as stream:
+        for index in range(8 * live):
+            source.show(index)
+            assert eventually(partial(source.has_given, index))
+        assert eventually(lambda: stream.stats.deepest_queue >= 2), "one waits before the device graph, one after it"
+        stream.pipeline.stop()
+        held.set()
+    finished = spans.get_finished_spans()
+    calls = {span.context.span_id: span for span in finished if span.name == "dcp.predict"}
+    captured = [span for span in finished if span.name == "dcp.capture"]
+    assert len(captured) == len(calls) == 2
+    assert all(span.parent is not None and span.parent.span_id in calls for span in captured)
+    assert all(span.end_time - span.start_time < 1e9 for span in captured), "waiting for its turn is no capture"
 
 
 @pytest.mark.parametrize("in_flight", [0, -1, 17])
