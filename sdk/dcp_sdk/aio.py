@@ -16,6 +16,7 @@ from .bundles.manifest import Manifest
 from .bundles.privacy_report import PrivacyReport
 from .calls.deadline import Deadline
 from .calls.gate import Gate
+from .calls.pipeline import check_in_flight
 from .calls.stats import Stats
 from .client import Observer, PrivateClient
 from .config import ServerAddress, check_kinds
@@ -66,6 +67,7 @@ class AsyncPrivateClient:
         self._make = lambda: PrivateClient(bundle, server, **options)
         self._workers = workers
         self._slots = asyncio.Semaphore(workers)
+        self._opening = asyncio.Lock()
         # Besides those who work there are those who wait for the end of a stream or of the client.
         self._pool = ThreadPoolExecutor(2 * workers, thread_name_prefix="dcp async")
         self._opened: PrivateClient | None = None
@@ -76,18 +78,22 @@ class AsyncPrivateClient:
         Raises:
             DCPError: As :class:`PrivateClient` when it is made.
         """
-        if self._opened is None:
-            making = self._submit(self._make)
-            try:
-                self._opened = await asyncio.wrap_future(making)
-            except asyncio.CancelledError:
-                making.add_done_callback(_close)
-                self._pool.shutdown(wait=False)
-                raise
-            except BaseException:
-                self._pool.shutdown(wait=False)
-                raise
+        async with self._opening:
+            if self._opened is None:
+                await self._open()
         return self
+
+    async def _open(self) -> None:
+        making = self._submit(self._make)
+        try:
+            self._opened = await asyncio.wrap_future(making)
+        except asyncio.CancelledError:
+            making.add_done_callback(_close)
+            self._pool.shutdown(wait=False)
+            raise
+        except BaseException:
+            self._pool.shutdown(wait=False)
+            raise
 
     @property
     def manifest(self) -> Manifest:
@@ -136,7 +142,7 @@ class AsyncPrivateClient:
             predictions += batch
         return predictions
 
-    async def stream(
+    def stream(
         self, source: SourceLike | None = None, *, in_flight: int = 2, observe: Observer | None = None
     ) -> AsyncGenerator[Prediction, None]:
         """Answer for one frame after the other, as :meth:`PrivateClient.stream` does; ``source`` is read in a thread.
@@ -146,6 +152,12 @@ class AsyncPrivateClient:
         Raises:
             DCPError: As :meth:`PrivateClient.stream`.
         """
+        check_in_flight(in_flight)
+        return self._stream(source, in_flight, observe)
+
+    async def _stream(
+        self, source: SourceLike | None, in_flight: int, observe: Observer | None
+    ) -> AsyncGenerator[Prediction, None]:
         client, loop, news = self._client, asyncio.get_running_loop(), asyncio.Event()
         pipeline = client._start(source, in_flight, lambda: _soon(loop, news.set))
         try:

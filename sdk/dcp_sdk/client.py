@@ -16,7 +16,7 @@ from .bundles.signing_keys import KeySource
 from .calls.breaker import TRANSIENT
 from .calls.deadline import Deadline
 from .calls.gate import Gate
-from .calls.pipeline import Pipeline
+from .calls.pipeline import Pipeline, check_in_flight
 from .calls.servers import Servers
 from .calls.stages import Request, Stages
 from .calls.stats import Counters, Stats
@@ -233,8 +233,16 @@ class PrivateClient:
                 it (arrays ``(1, *shape)`` in the order of ``contract.payload``) and the prediction: to show both.
 
         Raises:
+            ConfigError: At once, if ``in_flight`` is out of range.
             DCPError: As :meth:`predict`, for the first frame that fails; those before it are given first.
         """
+        check_in_flight(in_flight)
+        return self._stream(source, in_flight, observe)
+
+    def _stream(
+        self, source: SourceLike | None, in_flight: int, observe: Observer | None
+    ) -> Generator[Prediction, None, None]:
+        """Begin with the first frame that is asked for: a generator that nobody reads must hold no thread."""
         pipeline = self._start(source, in_flight)
         try:
             while (trip := pipeline.wait()) is not None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import numpy.typing as npt
@@ -220,6 +221,23 @@ def test_a_stream_ends_with_its_task(end: str, tiny: Tiny, picture: Image) -> No
             assert await soon(lambda: no_streams() == [])
 
     run(work)
+
+
+def test_opened_twice_at_the_same_time(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One client is made, and none is left open."""
+    transport = Recorder(tiny.repository)
+    connect = Mock(side_effect=transport.connect)
+    monkeypatch.setattr(transport, "connect", connect)
+
+    async def work() -> None:
+        client = AsyncPrivateClient(tiny.bundle, transport=transport, device="cpu")
+        await asyncio.gather(client.open(), client.open())
+        with pytest.raises(ConfigError, match="in_flight"):
+            client.stream([], in_flight=0)
+        await client.close()
+
+    run(work)
+    assert (connect.call_count, transport.closed) == (1, 1)
 
 
 def test_cancelled_while_it_opens(tiny: Tiny) -> None:

@@ -180,6 +180,12 @@ def test_stream_over_arrays_and_folder(client: PrivateClient, picture: Image, pi
     assert [item.probabilities for item in streamed] == [client.predict(picture).probabilities] * 3
 
 
+@pytest.mark.parametrize("in_flight", [0, -1, 17, 2.0])
+def test_in_flight_is_a_sensible_number_at_once(in_flight: int, client: PrivateClient, picture: Image) -> None:
+    with pytest.raises(ConfigError, match=f"in_flight: expected from 1 to 16 requests, got {in_flight}"):
+        client.stream([picture], in_flight=in_flight)
+
+
 def test_stream_ends_with_the_client(client: PrivateClient, picture: Image) -> None:
     stream = client.stream([picture] * 3)
     next(stream)

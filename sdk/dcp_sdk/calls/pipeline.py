@@ -13,12 +13,22 @@ from .stages import Request
 from .stats import Counters
 from .under_way import Trip, UnderWay
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "check_in_flight"]
 
 _SOURCE_S = 0.5
 """How long the end of a stream waits for somebody's source that does not give its next frame."""
 _LARGEST_IN_FLIGHT = 16
 _NOTHING: Any = object()
+
+
+def check_in_flight(in_flight: int) -> None:
+    """Make sure that so many requests can be on the network at once.
+
+    Raises:
+        ConfigError: ``in_flight`` is not from 1 to 16.
+    """
+    if not isinstance(in_flight, int) or not 1 <= in_flight <= _LARGEST_IN_FLIGHT:
+        raise ConfigError(f"in_flight: expected from 1 to {_LARGEST_IN_FLIGHT} requests, got {in_flight!r}.")
 
 
 class Pipeline:
@@ -34,12 +44,9 @@ class Pipeline:
         compute: The device's stage.
         ask: The network's stage.
         counters: Told what is taken, dropped and waiting.
-        in_flight: Requests on the network at once, at the most.
+        in_flight: Requests on the network at once, at the most, as :func:`check_in_flight` takes it.
         join_s: Seconds that a stage takes at the most, for :meth:`close`.
         notify: Called, from any thread, when :meth:`poll` may have news. It must not wait.
-
-    Raises:
-        ConfigError: ``in_flight`` is not from 1 to 16.
     """
 
     def __init__(
@@ -54,8 +61,6 @@ class Pipeline:
         join_s: float,
         notify: Callable[[], None] = lambda: None,
     ) -> None:
-        if not 1 <= in_flight <= _LARGEST_IN_FLIGHT:
-            raise ConfigError(f"in_flight: expected from 1 to {_LARGEST_IN_FLIGHT} requests, got {in_flight}.")
         self._open_source, self._take, self._join_s = open_source, take, join_s
         self._frames = UnderWay(counters, in_flight=in_flight, notify=notify)
         self.wait, self.poll, self.stop = self._frames.wait, self._frames.poll, self._frames.stop

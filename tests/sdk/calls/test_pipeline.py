@@ -382,10 +382,3 @@ def test_frames_that_give_way_leave_no_span_without_its_parent(live: bool) -> No
     assert len(captured) == len(calls) == 2
     assert all(span.parent is not None and span.parent.span_id in calls for span in captured)
     assert all(span.end_time - span.start_time < 1e9 for span in captured), "waiting for its turn is no capture"
-
-
-@pytest.mark.parametrize("in_flight", [0, -1, 17])
-def test_in_flight_is_a_sensible_number(in_flight: int) -> None:
-    with pytest.raises(ConfigError, match="in_flight"), running(pictures(1), in_flight=in_flight):
-        pass
-    assert no_streams() == []
