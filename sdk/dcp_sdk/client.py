@@ -222,7 +222,9 @@ class PrivateClient:
         Capture, device graph and network work at the same time, in threads that end with the generator. Of a live
         source, such as a camera, the newest frame wins: frames that come while the device is at work are dropped, and
         so is an answer that waited for the caller longer than a new one takes. Of any other source every frame is
-        answered, and read no faster than that. Each frame has the deadline of a request, from when it is taken.
+        answered, and read no faster than that. Each frame has the deadline of a request: for the device graph, and
+        for the network once one of ``in_flight`` is free. Waiting between them takes no longer than a request, and does
+        not count.
 
         Args:
             source: Camera number or URL, video file, folder of pictures, iterable of arrays or frames, or a

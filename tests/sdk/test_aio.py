@@ -186,10 +186,11 @@ def test_waiting_for_a_thread_counts(tiny: Tiny, picture: Image) -> None:
 @pytest.mark.parametrize("end", ["cancel", "leave", "close"])
 def test_a_stream_ends_with_its_task(end: str, tiny: Tiny, picture: Image) -> None:
     """Also while it waits for a source that gives nothing."""
-    release = threading.Event()
+    asked, release = threading.Event(), threading.Event()
 
     def source() -> Any:
         yield picture
+        asked.set()
         release.wait()
         yield picture
 
@@ -200,6 +201,7 @@ def test_a_stream_ends_with_its_task(end: str, tiny: Tiny, picture: Image) -> No
             async def follow() -> None:
                 async with aclosing(client.stream(source())) as predictions:
                     async for _ in predictions:
+                        assert await soon(asked.is_set)
                         first.set()
                         if end == "leave":
                             return

@@ -20,6 +20,10 @@ class Deadline:
         self.timeout_s = timeout_s
         self._end = time.monotonic() + timeout_s
 
+    def postpone(self, seconds: float) -> None:
+        """Let it pass so much later: for time that was not the call's to use."""
+        self._end += seconds
+
     def left_s(self) -> float:
         """Seconds until then; 0 if it has passed."""
         return max(0.0, self._end - time.monotonic())

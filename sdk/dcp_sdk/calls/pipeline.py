@@ -35,8 +35,8 @@ class Pipeline:
     """Takes frames from a source and gets each answered. Thread-safe; its threads work from the start.
 
     A live source is read all the time, and only its newest frame waits; the others are dropped and counted. Any other
-    is read one frame ahead. A frame's deadline begins when it is taken: from a live source by the device graph, from
-    any other when the source gave it.
+    is read one frame ahead. A frame's deadline begins when the device graph takes it, and stands still while its
+    payload waits for a thread of the network.
 
     Args:
         open_source: Opens the source, in the thread that reads it, and says whether the pipeline is to close it.

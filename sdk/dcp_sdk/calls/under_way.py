@@ -2,7 +2,9 @@
 
 All of it changes under one lock, so that whoever stops the stream stops everything at once. A frame that was begun
 never waits for a slow caller before it is answered, only its answer does: otherwise its deadline would pass while
-nobody works on it. So what is bounded is the number of frames under way, from the source to the caller.
+nobody works on it. So what is bounded is the number of frames under way, from the source to the caller. For the same
+reason a deadline begins with the frame's turn at the device graph, and stands still until its turn on the network:
+what a server answers to ``predict`` in time, it answers in time here.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ class Trip:
     request: Request
     begun: float
     """Value of ``time.monotonic()`` when the device graph's turn came."""
+    computed: float = 0.0
+    """The same, when its payload began to wait for its turn on the network."""
     answered: float = 0.0
     """The same, when the answer came."""
 
@@ -180,8 +184,8 @@ class UnderWay:
                 return None
             trip = Trip(self._begun, self._captured.popleft(), time.monotonic())
             self._begun += 1
+            trip.request.deadline = Deadline(trip.request.deadline.timeout_s)
             if self.live:  # it is taken now; until now a newer one could have come
-                trip.request.deadline = Deadline(trip.request.deadline.timeout_s)
                 self._counters.add(frames_taken=1)
             self._tell(self._reader)
         trip.request.begin()
@@ -191,6 +195,7 @@ class UnderWay:
         """Add a payload that passed the guard."""
         with self._lock:
             if not self.stopped:
+                trip.computed = time.monotonic()
                 self._computed.append(trip)
                 self._tell(self._network)
                 return
@@ -203,6 +208,7 @@ class UnderWay:
             if self.stopped:
                 return None
             trip = self._computed.popleft()
+            trip.request.deadline.postpone(time.monotonic() - trip.computed)
             self._tell(self._device)
             return trip
 

@@ -256,12 +256,33 @@ def test_a_slow_caller_makes_no_frame_late() -> None:
     assert late == []
 
 
+@pytest.mark.parametrize("in_flight", [1, 2])
+def test_waiting_for_its_turn_makes_no_frame_late(in_flight: int) -> None:
+    """Each has as much time for the network as ``predict`` would leave it."""
+    left_s: list[float] = []
+
+    def ask(request: Request) -> None:
+        left_s.append(request.deadline.left_s())
+        time.sleep(0.4)
+
+    with running(pictures(8), ask=ask, in_flight=in_flight, timeout_s=1) as stream:
+        assert stream.rest() == list(range(8))
+    assert min(left_s) > 0.75
+
+
 @pytest.mark.parametrize("end", ["stop", "close"])
 def test_a_source_that_blocks_for_ever(end: str) -> None:
     """The caller is woken, the stages end, and the thread that the source holds ends when it lets go."""
-    release = threading.Event()
-    with running(pictures(5, lambda index: index < 2 or release.wait())) as stream:
+    asked, release = threading.Event(), threading.Event()
+
+    def hold(index: int) -> None:
+        if index == 2:
+            asked.set()
+            release.wait()
+
+    with running(pictures(5, hold)) as stream:
         assert [stream.next(), stream.next()] == [0, 1]
+        assert asked.wait(30)
         met: list[BaseException | int | None] = []
 
         def wait() -> None:
@@ -364,16 +385,17 @@ def test_frames_that_give_way_leave_no_span_without_its_parent(live: bool) -> No
     tracing = Telemetry(tracer_provider=tracers).tracing("tiny", "cpu")
     source = Live() if live else Arrays(pictures(20))
     held = threading.Event()
+    computed: list[Request] = []
 
     def ask(request: Request) -> None:
         held.wait()
         request.end()
 
-    with running(source, ask=ask, in_flight=1, tracing=tracing) as stream:
+    with running(source, computed.append, ask, in_flight=1, tracing=tracing) as stream:
         for index in range(8 * live):
             source.show(index)
             assert eventually(partial(source.has_given, index))
-        assert eventually(lambda: stream.stats.deepest_queue >= 2), "one waits before the device graph, one after it"
+        assert eventually(lambda: len(computed) == 2), "one on the network, and one that waits for its turn there"
         stream.pipeline.stop()
         held.set()
     finished = spans.get_finished_spans()
