@@ -108,6 +108,8 @@ class GrpcLink:
             if self._closed:  # perhaps too late for close() to see this call
                 call.cancel()
             answer = call.result(remaining_s + _GRACE_S)
+            if not self.alive:
+                raise LinkLost(self._stream.code(), str(self._stream.details()))
         except grpc.FutureTimeoutError as error:
             call.cancel()
             self._suspect = True
@@ -121,15 +123,13 @@ class GrpcLink:
             self._calls.discard(call)
             if self._retired and not self._calls:
                 self.close()
-        if not self.alive:
-            raise LinkLost(self._stream.code(), str(self._stream.details()))
         self._suspect = False
         return answer
 
     def retire(self) -> None:
-        """Close as soon as the calls that are under way have ended, each by its deadline."""
+        """Close as soon as the calls that are under way have ended, each by its deadline; at once if it was lost."""
         self._retired = True
-        if not self._calls:
+        if not self._calls or not self.alive:
             self.close()
 
     def close(self) -> None:

@@ -177,8 +177,8 @@ class GrpcTransport(TritonTransport):
             return self._needs_key(details)
         if "exceeds maximum queue size" in details.lower():
             return self._full(details)
-        # What breaks inside TLS is called UNKNOWN.
-        if status in {"UNAVAILABLE", "CANCELLED"} or not link.alive:
+        # What breaks inside TLS or HTTP/2 has the names of a server's own errors.
+        if status in {"UNAVAILABLE", "CANCELLED"} or (status in {"UNKNOWN", "INTERNAL"} and not link.alive):
             return self._gone(link, details, deadline)
         return self._refused(f"{status}, {details}")
 

@@ -5,12 +5,25 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 
-from dcp_sdk import AccessDenied, PrivateClient, Retries, ServerError, ServerRejected, ServerUnavailable, Timeouts
+from dcp_sdk import (
+    AccessDenied,
+    PrivateClient,
+    Retries,
+    ServerAddress,
+    ServerError,
+    ServerRejected,
+    ServerTimeout,
+    ServerUnavailable,
+    Timeouts,
+)
 from dcp_sdk.preprocess import Image
+from dcp_sdk.transport import open_transport
+from tests import tiny as graph
 from tests.sdk.transport import hostile
 from tests.sdk.transport.hostile import Answer
 from tests.tiny import Tiny
@@ -105,6 +118,32 @@ def test_a_connection_that_is_gone_may_come_back_whatever_its_end_is_called(
     with hostile.grpc_server(contract, hostile.true_answer(contract), stream_status=status) as address:
         with PrivateClient(tiny.bundle, address, device="cpu") as client:
             assert client.predict(picture).sends == 2
+
+
+@pytest.mark.parametrize("scheme", SERVERS)
+def test_a_call_under_way_outlives_the_timeout_of_another(scheme: str, tiny: Tiny) -> None:
+    """After it a new connection is made; the old one stays until the call has its answer."""
+    waits_s = [1.0, 1.0, 0.0]
+
+    class Slow(hostile.Refusal):
+        def is_over(self, key: str | None) -> bool:
+            time.sleep(waits_s.pop(0))
+            return True
+
+    contract, payload = tiny.manifest.contract, tuple(graph.payload(1).values())
+    slow = Slow("", 0, "")
+    with SERVERS[scheme](contract, slow) as address, ThreadPoolExecutor(1) as pool:  # type: ignore[operator]
+        transport = open_transport(ServerAddress.parse(address))
+        transport.connect(contract, 5)
+        under_way = pool.submit(transport.infer, payload, 5)
+        while len(waits_s) == 3:
+            time.sleep(0.01)
+        with pytest.raises(ServerTimeout):
+            transport.infer(payload, 0.2)
+        assert transport.infer(payload, 5).shape == (1, 2)
+        assert not under_way.done()
+        assert under_way.result().shape == (1, 2)
+        transport.close()
 
 
 @pytest.mark.parametrize(
