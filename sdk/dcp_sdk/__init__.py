@@ -12,7 +12,6 @@ from . import _silence as _silence  # before anything loads ONNX Runtime
 from ._version import __version__
 from .bundles.manifest import Manifest
 from .bundles.privacy_report import PrivacyReport
-from .calls.stats import Stage, Stats
 from .camera import Camera
 from .client import PrivateClient
 from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts
@@ -39,6 +38,7 @@ from .frames import Frame, FrameSource, load_image
 from .predictions import Prediction, Timings
 from .security import Security
 from .sources import Arrays, Folder, Video, open_source
+from .stats import Stage, Stats
 from .telemetry import Telemetry
 from .transport import Transport
 

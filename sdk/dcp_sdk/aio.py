@@ -14,17 +14,17 @@ from typing import Any, Self, TypeVar
 
 from .bundles.manifest import Manifest
 from .bundles.privacy_report import PrivacyReport
-from .calls.deadline import Deadline
 from .calls.gate import Gate
 from .calls.pipeline import check_in_flight
-from .calls.stats import Stats
 from .client import Observer, PrivateClient
 from .config import ServerAddress, check_kinds
+from .deadline import Deadline
 from .errors import ConfigError, DeadlineExceeded
 from .frames import FrameLike
 from .predictions import Prediction
 from .runtime import Provider
 from .sources import SourceLike
+from .stats import Stats
 
 __all__ = ["AsyncPrivateClient"]
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .calls.stats import Stage, stages_of
 from .client import PrivateClient
 from .errors import ConfigError, ServerUnavailable
 from .obfuscate import graph_inputs
 from .predictions import Prediction
 from .preprocess import Image
+from .stats import Stage, stages_of
 from .transport.pairing import TRITON_TYPES
 from .transport.tls import client_context
 from .transport.triton import TritonTransport

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
-from .calls.events import log
 from .errors import ConfigError, FrameError
+from .events import log
 from .frames import Frame, FrameSource
 
 __all__ = ["Camera"]

@@ -14,15 +14,14 @@ from .bundles.manifest import Manifest
 from .bundles.privacy_report import PrivacyReport
 from .bundles.signing_keys import KeySource
 from .calls.breaker import TRANSIENT
-from .calls.deadline import Deadline
 from .calls.gate import Gate
 from .calls.pipeline import Pipeline, check_in_flight
 from .calls.servers import Servers
 from .calls.stages import Request, Stages
-from .calls.stats import Counters, Stats
 from .calls.under_way import Trip
 from .camera import Camera
 from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts, check_kinds
+from .deadline import Deadline
 from .errors import ConfigError
 from .frames import Frame, FrameLike, FrameSource, as_frame
 from .local_head import LocalHead
@@ -31,6 +30,7 @@ from .predictions import Prediction
 from .runtime import Provider
 from .security import Security
 from .sources import SourceLike, open_source
+from .stats import Counters, Stats
 from .telemetry import Telemetry, Tracing
 from .transport import Transport, open_transports
 

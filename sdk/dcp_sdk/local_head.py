@@ -7,8 +7,8 @@ from typing import Any
 import numpy.typing as npt
 
 from .bundles.bundle import HEAD_FILE, Bundle
-from .calls.deadline import Deadline
 from .contract import Contract
+from .deadline import Deadline
 from .errors import ConfigError
 from .obfuscate import Payload
 from .runtime import Graph

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from .bundles.bundle import DEVICE_GRAPH_FILE, Bundle, BundleLike
-from .calls.deadline import Deadline
 from .config import Device
 from .contract import Contract
+from .deadline import Deadline
 from .runtime import Graph, Provider
 
 __all__ = ["Obfuscator", "Payload"]

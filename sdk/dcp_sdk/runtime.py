@@ -17,12 +17,12 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
 from .bundles.onnx_check import check_graph, check_hash
-from .calls.deadline import Deadline
-from .calls.watchdog import Watchdog
 from .config import Device
 from .contract import TensorSpec
+from .deadline import Deadline
 from .device_buffers import DeviceBuffers, nodes_elsewhere
 from .errors import BundleError, ConfigError, RuntimeUnavailable
+from .watchdog import Watchdog
 
 __all__ = ["Graph", "Provider", "why_no_cuda"]
 

@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from .calls.stats import BreakerState, Stats
 from .errors import ConfigError
+from .stats import BreakerState, Stats
 from .transport.base import TRACE_HEADERS
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ import tritonclient.grpc as triton
 
 from dcp_sdk import Manifest, PrivateClient, Timeouts, load_image
 from dcp_sdk.bench import paired_times
-from dcp_sdk.calls.stats import Stage
 from dcp_sdk.preprocess import Image, preprocess
 from dcp_sdk.serving import TritonServer
+from dcp_sdk.stats import Stage
 from tests.benchmarks.record import record
 from tests.benchmarks.whole_network import write_whole_network
 from tests.e2e.link import link

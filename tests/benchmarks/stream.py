@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from dcp_sdk import Arrays, Frame, FrameSource, Manifest, PrivateClient, Timeouts
-from dcp_sdk.calls.deadline import Deadline
 from dcp_sdk.calls.stages import Request
+from dcp_sdk.deadline import Deadline
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
 from tests.benchmarks.record import record

@@ -9,7 +9,7 @@ import pytest
 
 from dcp_sdk import PrivacyGuardError, PrivateClient, Security, Timeouts
 from dcp_sdk.calls import stages as stages_module
-from dcp_sdk.calls.events import LEVELS
+from dcp_sdk.events import LEVELS
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
 from tests.e2e.secrets import secrets_of

@@ -24,7 +24,7 @@ from dcp_sdk import (
     PrivateClient,
     Timeouts,
 )
-from dcp_sdk.calls.deadline import Deadline
+from dcp_sdk.deadline import Deadline
 from dcp_sdk.obfuscate import Payload
 from dcp_sdk.preprocess import Image
 from tests.sdk.calls.test_pipeline import eventually, no_streams

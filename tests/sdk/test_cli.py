@@ -73,7 +73,12 @@ def test_inspect_tells_the_contract_and_the_missing_report(tiny: Tiny) -> None:
 
 @pytest.mark.parametrize(
     ("share", "quick", "words"),
-    [(0.6, False, "NOT PROTECTED"), (0.6, True, "NOT PROTECTED"), (0.25, False, "Protected"), (0.25, True, "Not known")],
+    [
+        (0.6, False, "NOT PROTECTED"),
+        (0.6, True, "NOT PROTECTED"),
+        (0.25, False, "Protected"),
+        (0.25, True, "Not known"),
+    ],
 )
 def test_inspect_gives_the_verdict(share: float, quick: bool, words: str, tmp_path: Path) -> None:
     pair = write_tiny(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 
 from dcp_sdk import BundleError, ConfigError, DeadlineExceeded, PrivateClient, ServerUnavailable, Timeouts
 from dcp_sdk.bundles.bundle import HEAD_FILE
-from dcp_sdk.calls.deadline import Deadline
+from dcp_sdk.deadline import Deadline
 from dcp_sdk.local_head import LocalHead
 from dcp_sdk.preprocess import Image
 from tests.sdk.transport import hostile

@@ -1,1 +1,1 @@
-"""How calls go: their stages and deadline, streams, servers that fail, and what is counted of all that."""
+"""How calls go: their stages, streams, and servers that fail."""

@@ -12,8 +12,8 @@ import pybreaker
 
 from ..config import CircuitBreaker
 from ..errors import CircuitOpen, ServerTimeout, ServerUnavailable
-from .events import log
-from .stats import BreakerState
+from ..events import log
+from ..stats import BreakerState
 
 __all__ = ["TRANSIENT", "Breaker"]
 

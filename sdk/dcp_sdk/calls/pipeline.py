@@ -9,8 +9,8 @@ from typing import Any
 
 from ..errors import ConfigError
 from ..frames import Frame, FrameSource
+from ..stats import Counters
 from .stages import Request
-from .stats import Counters
 from .under_way import Trip, UnderWay
 
 __all__ = ["Pipeline", "check_in_flight"]

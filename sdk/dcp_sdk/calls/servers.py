@@ -13,13 +13,13 @@ import numpy.typing as npt
 
 from ..config import CircuitBreaker, Retries
 from ..contract import Contract
+from ..deadline import Deadline
 from ..errors import AccessDenied, CircuitOpen, ContractMismatch, DCPError, ServerTimeout, ServerUnavailable, TLSFailed
+from ..events import log
 from ..obfuscate import Payload
+from ..stats import BreakerState
 from ..transport import Transport
 from .breaker import TRANSIENT, Breaker
-from .deadline import Deadline
-from .events import log
-from .stats import BreakerState
 
 __all__ = ["Answer", "Sends", "Servers"]
 

@@ -12,18 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..contract import Contract
+from ..deadline import Deadline
 from ..errors import ContractMismatch, DeadlineExceeded, PrivacyGuardError, ServerError
+from ..events import log
 from ..frames import Frame
 from ..guard import check_payload
 from ..local_head import LocalHead
 from ..obfuscate import Obfuscator, Payload
 from ..predictions import DEVICE, Prediction, Timings, decode_answer, make_predictions
 from ..preprocess import preprocess
+from ..stats import Counters
 from ..telemetry import Trace, Tracing
-from .deadline import Deadline
-from .events import log
 from .servers import Answer, Sends, Servers
-from .stats import Counters
 
 __all__ = ["Request", "Stages"]
 

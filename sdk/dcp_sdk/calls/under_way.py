@@ -15,9 +15,9 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .deadline import Deadline
+from ..deadline import Deadline
+from ..stats import Counters
 from .stages import Request
-from .stats import Counters
 
 __all__ = ["Trip", "UnderWay"]
 

@@ -12,10 +12,10 @@ from rich.text import Text
 from ..bundles.manifest import Manifest
 from ..bundles.measurements import percent, share
 from ..bundles.privacy_report import PrivacyReport
-from ..calls.stats import Stage, Stats
 from ..contract import TensorSpec
 from ..doctor import Finding, State
 from ..predictions import Prediction, Timings
+from ..stats import Stage, Stats
 
 if TYPE_CHECKING:
     from ..bench import Budget

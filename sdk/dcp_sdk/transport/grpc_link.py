@@ -20,7 +20,7 @@ from typing import Any
 import grpc
 from tritonclient.grpc import service_pb2_grpc
 
-from ..calls.deadline import Deadline
+from ..deadline import Deadline
 
 __all__ = ["GrpcLink", "LinkLost"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ..calls.deadline import Deadline
+from ..deadline import Deadline
 from .tcp import DeadlineSocket, TLSDeadlineSocket, connect, split_target
 
 __all__ = ["Connection", "ConnectionPool", "Response"]

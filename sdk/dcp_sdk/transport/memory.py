@@ -10,8 +10,8 @@ import numpy.typing as npt
 from google.protobuf import json_format, text_format
 from tritonclient.grpc import model_config_pb2
 
-from ..calls.deadline import Deadline
 from ..contract import Contract
+from ..deadline import Deadline
 from ..errors import (
     BundleError,
     ConfigError,

@@ -12,7 +12,7 @@ import threading
 from concurrent.futures import Future
 from typing import Any
 
-from ..calls.deadline import Deadline
+from ..deadline import Deadline
 
 __all__ = ["DeadlineSocket", "TLSDeadlineSocket", "connect", "secure", "split_target"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from ..calls.deadline import Deadline
+from ..deadline import Deadline
 from ..errors import ConfigError
 from ..security import Security
 from .tcp import TLSDeadlineSocket, connect, secure

@@ -13,8 +13,8 @@ import numpy.typing as npt
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2
 
-from ..calls.deadline import Deadline
 from ..contract import Contract
+from ..deadline import Deadline
 from ..obfuscate import Payload
 from ..security import Security
 from .base import TRACE_HEADERS

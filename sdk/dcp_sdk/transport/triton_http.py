@@ -16,8 +16,8 @@ from typing import Any, NoReturn, Unpack
 import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
-from ..calls.deadline import Deadline
 from ..contract import Contract
+from ..deadline import Deadline
 from ..obfuscate import Payload
 from .base import TRACE_HEADERS
 from .http_pool import Connection, ConnectionPool, Response

@@ -18,10 +18,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from dcp_sdk import Arrays, ConfigError, Frame, FrameSource, Telemetry
-from dcp_sdk.calls.deadline import Deadline
 from dcp_sdk.calls.pipeline import Pipeline
 from dcp_sdk.calls.stages import Request
-from dcp_sdk.calls.stats import Counters, Stats
+from dcp_sdk.deadline import Deadline
+from dcp_sdk.stats import Counters, Stats
 from dcp_sdk.telemetry import Tracing
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from dcp_sdk.calls.deadline import Deadline
+from dcp_sdk.deadline import Deadline
 from dcp_sdk.transport.http_pool import ConnectionPool
 from tests.sdk.conftest import Behaviour
 

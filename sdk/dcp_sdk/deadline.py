@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ..errors import DeadlineExceeded
+from .errors import DeadlineExceeded
 
 __all__ = ["Deadline"]
 

@@ -11,7 +11,7 @@ from typing import Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-from ..predictions import Timings
+from .predictions import Timings
 
 __all__ = ["BreakerState", "Counters", "Stage", "Stats", "stages_of"]
 

@@ -13,12 +13,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dcp_sdk import ConfigError, DeadlineExceeded, PrivateClient, Timeouts
-from dcp_sdk.calls.deadline import Deadline
 from dcp_sdk.calls.gate import Gate
-from dcp_sdk.calls.watchdog import Watchdog
 from dcp_sdk.contract import TensorSpec, sha256_file
+from dcp_sdk.deadline import Deadline
 from dcp_sdk.preprocess import Image
 from dcp_sdk.runtime import Graph
+from dcp_sdk.watchdog import Watchdog
 from tests.tiny import Tiny
 
 TIME = TensorSpec(name="x", dtype="float32", shape=(1,), layout="K", low=0, high=1)

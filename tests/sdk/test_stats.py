@@ -27,9 +27,9 @@ from dcp_sdk import (
     Stats,
     Timings,
 )
-from dcp_sdk.calls.stats import Counters
 from dcp_sdk.obfuscate import Payload
 from dcp_sdk.preprocess import Image
+from dcp_sdk.stats import Counters
 from tests.sdk.test_client import Recorder
 from tests.tiny import Tiny
 
