@@ -10,14 +10,13 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from dcp_sdk.contract import ImagePreprocessing, kept_channels
+from dcp_sdk.contract import Frozen, ImagePreprocessing, kept_channels
 from dcp_sdk.errors import ConfigError
 
 from .defense_config import (
     DefenseConfig,
     FeatureBoosting,
     Fraction,
-    Frozen,
     GaussianNoise,
     GradualPruning,
     LatentPruning,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from dcp_sdk.contract import Frozen
 
 __all__ = [
     "DeepObfuscator",
     "DefenseConfig",
     "FeatureBoosting",
     "Fraction",
-    "Frozen",
     "GaussianNoise",
     "GradualPruning",
     "LatentPruning",
@@ -22,12 +23,6 @@ __all__ = [
 ]
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Frozen(BaseModel):
-    """Settings that nobody changes, and that know no other key."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class NoPeek(Frozen):

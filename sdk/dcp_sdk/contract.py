@@ -26,6 +26,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 """No control characters: a terminal would obey those of a stranger's bundle."""
 Name = Annotated[Line, Field(min_length=1, max_length=128)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 DType = Literal["uint8", "uint16", "float32"]
 
 
@@ -99,7 +100,7 @@ class ImagePreprocessing(Frozen):
     colour: Literal["RGB"] = "RGB"
     mean: tuple[float, float, float]
     """Per colour, on pixels scaled to 0..1; subtracted inside the graph."""
-    std: Annotated[tuple[float, float, float], Field()]
+    std: tuple[Positive, Positive, Positive]
     """Per colour, on pixels scaled to 0..1; divided by inside the graph."""
 
 

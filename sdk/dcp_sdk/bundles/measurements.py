@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pydantic import BaseModel, ConfigDict
-
-from ..contract import Line
+from ..contract import Frozen, Line
 
 __all__ = [
     "AttackResult",
@@ -14,7 +12,6 @@ __all__ = [
     "Confusion",
     "Control",
     "FramesPoint",
-    "Frozen",
     "GroupResult",
     "Interval",
     "LeakedPoint",
@@ -28,12 +25,6 @@ __all__ = [
     "share",
     "strongest_of",
 ]
-
-
-class Frozen(BaseModel):
-    """Written once, and refused where a field is unknown."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Confusion(Frozen):

@@ -8,14 +8,13 @@ from typing import Literal, Self
 
 from pydantic import ValidationError
 
-from ..contract import Contract, Line
+from ..contract import Contract, Frozen, Line
 from ..errors import BundleError
 from .bundle import PRIVACY_REPORT_FILE, Bundle, BundleLike
 from .measurements import (
     AttackResult,
     Certificate,
     FramesPoint,
-    Frozen,
     Interval,
     LeakedPoint,
     OtherAttribute,
