@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import Field
+
 from ..contract import Frozen, Line
 
 __all__ = [
@@ -95,7 +97,7 @@ class AttackResult(Frozen):
     how: Line = ""
     """Scaling and settings that the adversary chose on held-out leaked pairs."""
     confusion: Confusion | None = None
-    seeds: dict[str, float] = {}
+    seeds: dict[str, float] = Field(default_factory=dict)
     """Balanced accuracy of each seed; the strongest is the one that is reported above."""
     control: Control | None = None
     """Only of one that did not train: whether there was nothing to learn, or it cannot learn."""
@@ -196,7 +198,7 @@ class Certificate(Frozen):
     the data set's covariance; estimated from the derivatives at some hundred pictures."""
     delta: float | None = None
     """δ of :attr:`epsilons`."""
-    epsilons: dict[int, float] = {}
+    epsilons: dict[int, float] = Field(default_factory=dict)
     """ε of (ε, δ)-differential privacy for any two pictures, by how many frames of one picture the server sees."""
     best_accuracy: float | None = None
     """Balanced accuracy of the best possible attacker on one payload of the tested pictures, expected over the noise,
