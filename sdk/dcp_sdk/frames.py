@@ -91,6 +91,8 @@ def load_image(picture: str | PathLike[str] | bytes) -> Image:
         try:
             data = Path(picture).read_bytes()
         except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+            if isinstance(error, IsADirectoryError):
+                raise FrameError(f"expected a picture file at {name!r}, got a folder: `stream` takes those.") from error
             raise FrameError(f"expected a picture file at {name!r}, got {type(error).__name__}.") from error
     if not data:
         raise FrameError(f"expected a picture, got an empty file ({name}).")

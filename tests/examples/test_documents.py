@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dcp_sdk.bundles.manifest import Manifest
-from dcp_sdk.bundles.measurements import percent
+from dcp_sdk.bundles.measurements import percent, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.serving import TritonServer
 from tests.tiny import PAPER, ROOT, SHIPPED
@@ -118,14 +118,15 @@ def test_the_readme_tells_what_was_measured() -> None:
     security = " ".join((ROOT / "docs" / "security.md").read_text(encoding="utf-8").split())
     assert f"reads race from one frame with {percent(report.strongest)} and from 100 averaged" in security
     assert f"frames with {percent(report.many_frames[-1].balanced_accuracy)}; guessing gives" in security
-    assert f"Whatever an attacker computes on one payload, {100 * report.certificate.best_accuracy:.1f} %" in security
+    best = f"would read {share(report.certificate.best_accuracy)} from one payload"
+    assert f"An attacker who knew the noise and every one of the {report.tested:,} tested pictures {best}" in security
     speed = json.loads((results / "speed.json").read_text())
     assert f"| {max(cost['ratio_p50'] for cost in speed['device_cost']):.2f} times as long or less |" in readme
     taxes = [f"{speed['sdk_tax'][scheme]['tax']['p50_ms']:.2f} ms over" for scheme in ("grpc", "http")]
     assert "| {} gRPC, {} HTTP |".format(*taxes) in readme
     shares = json.loads((results / "device_share.json").read_text())["bundles"]
-    share = {one["bundle"]: one["share_p50"] for one in shares}
-    assert "{gender_112:.2f} of the time (`gender_112`), {gender_112_paper:.2f} (".format(**share) in readme
+    of_whole = {one["bundle"]: one["share_p50"] for one in shares}
+    assert "{gender_112:.2f} of the time (`gender_112`), {gender_112_paper:.2f} (".format(**of_whole) in readme
     stream, rival = (json.loads((results / f"{name}.json").read_text()) for name in ("stream", "rival"))
     assert f"| {stream['stream_to_camera_p50']:.2f} of the pace |" in readme
     side_by_side, alone = (stream[f"stream_to_{what}_p50"] for what in ("both_stages_together", "slowest_stage"))

@@ -130,3 +130,8 @@ def test_age_grows(picture: Image) -> None:
 def test_other_things_are_no_frames(item: object) -> None:
     with pytest.raises(FrameError, match="expected an RGB picture"):
         as_frame(item)  # type: ignore[arg-type]
+
+
+def test_a_folder_is_no_picture_and_the_error_says_what_takes_one(tmp_path: Path) -> None:
+    with pytest.raises(FrameError, match="got a folder: `stream` takes those"):
+        load_image(tmp_path)

@@ -144,8 +144,8 @@ class TritonTransport(Transport):
 
     def _needs_key(self, why: str) -> AccessDenied:
         return AccessDenied(
-            f"{self.address} wants a key: {self._said(why)}. Give the right one with Security(api_key_variable=…) or "
-            "Security(api_key_file=…), and its name with api_key_header."
+            f"{self.address} wants a key: {self._said(why)}. Give the right one with Security(api_key_file=…) or "
+            "Security(api_key_variable=…), or on the command line with --api-key-file or $DCP_KEY."
         )
 
     def _insecure(self, reason: str) -> TLSFailed:
