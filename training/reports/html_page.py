@@ -146,6 +146,7 @@ for {share(report.majority)} of the pictures.</p>
 
 def _groups(report: PrivacyReport) -> str:
     strongest = strongest_of(report.attacks)
+    exposures = strongest.exposures if strongest else {}
     panels = [
         (f"{report.sensitive}, as {strongest.name} reads it", strongest.confusion) if strongest else None,
         ("the task, as the server answers", report.utility.confusion),
@@ -156,10 +157,11 @@ def _groups(report: PrivacyReport) -> str:
     rows = "".join(
         f"<tr><td>{_text(group.label)}<td>{group.pictures:,}<td>{percent(group.balanced_accuracy)}"
         f"<td>{share(strongest.recalls[group.label]) if strongest and group.label in strongest.recalls else ''}"
+        f"<td>{f'{100 * exposures[group.label]:+.1f} points' if group.label in exposures else ''}"
         for group in report.utility.groups
     )
     return f"""<h2>Is one group served worse, or exposed more?</h2>
-<table><tr><th>group<th>pictures<th>task, balanced accuracy<th>recognised by the strongest adversary</tr>{rows}</table>
+<table><tr><th>group<th>pictures<th>task, balanced accuracy<th>called so by the strongest adversary<th>more often than all others</tr>{rows}</table>
 <div class="pair">{figures}</div>"""
 
 

@@ -30,7 +30,7 @@ _HEAD = """| defence | r | seed | bytes | task | strongest adversary | which | 1
 
 
 _GROUPS_HEAD = (
-    "| defence | r | seed | most exposed group, points above guessing | worst served group "
+    "| defence | r | seed | most exposed group, points above all others | worst served group "
     "| linear readout of the task | best possible attacker | bits told | not asked to hide |\n"
     "|---|---:|---:|---|---|---:|---:|---:|---|"
 )
@@ -182,9 +182,9 @@ def _groups_line(row: Row) -> str:
     report = row.report
     certificate, strongest = report.certificate, strongest_of(report.attacks)
     exposed = served = best = told = ""
-    if strongest is not None and strongest.recalls:
-        group = max(strongest.recalls, key=lambda group: strongest.recalls[group])
-        exposed = f"{group}, {100 * (strongest.recalls[group] - report.chance):+.1f}"
+    if strongest is not None and (exposures := strongest.exposures):
+        group = max(exposures, key=lambda group: exposures[group])
+        exposed = f"{group}, {100 * exposures[group]:+.1f}"
     if report.utility.groups:
         worst = min(report.utility.groups, key=lambda group: group.balanced_accuracy.value)
         served = f"{worst.label}, {percent(worst.balanced_accuracy)}"

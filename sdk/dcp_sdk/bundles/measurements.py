@@ -103,6 +103,25 @@ class AttackResult(Frozen):
     """Only of one that did not train: whether there was nothing to learn, or it cannot learn."""
 
     @property
+    def exposures(self) -> dict[str, float]:
+        """By how much more often than all other groups each group is called what it is: 0 for who guesses, however
+        often that is the answer, 1 for who knows. Empty without :attr:`confusion`.
+        """
+        if self.confusion is None:
+            return {}
+        called = {
+            label: [count / max(1, sum(row)) for count in row]
+            for label, row in zip(self.confusion.labels, self.confusion.counts, strict=True)
+            if sum(row)
+        }
+        return {
+            label: row[number]
+            - sum(other[number] for name, other in called.items() if name != label) / (len(called) - 1)
+            for number, label in enumerate(self.confusion.labels)
+            if len(called) > 1 and (row := called.get(label)) is not None
+        }
+
+    @property
     def trained(self) -> bool:
         """Whether it learned anything at all."""
         return has_trained(self.training_loss, self.prior_entropy)

@@ -124,3 +124,14 @@ def test_an_attack_that_beats_the_certificate_is_named() -> None:
     reads, draws = broken.violations
     assert "25.0 % is possible" in reads
     assert "0.0010" in draws
+
+
+def test_a_group_is_exposed_by_what_is_known_of_it_not_by_how_often_it_is_named() -> None:
+    def exposures(*counts: tuple[int, ...]) -> dict[str, float]:
+        answers = Confusion(labels=("a", "b", "c"), counts=counts)
+        return attack(CLEAR).model_copy(update={"confusion": answers}).exposures
+
+    assert exposures((0, 100, 0), (0, 50, 0), (0, 10, 0)) == {"a": 0, "b": 0, "c": 0}, "always the same answer"
+    assert exposures((10, 0, 0), (0, 10, 0), (0, 0, 10)) == {"a": 1, "b": 1, "c": 1}
+    assert exposures((60, 40, 0), (10, 40, 50), (20, 30, 50))["a"] == pytest.approx(0.6 - 0.15)
+    assert attack(CLEAR).exposures == {}

@@ -65,8 +65,7 @@ def test_a_table_says_what_the_row_says() -> None:
     assert "**not protected**" in text
     strongest = strongest_of(one.report.attacks)
     assert strongest is not None
-    most = max(strongest.recalls.values())
-    assert f"{100 * (most - 0.2):+.1f}" in text
+    assert f"{100 * max(strongest.exposures.values()):+.1f}" in text
 
 
 def test_one_figure_for_each_question_with_every_row_in_it() -> None:
