@@ -7,6 +7,7 @@ for every picture). If the headline fell, the audit would take a change of scale
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -71,7 +72,8 @@ def main() -> None:
         print(name, figures[name])
     plain = float(figures["identity"]["headline"])
     moved = max(abs(float(figure["headline"]) - plain) for figure in figures.values())
-    command = f"python -m tests.benchmarks.monotone_maps --bundle {options.bundle} --data DIR"
+    words = ["python", "-m", "tests.benchmarks.monotone_maps", "--bundle", "DIR", "--data", "DIR"]
+    command = shlex.join([*words, "--attacks", *options.attacks])
     record("monotone_maps", command, {"bundle": manifest.name, "headline_moves_by": round(moved, 4), "maps": figures})
 
 
