@@ -4,31 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from contextvars import copy_context
 from os import PathLike
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypedDict, TypeVar, Unpack
 
 from .bundles.manifest import Manifest
 from .bundles.privacy_report import PrivacyReport
+from .bundles.signing_keys import KeySource
 from .calls.gate import Gate
 from .calls.pipeline import check_in_flight
+from .camera import Camera
 from .client import Observer, PrivateClient
-from .config import ServerAddress, check_kinds
+from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts, check_kinds
 from .deadline import Deadline
 from .errors import ConfigError, DeadlineExceeded
 from .frames import FrameLike
 from .predictions import Prediction
 from .runtime import Provider
+from .security import Security
 from .sources import SourceLike
 from .stats import Stats
+from .telemetry import Telemetry
+from .transport import Transport
 
-__all__ = ["AsyncPrivateClient"]
+__all__ = ["AsyncPrivateClient", "ClientOptions"]
 
 T = TypeVar("T")
+
+
+class ClientOptions(TypedDict, total=False):
+    """The keyword-only options of :class:`PrivateClient`, for the types of those who pass them on."""
+
+    device: Device
+    threads: int | None
+    cuda_graph: bool
+    timeouts: Timeouts
+    retries: Retries
+    breaker: CircuitBreaker
+    security: Security | None
+    on_failure: OnFailure
+    headers: Mapping[str, str] | None
+    trusted_keys: Sequence[KeySource] | None
+    transport: Transport | None
+    telemetry: Telemetry | None
+    camera: int | str | Camera | None
 
 
 class AsyncPrivateClient:
@@ -58,7 +81,7 @@ class AsyncPrivateClient:
         server: str | ServerAddress | Sequence[str | ServerAddress] | None = None,
         *,
         workers: int = 8,
-        **options: Any,
+        **options: Unpack[ClientOptions],
     ) -> None:
         check_kinds(workers=(workers, int))
         if workers < 1:
@@ -104,6 +127,11 @@ class AsyncPrivateClient:
     def privacy_report(self) -> PrivacyReport | None:
         """What was measured of this very bundle; None if nothing was. Look at ``privacy_report.protected``."""
         return self._client.privacy_report
+
+    @property
+    def timeouts(self) -> Timeouts:
+        """How long a request may take in all."""
+        return self._client.timeouts
 
     @property
     def provider(self) -> Provider:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 from unittest.mock import Mock
 
 import numpy as np
@@ -24,6 +25,7 @@ from dcp_sdk import (
     PrivateClient,
     Timeouts,
 )
+from dcp_sdk.aio import ClientOptions
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.obfuscate import Payload
 from dcp_sdk.preprocess import Image
@@ -264,3 +266,9 @@ def test_cancelled_while_it_opens(tiny: Tiny) -> None:
         assert await soon(lambda: transport.closed == 1)
 
     run(work)
+
+
+def test_the_types_of_the_options_are_those_of_the_other_client() -> None:
+    theirs = inspect.signature(PrivateClient, eval_str=True).parameters.values()
+    keywords = {one.name: one.annotation for one in theirs if one.kind is one.KEYWORD_ONLY}
+    assert get_type_hints(ClientOptions) == keywords
