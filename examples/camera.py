@@ -10,7 +10,7 @@ import argparse
 import contextlib
 from collections import deque
 
-from dcp_sdk import PrivateClient
+from dcp_sdk import PrivateClient, mean_probabilities
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--bundle", required=True, help="folder of the bundle")
@@ -23,8 +23,8 @@ source = int(options.source) if options.source.isdigit() else options.source
 
 with PrivateClient(options.bundle, options.server) as client, contextlib.suppress(KeyboardInterrupt):
     for prediction in client.stream(source):
-        recent.append(prediction.probabilities)
-        mean = {label: sum(one[label] for one in recent) / len(recent) for label in prediction.probabilities}
+        recent.append(prediction)
+        mean = mean_probabilities(recent)
         label = max(mean, key=mean.__getitem__)
         print(
             f"{label} {mean[label]:.1%}, "

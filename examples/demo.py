@@ -19,7 +19,16 @@ from channel_picture import draw
 from rich.console import Console
 from rich.table import Table
 
-from dcp_sdk import Contract, DCPError, Manifest, Prediction, PrivateClient, Timings, load_image
+from dcp_sdk import (
+    Contract,
+    DCPError,
+    Manifest,
+    Prediction,
+    PrivateClient,
+    Timings,
+    load_image,
+    mean_probabilities,
+)
 from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE, Bundle
 from dcp_sdk.commands.tables import readable_bytes
 from dcp_sdk.obfuscate import graph_inputs
@@ -107,8 +116,7 @@ def summary(predictions: list[Prediction]) -> str:
     """Count the labels of a video."""
     counts = Counter(prediction.label for prediction in predictions)
     label, count = counts.most_common(1)[0]
-    mean = statistics.mean(prediction.probabilities[label] for prediction in predictions)
-    return f"[bold]{label}[/] in {count}, {mean:.1%} on average"
+    return f"[bold]{label}[/] in {count}, {mean_probabilities(predictions)[label]:.1%} on average"
 
 
 def timing_table(columns: dict[str, list[Prediction]]) -> Table:

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+from collections import deque
 from pathlib import Path
 
 from dcp_sdk import (
@@ -19,12 +20,16 @@ from dcp_sdk import (
     ContractMismatch,
     DCPError,
     DeadlineExceeded,
+    Prediction,
     PrivateClient,
     Security,
     ServerError,
+    mean_probabilities,
 )
 
 PAUSE_S = 1.0
+FRAMES = 10
+"""Over which answers are averaged: noise makes single ones doubtful. Whoever stands there must stay for so long."""
 NEEDS_SOMEBODY = 78
 """sysexits.h calls it EX_CONFIG."""
 
@@ -38,11 +43,15 @@ def tell_systemd(state: str) -> None:
 
 def run(client: PrivateClient, source: int | str) -> None:
     """Predict for ever. Whoever answers, or knows why there is no answer, is alive; who hangs is killed by systemd."""
+    recent: deque[Prediction] = deque(maxlen=FRAMES)
     while True:
         try:
             for prediction in client.stream(source):
                 tell_systemd("WATCHDOG=1")
-                print(f"{prediction.label} {prediction.probability:.0%}", flush=True)
+                recent.append(prediction)
+                mean = mean_probabilities(recent)
+                label = max(mean, key=mean.__getitem__)
+                print(f"{label} {mean[label]:.0%}", flush=True)
         except (ServerError, DeadlineExceeded) as error:
             tell_systemd("WATCHDOG=1")
             print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)

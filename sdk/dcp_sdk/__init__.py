@@ -35,7 +35,7 @@ from .errors import (
     TLSFailed,
 )
 from .frames import Frame, FrameSource, load_image
-from .predictions import Prediction, Timings
+from .predictions import Prediction, Timings, mean_probabilities
 from .security import Security
 from .sources import Arrays, Folder, Video, open_source
 from .stats import Stage, Stats
@@ -88,6 +88,7 @@ __all__ = [
     "Video",
     "__version__",
     "load_image",
+    "mean_probabilities",
     "open_source",
 ]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from .contract import Contract
-from .errors import ServerRejected
+from .errors import ConfigError, ServerRejected
 from .frames import Frame
 from .obfuscate import Payload
 from .runtime import Provider
 
-__all__ = ["DEVICE", "AnsweredBy", "Prediction", "Timings", "decode_answer", "make_predictions"]
+__all__ = ["DEVICE", "AnsweredBy", "Prediction", "Timings", "decode_answer", "make_predictions", "mean_probabilities"]
 
 AnsweredBy = Literal["server", "device"]
 
@@ -82,6 +82,26 @@ class Prediction:
     def probability(self) -> float:
         """Probability of :attr:`label`."""
         return self.probabilities[self.label]
+
+
+def mean_probabilities(predictions: Iterable[Prediction]) -> dict[str, float]:
+    """Average answers about one thing, such as the last frames of one face, where noise makes single ones doubtful.
+
+    It costs privacy: a server can average the payloads of these frames, too. A report says what 10 and 100 tell.
+
+    Args:
+        predictions: At least one, all of the same bundle.
+
+    Returns:
+        Mean probability of each label, in the contract's order.
+
+    Raises:
+        ConfigError: There is none, or they answer for different labels.
+    """
+    answers = [prediction.probabilities for prediction in predictions]
+    if not answers or any(answer.keys() != answers[0].keys() for answer in answers):
+        raise ConfigError(f"expected predictions of one bundle, at least one, got {len(answers)} of several or none.")
+    return {label: sum(answer[label] for answer in answers) / len(answers) for label in answers[0]}
 
 
 def decode_answer(contract: Contract, answer: object, batch: int) -> npt.NDArray[np.float32]:

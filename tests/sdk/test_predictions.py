@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dcp_sdk import ServerRejected
+from dcp_sdk import ConfigError, Prediction, ServerRejected, Timings, mean_probabilities
 from dcp_sdk.predictions import decode_answer
 from tests import tiny as graph
 
@@ -12,6 +12,29 @@ CONTRACT = graph.contract("0" * 64, "1" * 64)
 
 def rows(*values: tuple[float, ...], dtype: str = "float32") -> np.ndarray:
     return np.array(values, dtype)
+
+
+def test_answers_are_averaged_label_by_label() -> None:
+    timings = Timings(**dict.fromkeys(Timings.__slots__, 0.0))
+
+    def answered(**probabilities: float) -> Prediction:
+        return Prediction(
+            label="no",
+            index=0,
+            probabilities=probabilities,
+            kept_channels=(),
+            bytes_sent=8,
+            frame_age_ms=0,
+            timings=timings,
+            provider="cpu",
+            server="grpc://a:1",
+        )
+
+    mean = mean_probabilities([answered(no=0.9, yes=0.1), answered(no=0.3, yes=0.7)])
+    assert mean == pytest.approx({"no": 0.6, "yes": 0.4})
+    for wrong in ([], [answered(no=1.0, yes=0.0), answered(a=1.0, b=0.0)]):
+        with pytest.raises(ConfigError, match="predictions of one bundle"):
+            mean_probabilities(wrong)
 
 
 def test_probabilities_pass_unchanged() -> None:
