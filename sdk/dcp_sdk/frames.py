@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -20,6 +22,8 @@ from .preprocess import Image, check_frame
 
 __all__ = ["Frame", "FrameLike", "FrameSource", "as_frame", "load_image"]
 
+_LARGEST_FILE = 8 * LARGEST_PICTURE_PIXELS
+"""Bytes: 16 bits of four channels of each pixel, uncompressed."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
@@ -88,12 +92,7 @@ def load_image(picture: str | PathLike[str] | bytes) -> Image:
         data, name = picture, f"{len(picture)} bytes"
     else:
         name = fspath(picture)
-        try:
-            data = Path(picture).read_bytes()
-        except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
-            if isinstance(error, IsADirectoryError):
-                raise FrameError(f"expected a picture file at {name!r}, got a folder: `stream` takes those.") from error
-            raise FrameError(f"expected a picture file at {name!r}, got {type(error).__name__}.") from error
+        data = _read(Path(picture), name)
     if not data:
         raise FrameError(f"expected a picture, got an empty file ({name}).")
     if data.startswith(_PNG) and not _chunks_fit(data):
@@ -109,6 +108,25 @@ def load_image(picture: str | PathLike[str] | bytes) -> Image:
             f"expected a picture, got something that is none ({name}). JPEG, PNG, WebP, BMP and TIFF work."
         )
     return np.asarray(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _read(path: Path, name: str) -> bytes:
+    expected = f"expected a picture file at {name!r}, got"
+    try:
+        if (why := _why_not(path.stat())) is None:
+            return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        raise FrameError(f"{expected} {type(error).__name__}.") from error
+    raise FrameError(f"{expected} {why}.")
+
+
+def _why_not(facts: os.stat_result) -> str | None:
+    """Say what keeps a file from being read, if anything does: to read a pipe or a device may never end."""
+    if stat.S_ISDIR(facts.st_mode):
+        return "a folder: `stream` takes those"
+    if not stat.S_ISREG(facts.st_mode):
+        return "a pipe or a device. Give the picture's bytes"
+    return None if facts.st_size <= _LARGEST_FILE else f"{facts.st_size:,} bytes, and {_LARGEST_FILE:,} are the most"
 
 
 def _chunks_fit(png: bytes) -> bool:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import struct
 import time
 from pathlib import Path
@@ -135,3 +136,13 @@ def test_other_things_are_no_frames(item: object) -> None:
 def test_a_folder_is_no_picture_and_the_error_says_what_takes_one(tmp_path: Path) -> None:
     with pytest.raises(FrameError, match="got a folder: `stream` takes those"):
         load_image(tmp_path)
+
+
+def test_what_may_never_end_is_not_read(tmp_path: Path) -> None:
+    pipe, huge = tmp_path / "pipe", tmp_path / "huge.png"
+    os.mkfifo(pipe)
+    with huge.open("wb") as file:
+        file.truncate(1 << 40)  # a hole: it takes no room
+    for path, says in ((pipe, "a pipe or a device"), (Path("/dev/zero"), "a pipe or a device"), (huge, "are the most")):
+        with pytest.raises(FrameError, match=says):
+            load_image(path)

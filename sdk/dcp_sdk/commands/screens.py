@@ -72,11 +72,23 @@ class VideoFile:
         self._writer = cv2.VideoWriter(str(path), codec, _FRAMES_PER_S, (WIDTH_PX, HEIGHT_PX))
         if not self._writer.isOpened():
             raise ConfigError(f"--save: expected a video file that can be written, such as out.mp4, got {path}.")
+        self._path, self._written = path, 0
 
     def show(self, drawing_bgr: Image) -> None:
         """Add a drawing, uint8 ``(HEIGHT_PX, WIDTH_PX, 3)``, BGR."""
         self._writer.write(drawing_bgr)
+        self._written += 1
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finish the file.
+
+        Raises:
+            ConfigError: It does not hold what was written: OpenCV says nothing of a disk that is full.
+        """
         self._writer.release()
+        kept = int(cv2.VideoCapture(str(self._path)).get(cv2.CAP_PROP_FRAME_COUNT))
+        if kept < self._written:
+            raise ConfigError(
+                f"--save: expected {self._written} frames in {self._path}, got {max(kept, 0)}. "
+                "Look whether the disk is full."
+            )

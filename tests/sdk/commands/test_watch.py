@@ -126,3 +126,21 @@ def test_help_says_where_the_pictures_stay() -> None:
     for option in ("--ca-file", "--certificate-file", "--certificate-key-file", "--api-key-file", "$DCP_KEY"):
         assert option in said
     assert "--key " not in said
+
+
+def test_a_full_disk_is_said(tmp_path: Path) -> None:
+    """A limit on the size of files stands for the disk: OpenCV itself says nothing."""
+    code = (
+        "import resource, sys; import numpy as np\n"
+        "from pathlib import Path; from dcp_sdk.commands.screens import VideoFile\n"
+        "from dcp_sdk.payload_picture import HEIGHT_PX, WIDTH_PX\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))\n"
+        "video = VideoFile(Path(sys.argv[1])); draw = np.random.default_rng(0).integers\n"
+        "for _ in range(20): video.show(draw(0, 256, (HEIGHT_PX, WIDTH_PX, 3), np.uint8))\n"
+        "video.close()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "out.mp4")], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 1
+    assert "Look whether the disk is full" in done.stderr
