@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from dcp_sdk.preprocess import preprocess
 from .config import AttributeConfig, DataConfig
 from .layouts import READERS, Row
 
-__all__ = ["LabelledPictures", "Labels", "Splits", "labels", "load"]
+__all__ = ["LabelledPictures", "Labels", "Splits", "labels", "load", "order", "shuffled"]
 
 Labels = npt.NDArray[np.int64]
 
@@ -101,6 +101,21 @@ def load(config: DataConfig, folder: Path | None) -> Splits:
         task=task,
         sensitive=sensitive,
     )
+
+
+def shuffled(splits: Splits) -> Splits:
+    """Put the pictures of both splits into :func:`order`, for who looks at the first few or watches the clock."""
+
+    def mixed(some: LabelledPictures) -> LabelledPictures:
+        chosen = order(len(some))
+        return LabelledPictures(some.pictures[chosen], some.task[chosen], some.sensitive[chosen], some.transform)
+
+    return replace(splits, train=mixed(splits.train), val=mixed(splits.val))
+
+
+def order(count: int) -> Labels:
+    """Return one random order of so many pictures, always the same: files often lie sorted by class."""
+    return np.random.default_rng(0).permutation(count)
 
 
 def labels(

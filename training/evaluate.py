@@ -68,11 +68,13 @@ def evaluate(
     chosen = attacks or known
     if unknown := set(chosen) - set(known):
         raise ConfigError(f"attacks: expected some of {known}, got {sorted(unknown)}")
+    if not set(chosen) & set(ATTACKS):
+        raise ConfigError(f"attacks: a report needs an adversary, one of {list(ATTACKS)}, got {sorted(chosen)} alone")
     if bundle.is_file():  # said now, not after hours of attacks
         raise ConfigError(f"expected a bundle's folder, to write the report into, got the archive {bundle}. Unzip it.")
     manifest = Manifest.load(bundle)
     recipe = _recipe(manifest, bundle)
-    splits = datasets.load(recipe.data, folder)
+    splits = datasets.shuffled(datasets.load(recipe.data, folder))
     audit = Audit(
         bundle=bundle,
         manifest=manifest,

@@ -127,3 +127,17 @@ def test_generated_pictures_are_the_same_every_time() -> None:
     first, second = (data.load(config("generated", **settings), None) for _ in range(2))
     assert np.array_equal(first.train.pictures, second.train.pictures)
     assert not np.array_equal(first.train.pictures[:5], first.val.pictures[:5])
+
+
+def test_pictures_sorted_by_class_are_mixed_and_keep_their_labels() -> None:
+    splits = data.load(
+        config("generated", task={"name": "shape"}, sensitive={"name": "tint"}, generated_pictures=40), None
+    )
+    mixed = data.shuffled(splits)
+    for before, after in ((splits.train, mixed.train), (splits.val, mixed.val)):
+        chosen = data.order(len(before))
+        assert sorted(chosen) == list(range(len(before)))
+        assert list(chosen) != list(range(len(before)))
+        assert np.array_equal(after.pictures, before.pictures[chosen])
+        assert np.array_equal(after.task, before.task[chosen])
+        assert np.array_equal(after.sensitive, before.sensitive[chosen])

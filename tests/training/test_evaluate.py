@@ -193,6 +193,8 @@ def test_a_bundle_is_measured_and_its_card_says_so(
 def test_mistakes_are_named(trained: Trained, tiny: Tiny) -> None:
     with pytest.raises(ConfigError, match="gradient boosting"):
         evaluate(trained.bundle, trained.repository, None, attacks=["guessing"])
+    with pytest.raises(ConfigError, match="needs an adversary"):
+        evaluate(trained.bundle, trained.repository, None, attacks=["decoder"])
     with pytest.raises(ConfigError, match=r"provenance\.settings"):
         evaluate(tiny.bundle, tiny.repository, None)
 

@@ -84,6 +84,7 @@ class Audit:
     folder: Path | None
     """Root of the data set that the recipe describes."""
     splits: datasets.Splits
+    """In :func:`training.data.order`."""
     settings: AttackSettings
     """How hard adversaries try, and the first of their seeds."""
     search: SearchSettings
@@ -209,7 +210,7 @@ class Audit:
         found = []
         for attribute in self.recipe.data.others:
             names, known, truth = datasets.labels(self.recipe.data, self.folder, attribute)
-            question = self._asked(names, known, truth)
+            question = self._asked(names, known[datasets.order(len(known))], truth[datasets.order(len(truth))])
             results = [measure_attack(name, *question, names) for name in _OTHERS]
             best = max(results, key=lambda result: result.balanced_accuracy.value)
             found.append(

@@ -126,13 +126,19 @@ right for {share(report.majority)}. Of several seeds the strongest is shown.{luc
 |---|---:|---:|---|
 {rows}
 
-{_beside(report)}{_certificate(report)}Measured {report.created} on {report.hardware}, first seed {report.seed}, with
+{_readout(report)}{_beside(report)}{_certificate(report)}Measured {report.created} on {report.hardware}, first seed {report.seed}, with
 `{report.command}`."""
 
 
 def _certificate(report: PrivacyReport) -> str:
     lines = [f"* {what}: {value}. Holds if: {condition}." for what, value, condition in statements(report)]
     return "\n".join(["Against *any* attacker:", "", *lines, "", checked(report), "", ""]) if lines else ""
+
+
+def _readout(report: PrivacyReport) -> str:
+    if report.readout is None:
+        return ""
+    return f"Is the answer already in the payload? One linear layer on it does the task with {percent(report.readout)}.\n\n"
 
 
 def _beside(report: PrivacyReport) -> str:
