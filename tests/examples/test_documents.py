@@ -133,6 +133,10 @@ def test_the_readme_tells_what_was_measured() -> None:
     assert f"| {side_by_side:.2f}; {alone:.2f} |" in readme
     for q in ("p50", "p99"):
         assert f"{rival['predict'][f'{q}_ms']:.0f} ms against {rival['rival'][f'{q}_ms']:.0f} ms" in readme
+    for scheme, name in (("grpc", "gRPC"), ("http", "HTTP")):
+        soak = json.loads((results / f"soak_{scheme}.json").read_text())
+        assert soak["wrong_answers"] == soak["later_than_deadline_and_100_ms"] == 0
+        assert f"{soak['first_answer_after_restart_s']['max']:.2f} s over {name}" in readme
     absent = json.loads((results / "hard_mask.json").read_text())
     assert set(absent["hard_means_absent"].values()) == {10_000}
     assert sum(value for name, value in absent["batch_invariance"].items() if name.startswith("flips")) == 0

@@ -88,7 +88,7 @@ def test_what_is_committed_is_rendered_from_the_shipped_bundles() -> None:
 
 @pytest.mark.triton
 def test_triton_takes_the_production_configuration(tiny: Tiny, tmp_path: Path) -> None:
-    """Queue policy, warm-up and accelerator are read by a real Triton, here with the Python backend under them."""
+    """Batching, warm-up and accelerator are read by a real Triton, here with the Python backend under them."""
     contract = tiny.manifest.contract
     repository = shutil.copytree(tiny.repository, tmp_path / "models")
     config = parse(contract, "tensorrt")  # the other one, and the accelerator
