@@ -132,6 +132,28 @@ def test_a_bad_request_does_not_harm_its_neighbours(tiny_server: TritonServer, t
     assert int(statistics["execution_count"]) < int(statistics["inference_stats"]["success"]["count"])
 
 
+def test_nothing_of_a_payload_is_logged_or_stored(tiny: Tiny, tmp_path: Path) -> None:
+    arrays = payload(1)
+    arrays["features"][:] = 173  # a number that a log has no reason to hold twice in a row
+    wrong = [{"channels": np.array([[173, 172, 171]], np.uint8)}, {"channels": arrays["channels"][:, :2]}]
+    log = tmp_path / "triton.log"
+    before = sorted(path for path in tiny.repository.rglob("*") if path.is_file())
+    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", log=log) as server:
+        with triton.InferenceServerClient(server.grpc_address.removeprefix("grpc://")) as client:
+            infer(client, arrays)
+            said = []
+            for bad in wrong:
+                with pytest.raises(InferenceServerException) as refused:
+                    infer(client, arrays | bad)
+                said.append(str(refused.value))
+    kept = log.read_bytes() + "".join(said).encode()
+    assert b"Started GRPCInferenceService" in kept
+    traces = [arrays["features"].tobytes()[:3], b"173, 173", b"173 173", b"173,173", b"173 172", b"173, 172", b"adadad"]
+    assert [trace for trace in traces if trace in kept] == []
+    stored = sorted(path for path in tiny.repository.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    assert stored == [path for path in before if "__pycache__" not in path.parts]
+
+
 def test_refuses_to_load_another_graph(tmp_path: Path) -> None:
     pair, other = write_tiny(tmp_path / "pair"), write_tiny(tmp_path / "other", seed=1)
     pair.head.write_bytes(other.head.read_bytes())
