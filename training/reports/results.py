@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dcp_sdk.bundles.measurements import percent, share, strongest_of
+from dcp_sdk.bundles.measurements import percent, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.contract import Contract
 from dcp_sdk.errors import ConfigError
@@ -25,14 +25,17 @@ DOCUMENT = RESULTS.with_suffix(".md")
 _FRAMES = 100
 _BEGIN, _END = "<!-- rows: written by training.experiments -->", "<!-- end of rows -->"
 
-_HEAD = """| defence | r | seed | bytes | task | strongest adversary | which | 100 frames | verdict | train, attack |
-|---|---:|---:|---:|---:|---:|---|---:|---|---:|"""
+_HEAD = (
+    "| defence | r | seed | bytes | task | strongest adversary | which | 100 frames | verdict | train, attack "
+    "| measured, with its commands |\n"
+    "|---|---:|---:|---:|---:|---:|---|---:|---|---:|---|"
+)
 
 
 _GROUPS_HEAD = (
-    "| defence | r | seed | most exposed group, points above all others | worst served group "
-    "| linear readout of the task | best possible attacker | bits told | not asked to hide |\n"
-    "|---|---:|---:|---|---|---:|---:|---:|---|"
+    "| defence | r | seed | most exposed group by any adversary, points above all others | worst served group "
+    "| masks | linear readout of the task | best possible attacker | bits told | not asked to hide |\n"
+    "|---|---:|---:|---|---|---:|---:|---:|---:|---|"
 )
 
 
@@ -180,11 +183,14 @@ def _name(row: Row) -> str:
 
 def _groups_line(row: Row) -> str:
     report = row.report
-    certificate, strongest = report.certificate, strongest_of(report.attacks)
+    certificate = report.certificate
     exposed = served = best = told = ""
-    if strongest is not None and (exposures := strongest.exposures):
-        group = max(exposures, key=lambda group: exposures[group])
-        exposed = f"{group}, {100 * exposures[group]:+.1f}"
+    exposures = [
+        (points, group) for attack in report.attacks if attack.counts for group, points in attack.exposures.items()
+    ]
+    if exposures:
+        points, group = max(exposures)
+        exposed = f"{group}, {100 * points:+.1f}"
     if report.utility.groups:
         worst = min(report.utility.groups, key=lambda group: group.balanced_accuracy.value)
         served = f"{worst.label}, {percent(worst.balanced_accuracy)}"
@@ -195,9 +201,9 @@ def _groups_line(row: Row) -> str:
         for other in report.others
     )
     readout = "" if report.readout is None else percent(report.readout)
-    return (
-        f"| {_name(row)} | {row.ratio:g} | {row.seed} | {exposed} | {served} | {readout} | {best} | {told} | {others} |"
-    )
+    masks = "" if report.masks is None else f"{report.masks:,}"
+    cells = (_name(row), f"{row.ratio:g}", row.seed, exposed, served, masks, readout, best, told, others)
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 def _line(row: Row) -> str:
@@ -207,5 +213,6 @@ def _line(row: Row) -> str:
     return (
         f"| {_name(row)} | {row.ratio:g} | {row.seed} | {row.payload_bytes:,} "
         f"| {percent(report.utility.balanced_accuracy)} | {percent(report.strongest)} | {report.strongest_attack} "
-        f"| {', '.join(frames)} | {verdict} | {row.training_hours:.2f} h, {row.attack_hours:.2f} h |"
+        f"| {', '.join(frames)} | {verdict} | {row.training_hours:.2f} h, {row.attack_hours:.2f} h "
+        f"| [{report.created[:10]}](results/{row.name}.json) |"
     )
