@@ -40,7 +40,7 @@ _DEFAULT_TIMEOUTS = Timeouts()
 _DEFAULT_RETRIES = Retries()
 _DEFAULT_BREAKER = CircuitBreaker()
 _WAKE_S = 0.5
-"""What a loaded machine may take to wake the threads of a stream at their end."""
+"""What a loaded machine may take to wake a thread whose time is over."""
 
 Observer = Callable[[Frame, Payload, Prediction], object]
 """What ``stream(observe=…)`` takes: it sees each frame, what was sent of it, and the prediction."""
@@ -261,7 +261,7 @@ class PrivateClient:
         pipelines = list(self._pipelines)
         for pipeline in pipelines:
             pipeline.stop(Gate.error())
-        self._gate.close(self.timeouts.predict_s)
+        self._gate.close(self.timeouts.predict_s + _WAKE_S)
         for pipeline in pipelines:
             pipeline.close()
         self._servers.stop()
