@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 import time
 import urllib.request
 from pathlib import Path
@@ -54,6 +56,25 @@ def test_each_object_fits_the_schema_of_kubernetes(path: Path) -> None:
 def test_the_kustomization_names_every_object() -> None:
     objects = {path.name for path in KUBERNETES if load(path).get("kind") not in (None, "Kustomization")}
     assert set(of_kind("Kustomization")["resources"]) == objects
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+def test_kustomize_puts_them_together() -> None:
+    folder = DEPLOY / "kubernetes"
+    done = subprocess.run(["kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=True, timeout=60)
+    built = [document for document in yaml.safe_load_all(done.stdout) if document]
+    assert {document["kind"] for document in built} >= {
+        "Deployment",
+        "Service",
+        "HorizontalPodAutoscaler",
+        "NetworkPolicy",
+    }
+    placed = [document for document in built if document["kind"] != "Namespace"]
+    assert {document["metadata"]["namespace"] for document in placed} == {"dcp"}
+    (pods,) = (document["spec"] for document in built if document["kind"] == "Deployment")
+    assert "replicas" not in pods, "the autoscaler's"
+    (service,) = (document["spec"] for document in built if document["kind"] == "Service")
+    assert service["selector"].items() <= pods["template"]["metadata"]["labels"].items()
 
 
 def test_a_pod_writes_nowhere_and_is_ready_when_its_model_is() -> None:
