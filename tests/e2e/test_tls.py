@@ -191,6 +191,24 @@ def test_a_server_that_this_device_does_not_trust(
         assert "ca_file" in str(error)
 
 
+def test_a_certificate_that_is_renewed_needs_no_new_client(
+    scheme: str, serve: Serve, trust: Trust, tiny: Tiny, noise: Image
+) -> None:
+    """A server comes back with a certificate that has expired, and then with a good one."""
+    wire, expired = serve(trust.server), serve(trust.expired)
+    good, bad = wire.target, expired.target
+    with connect(tiny, f"{scheme}://localhost:{wire.port}", Security(ca_file=trust.authority.file)) as client:
+        label = client.predict(noise).label
+        for _ in range(2):
+            wire.target = bad
+            wire.cut()
+            with pytest.raises(TLSFailed, match="has expired"):
+                client.predict(noise)
+            wire.target = good
+            wire.cut()
+            assert client.predict(noise).label == label
+
+
 @pytest.mark.parametrize(("who", "says"), [("expired", "has expired"), ("elsewhere", "another host name")])
 def test_a_certificate_that_is_no_good(
     who: str, says: str, scheme: str, serve: Serve, trust: Trust, tiny: Tiny, noise: Image
