@@ -15,12 +15,15 @@ from .frames import Frame, FrameSource
 
 __all__ = ["Camera"]
 
+_REOPEN_S = 1.0
+"""Between attempts to open a camera that went away."""
+
 
 class Camera(FrameSource):
     """A webcam or network stream, read by a thread that keeps only the newest frame. Thread-safe.
 
     OpenCV queues frames, so that reading at one's own pace shows the past. Here frames that nobody asked for
-    in time are dropped.
+    in time are dropped. A camera that goes away is opened again, once a second, until it is back.
 
     Args:
         device: Number of the camera (0 is the first), or a URL such as ``rtsp://…`` that OpenCV opens.
@@ -28,7 +31,7 @@ class Camera(FrameSource):
 
     Raises:
         ConfigError: ``timeout_s`` is not positive.
-        FrameError: The camera does not open, or gives no frame in time.
+        FrameError: The camera does not open at first, or gives no frame in time.
     """
 
     live = True
@@ -41,7 +44,8 @@ class Camera(FrameSource):
         self._timeout_s = timeout_s
         self._news = threading.Condition()
         self._newest: Frame | None = None
-        self._ended: str | None = None
+        self._gone: str | None = None
+        """Why there are no frames now; it may come back."""
         self._closing = threading.Event()
         self._stale = False
         # A daemon that opens the driver itself: one that never returns can then hang neither us nor the exit.
@@ -61,7 +65,7 @@ class Camera(FrameSource):
             timeout_s: Longest wait of this call in seconds, where that is less than the camera's own.
 
         Raises:
-            FrameError: None came in time, the camera stopped, or it is closed.
+            FrameError: None came in time, the camera is away, or it is closed.
         """
         try:
             with self._news:
@@ -83,7 +87,7 @@ class Camera(FrameSource):
         """Stop the thread and free the camera. Waits for the driver's read, but at most ``timeout_s``."""
         self._closing.set()
         with self._news:
-            self._ended = "it is closed"
+            self._gone = "it is closed"
             self._newest = None
             self._news.notify_all()
         self._thread.join(self._timeout_s)
@@ -98,42 +102,50 @@ class Camera(FrameSource):
 
     def _wait_for_frame(self, timeout_s: float | None = None) -> Frame:
         wait_s = self._timeout_s if timeout_s is None else min(timeout_s, self._timeout_s)
-        self._news.wait_for(lambda: self._newest is not None or self._ended is not None, wait_s)
+        self._news.wait_for(lambda: self._newest is not None or self._gone is not None, wait_s)
         if self._newest is None:
-            why = self._ended or f"no frame came within {wait_s:.3g} s"
+            why = self._gone or f"no frame came within {wait_s:.3g} s"
             raise FrameError(f"expected a frame from {self.name}, but {why}. Try `dcp doctor`.")
         return self._newest
 
     def _grab(self) -> None:
+        index = 0
+        while not self._closing.is_set():
+            index = self._record(index)
+            self._closing.wait(_REOPEN_S)
+
+    def _record(self, index: int) -> int:
+        """Give frames until the camera goes away; return the number of the next one."""
         capture = _open(self._device, self._timeout_s)
         try:
             if not capture.isOpened():
-                self._end("it does not open: wrong number or address, in use elsewhere, or no permission")
-            index = 0
-            while not self._closing.is_set() and self._ended is None:
+                self._lose("it does not open: wrong number or address, in use elsewhere, or no permission")
+            while not self._closing.is_set() and capture.isOpened():
                 given, image_bgr = capture.read()
                 if not given:
-                    self._end("it stopped giving frames")
+                    self._lose("it stopped giving frames")
                     break
                 captured_at = time.monotonic()
                 image_rgb = np.asarray(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), np.uint8)
                 self._publish(Frame(image_rgb, captured_at, self.name, index))
                 index += 1
         except cv2.error as error:
-            self._end(f"OpenCV failed ({error.err})")
+            self._lose(f"OpenCV failed ({error.err})")
         finally:
             capture.release()
+        return index
 
     def _publish(self, frame: Frame) -> None:
         with self._news:
-            if self._ended is None:
-                self._newest = frame
+            if not self._closing.is_set():
+                self._newest, self._gone = frame, None
                 self._news.notify_all()
 
-    def _end(self, why: str) -> None:
+    def _lose(self, why: str) -> None:
         with self._news:
-            self._ended = self._ended or why
-            self._news.notify_all()
+            if not self._closing.is_set():
+                self._gone = why
+                self._news.notify_all()
 
 
 def _without_credentials(device: int | str) -> int | str:

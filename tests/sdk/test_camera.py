@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from dcp_sdk import Camera, ConfigError, FrameError
+from dcp_sdk import Camera, ConfigError, FrameError, PrivateClient
 from tests.sdk.conftest import Behaviour
+from tests.tiny import Tiny
 
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n"
 Listen = Callable[[Behaviour], int]
@@ -88,6 +89,35 @@ def test_a_camera_that_stops_is_an_error_in_time(behaviour: Behaviour, listen: L
             for _ in camera:
                 pass
         assert time.monotonic() - start < 30
+
+
+def test_a_camera_that_comes_back_needs_no_new_client(listen: Listen, tiny: Tiny) -> None:
+    callers: list[socket.socket] = []
+
+    def unplugged_once(connection: socket.socket, stop: threading.Event) -> None:
+        callers.append(connection)
+        (ending if len(callers) == 1 else brightening)(connection, stop)
+
+    address = url(listen(unplugged_once))
+    with PrivateClient(tiny.bundle, f"memory://{tiny.repository}", device="cpu", camera=address) as client:
+        seen = [client.predict().label]
+        with pytest.raises(FrameError, match="stopped giving frames"):
+            while True:
+                seen.append(client.predict().label)
+        with pytest.raises(FrameError, match="stopped giving frames"):
+            client.predict()  # at once, not after the deadline
+        end = time.monotonic() + 30
+        while len(callers) == 1 or not _answers(client):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        assert client.predict().label in seen
+
+
+def _answers(client: PrivateClient) -> bool:
+    try:
+        return bool(client.predict().label)
+    except FrameError:
+        return False
 
 
 def test_a_camera_that_says_nothing_is_an_error_in_time(listen: Listen) -> None:
