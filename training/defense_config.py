@@ -35,7 +35,7 @@ class NoPeek(Frozen):
 
     name: Literal["nopeek"]
     weight: Annotated[float, Field(gt=0)] = 0.5
-    """Of the distance correlation, beside a task loss of weight 1. OURS; the benchmark has 0.9 : 0.1, which is 9 here."""
+    """Of the distance correlation, beside a task loss of weight 1. OURS; the benchmark: 0.9 to 0.1, so 9 here."""
 
 
 class Shredder(Frozen):
@@ -50,7 +50,7 @@ class Shredder(Frozen):
     """Scale of the Laplace distribution that the tensors start from, in standard deviations of each channel. OURS; the
     benchmark has 1.2, in plain units."""
     pretraining: Annotated[float, Field(gt=0, lt=1)] = 0.6
-    """Share of the steps that train the network, before it is frozen. OURS: the paper starts from a finished network."""
+    """Share of the steps that train the network, before it is frozen. OURS: the paper starts from a finished one."""
 
 
 class DeepObfuscator(Frozen):
@@ -60,7 +60,7 @@ class DeepObfuscator(Frozen):
     attribute_weight: Annotated[float, Field(ge=0)] = 0.5
     """λ of what names the attribute. OURS, equal to the other."""
     reconstruction_weight: Annotated[float, Field(ge=0)] = 0.5
-    """λ of what draws the picture. OURS; the benchmark has 0.5 : 0.5, which is 1 here, and no other adversary."""
+    """λ of what draws the picture. OURS; the benchmark has 0.5 to 0.5, so 1 here, and no other adversary."""
 
 
 class Osia(Frozen):
@@ -70,7 +70,7 @@ class Osia(Frozen):
     dimensions: Annotated[int, Field(ge=1)] = 8
     """Channels that the features are projected to. OURS."""
     contrastive_weight: Annotated[float, Field(ge=0)] = 1.0
-    """Beside a task loss of weight 1. OURS; the benchmark has 0.9 : 0.1, which is 9 here."""
+    """Beside a task loss of weight 1. OURS; the benchmark has 0.9 to 0.1, so 9 here."""
     margin: Annotated[float, Field(gt=0)] = 1.0
     """Least distance of two pictures of different task classes; features have length 1. OURS; the benchmark has 2, and
     features of any length."""
@@ -109,7 +109,7 @@ class MaximumEntropy(Frozen):
 
     name: Literal["maximum_entropy"]
     weight: Annotated[float, Field(gt=0)] = 1.0
-    """α of the entropy, beside a task loss of weight 1. OURS."""
+    """Of the entropy, beside a task loss of weight 1. OURS."""
 
 
 class LatentPruning(Frozen):
