@@ -1,7 +1,8 @@
-"""A camera that is real to OpenCV: an MJPEG stream over HTTP, as IP cameras send it."""
+"""Cameras that are real to OpenCV: MJPEG over HTTP and JPEG over RTSP, as IP cameras send them."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import socket
 import threading
@@ -14,6 +15,7 @@ import pytest
 
 from dcp_sdk import Camera, ConfigError, FrameError, PrivateClient
 from tests.sdk.conftest import Behaviour
+from tests.sdk.rtsp import serve_rtsp
 from tests.tiny import Tiny
 
 HEAD = b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=frame\r\n\r\n"
@@ -54,17 +56,29 @@ def ending(connection: socket.socket, stop: threading.Event) -> None:
         stop.wait(0.01)
 
 
+def brightening_rtsp(connection: socket.socket, stop: threading.Event) -> None:
+    """As :func:`brightening`."""
+    levels = itertools.chain(range(0, 256, 2), itertools.repeat(255))
+    serve_rtsp(connection, stop, (np.full((48, 64, 3), level, np.uint8) for level in levels), 0.02)
+
+
+def ending_rtsp(connection: socket.socket, stop: threading.Event) -> None:
+    """As :func:`ending`."""
+    serve_rtsp(connection, stop, itertools.repeat(np.full((48, 64, 3), 100, np.uint8), 60), 0.01)
+
+
 def silent(connection: socket.socket, stop: threading.Event) -> None:
     connection.recv(4096)
     stop.wait()
 
 
-def url(port: int) -> str:
-    return f"http://127.0.0.1:{port}/stream.mjpg"
+def url(port: int, scheme: str = "http") -> str:
+    return f"{scheme}://127.0.0.1:{port}/stream.mjpg"
 
 
-def test_a_frame_is_new_and_never_given_twice(listen: Listen) -> None:
-    with Camera(url(listen(brightening)), timeout_s=20) as camera:
+@pytest.mark.parametrize(("scheme", "behaviour"), [("http", brightening), ("rtsp", brightening_rtsp)])
+def test_a_frame_is_new_and_never_given_twice(scheme: str, behaviour: Behaviour, listen: Listen) -> None:
+    with Camera(url(listen(behaviour), scheme), timeout_s=20) as camera:
         first = camera.read()
         time.sleep(0.5)
         after_a_pause = camera.read()
@@ -91,14 +105,19 @@ def test_a_camera_that_stops_is_an_error_in_time(behaviour: Behaviour, listen: L
         assert time.monotonic() - start < 30
 
 
-def test_a_camera_that_comes_back_needs_no_new_client(listen: Listen, tiny: Tiny) -> None:
+@pytest.mark.parametrize(
+    ("scheme", "first", "then"), [("http", ending, brightening), ("rtsp", ending_rtsp, brightening_rtsp)]
+)
+def test_a_camera_that_comes_back_needs_no_new_client(
+    scheme: str, first: Behaviour, then: Behaviour, listen: Listen, tiny: Tiny
+) -> None:
     callers: list[socket.socket] = []
 
     def unplugged_once(connection: socket.socket, stop: threading.Event) -> None:
         callers.append(connection)
-        (ending if len(callers) == 1 else brightening)(connection, stop)
+        (first if len(callers) == 1 else then)(connection, stop)
 
-    address = url(listen(unplugged_once))
+    address = url(listen(unplugged_once), scheme)
     with PrivateClient(tiny.bundle, f"memory://{tiny.repository}", device="cpu", camera=address) as client:
         seen = [client.predict().label]
         with pytest.raises(FrameError, match="stopped giving frames"):
@@ -120,10 +139,11 @@ def _answers(client: PrivateClient) -> bool:
         return False
 
 
-def test_a_camera_that_says_nothing_is_an_error_in_time(listen: Listen) -> None:
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+def test_a_camera_that_says_nothing_is_an_error_in_time(scheme: str, listen: Listen) -> None:
     start = time.monotonic()
     with pytest.raises(FrameError, match="expected a frame"):
-        Camera(url(listen(silent)), timeout_s=1)
+        Camera(url(listen(silent), scheme), timeout_s=1)
     assert time.monotonic() - start < 20
 
 
