@@ -38,6 +38,7 @@ class Window:
                 "desktop session (DISPLAY is set there), or write a video with --save out.mp4; if there is a display, "
                 "`dcp doctor` tells whether opencv-python-headless took the place of opencv-python."
             )
+        cv2.namedWindow(title, cv2.WINDOW_AUTOSIZE | cv2.WINDOW_GUI_NORMAL)  # without OpenCV's toolbar
         self._title = title
         self.closed = False
         """Whether somebody closed it."""

@@ -108,6 +108,33 @@ def test_maps_and_bars_show_the_values_that_were_sent() -> None:
     np.testing.assert_allclose(filled, [1, 1 + 440 / 3, 1 + 880 / 3, 441], atol=1)
 
 
+@pytest.mark.skipif(
+    not (shutil.which("Xvfb") and shutil.which("xdotool")),
+    reason="no screen to draw on: apt install xvfb xdotool",
+)
+def test_the_window_shows_the_drawing_until_escape(tiny: Tiny, folder: Path) -> None:
+    """On a screen of its own, that nobody sees."""
+    for index in range(400):
+        shutil.copy(ASTRONAUT, folder / f"more{index}.jpg")
+    command = [sys.executable, "-m", "dcp_sdk.cli", "watch", tiny.bundle, memory(tiny), folder, "--window"]
+    with subprocess.Popen(["Xvfb", "-displayfd", "1", "-screen", "0", "1400x900x24"], stdout=subprocess.PIPE) as screen:
+        try:
+            assert screen.stdout
+            environment = os.environ | {"DISPLAY": f":{screen.stdout.readline().decode().strip()}"}
+            watching = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+            find = ["xdotool", "search", "--sync", "--name", "dcp watch"]
+            look = [*find, "getwindowgeometry", "--shell"]
+            shown = subprocess.run(look, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+            press = [*find, "windowfocus", "key", "--window", "%@", "Escape"]
+            subprocess.run(press, env=environment, timeout=60, check=True)
+            assert watching.wait(timeout=60) == 0
+        finally:
+            watching.kill()
+            screen.kill()
+    assert f"WIDTH={WIDTH_PX}" in shown
+    assert f"HEIGHT={HEIGHT_PX}" in shown
+
+
 def test_a_window_without_a_display_is_an_error_that_says_what_to_do(tiny: Tiny, folder: Path) -> None:
     """In a process of its own: where OpenCV met no display, that process would be gone."""
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "WAYLAND_DISPLAY")}
