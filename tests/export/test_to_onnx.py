@@ -117,9 +117,8 @@ def test_fewer_bits_are_packed_and_what_they_cost_is_written_down(trained: Train
     assert (cost.trained_bits, cost.pictures, cost.labelled) == (8, 96, 32)
     assert cost.accuracy is not None and cost.accuracy_trained is not None
     assert abs(cost.accuracy - cost.accuracy_trained) * cost.labelled <= cost.answers_changed
-    assert (
-        f"{bits}, trained with 8: {cost.answers_changed} of 96 answers change" in (bundle / "MODEL_CARD.md").read_text()
-    )
+    price = f"{bits} bits instead of the 8 of its training: {cost.answers_changed} of 96 answers change"
+    assert price in (bundle / "MODEL_CARD.md").read_text()
 
 
 def sent_by(bundle: Path, repository: Path) -> tuple[npt.NDArray[np.uint8], ...]:

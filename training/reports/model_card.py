@@ -6,7 +6,7 @@ from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.measurements import percent, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 
-from .statements import checked, luck, statements
+from .statements import checked, fewer_bits, luck, statements
 
 __all__ = ["render"]
 
@@ -53,6 +53,7 @@ def _neck(manifest: Manifest) -> str:
 
 def _training(manifest: Manifest) -> str:
     origin = manifest.provenance
+    bits = f"\n| fewer bits | {cost} |" if (cost := fewer_bits(manifest)) else ""
     return f"""## Training
 
 | | |
@@ -64,17 +65,7 @@ def _training(manifest: Manifest) -> str:
 | time | {origin.hours:g} h |
 | exported | {origin.created}, {", ".join(f"{name} {version}" for name, version in origin.versions.items())} |
 | checkpoint | SHA-256 `{origin.checkpoint_sha256}` |
-| contract digest | `{manifest.contract.digest}` |{_fewer_bits(manifest)}"""
-
-
-def _fewer_bits(manifest: Manifest) -> str:
-    if (cost := manifest.provenance.bits_cost) is None:
-        return ""
-    accuracy = ""
-    if cost.accuracy is not None and cost.accuracy_trained is not None:
-        accuracy = f"; {share(cost.accuracy)} of {cost.labelled:,} validation pictures right instead of {share(cost.accuracy_trained)}"
-    return f"""
-| bits of a value | {manifest.contract.bits}, trained with {cost.trained_bits}: {cost.answers_changed:,} of {cost.pictures:,} answers change{accuracy} |"""
+| contract digest | `{manifest.contract.digest}` |{bits}"""
 
 
 def _limits(manifest: Manifest) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.measurements import share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 
-__all__ = ["checked", "luck", "statements"]
+__all__ = ["checked", "fewer_bits", "luck", "statements"]
 
 
 def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
@@ -73,3 +74,20 @@ def luck(report: PrivacyReport) -> str:
     if report.lucky_guesser is None:
         return ""
     return f" If all of them only guessed, the luckiest would be expected at {share(report.lucky_guesser)}."
+
+
+def fewer_bits(manifest: Manifest) -> str:
+    """Say what it costs that values have fewer bits than in training; empty where they have as many."""
+    cost = manifest.provenance.bits_cost
+    if cost is None:
+        return ""
+    accuracy = ""
+    if cost.accuracy is not None and cost.accuracy_trained is not None:
+        accuracy = (
+            f", and {share(cost.accuracy)} of {cost.labelled:,} validation pictures are right instead of "
+            f"{share(cost.accuracy_trained)}"
+        )
+    return (
+        f"A value has {manifest.contract.bits} bits instead of the {cost.trained_bits} of its training: "
+        f"{cost.answers_changed:,} of {cost.pictures:,} answers change{accuracy}."
+    )
