@@ -111,19 +111,19 @@ def roll_out(folder: Path, pictures: list[Image], *, rounds: int, calls: int, th
                 new = write_retrained(old, folder / f"bundle-{number}", seed=number)
                 versions = old.manifest.contract.head.version, new.manifest.contract.head.version
                 for again in (False, True):
-                    repository.serve(MODEL, versions)
+                    repository.select(MODEL, versions)
                     control.load_model(MODEL)
                     with predicting(new, [server.grpc_address], pictures, threads) as of_new:
                         of_new.wait_for(calls)
                         of_old.wait_for(calls)
                     totals += of_new.outcomes
                     if not again:  # roll back
-                        repository.serve(MODEL, versions[:1])
+                        repository.select(MODEL, versions[:1])
                         control.load_model(MODEL)
                         of_old.wait_for(calls)
             totals += of_old.outcomes
             with predicting(new, [server.grpc_address], pictures, threads) as of_new:
-                repository.serve(MODEL, versions[1:])
+                repository.select(MODEL, versions[1:])
                 control.load_model(MODEL)
                 of_new.wait_for(calls)
                 repository.prune()

@@ -1,4 +1,4 @@
-"""The ``dcp repository`` commands, for whoever operates the server: list, verify, serve, prune."""
+"""The ``dcp repository`` commands, for whoever operates the server: list, verify, select, prune."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def verify(repository: RepositoryArgument, *, bundle: BundleOption = None) -> No
 
 
 @commands.command()
-def serve(
+def select(
     repository: RepositoryArgument,
     model: Annotated[str, typer.Argument(help="Name of the model.")],
     versions: Annotated[list[int], typer.Argument(help="All versions to serve; any other is retired.")],
 ) -> None:
     """Choose the versions of a model that are served. Triton follows when it is told to load the model again."""
     opened = _open(repository)
-    opened.serve(model, versions)
+    opened.select(model, versions)
     output().print(Text(f"{model} serves {', '.join(map(str, sorted(set(versions))))} once Triton loads it again."))
 
 

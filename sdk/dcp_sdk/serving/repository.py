@@ -159,7 +159,7 @@ class ModelRepository:
         triton_config.write([*beside, contract], self.path)
         return HeadVersion(folder, contract, served=True)
 
-    def serve(self, model: str, versions: Iterable[int]) -> None:
+    def select(self, model: str, versions: Iterable[int]) -> None:
         """Let the configuration name exactly these versions: retire some, or bring one back.
 
         Raises:
@@ -212,7 +212,7 @@ class ModelRepository:
             if not there.get(contract.digest, False):
                 state = "retired" if contract.digest in there else "not there"
                 what = f"expected contract {contract.digest[:12]}… served, it is {state}"
-                yield Problem(folder, what, "dcp repository serve, or export the bundle's head again")
+                yield Problem(folder, what, "dcp repository select, or export the bundle's head again")
 
     def _verify_model(self, model: str) -> Iterator[Problem]:
         try:
@@ -233,7 +233,7 @@ class ModelRepository:
                 path = self.path / model / name
                 if not path.is_file() or path.read_bytes() != content:
                     numbers = " ".join(str(one.head.version) for one in served)
-                    remedy = f"dcp repository serve {self.path} {model} {numbers}"
+                    remedy = f"dcp repository select {self.path} {model} {numbers}"
                     yield Problem(path, "expected what its contracts render, got something else", remedy)
 
     def _served(self, model: str) -> tuple[int, ...]:

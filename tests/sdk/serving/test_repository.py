@@ -33,7 +33,7 @@ def test_each_device_finds_the_head_of_its_own_contract(two: tuple[Tiny, Tiny], 
     repository = ModelRepository(two[0].repository)
     assert [one.contract for one in repository.versions("task_head")] == [pair.manifest.contract for pair in two]
     assert list(repository.verify([pair.manifest.contract for pair in two])) == []
-    repository.serve("task_head", [2])
+    repository.select("task_head", [2])
     with pytest.raises(ContractMismatch, match=r"version 1 .* got none"):
         PrivateClient(two[0].bundle, f"memory://{two[0].repository}", device="cpu")
 
@@ -44,11 +44,11 @@ def test_a_version_is_retired_brought_back_and_pruned(two: tuple[Tiny, Tiny]) ->
     listed = run("repository", "list", repository, "--bundle", two[1].bundle).output
     assert [line.split()[1:3] for line in listed.splitlines()[1:]] == [["1", "served"], ["2", "served"]]
     assert one in listed and other in listed and "retrained" in listed
-    run("repository", "serve", repository, "task_head", 2)
-    run("repository", "serve", repository, "task_head", 1)
+    run("repository", "select", repository, "task_head", 2)
+    run("repository", "select", repository, "task_head", 1)
     assert run("repository", "prune", repository).output == "", "it was rolled back, and its number never comes twice"
-    run("repository", "serve", repository, "task_head", 1, 2)
-    run("repository", "serve", repository, "task_head", 2)
+    run("repository", "select", repository, "task_head", 1, 2)
+    run("repository", "select", repository, "task_head", 2)
     assert "would delete" in run("repository", "prune", repository).output
     assert two[0].head.is_file()
     refused = run("repository", "verify", repository, "--bundle", two[0].bundle)
@@ -59,7 +59,7 @@ def test_a_version_is_retired_brought_back_and_pruned(two: tuple[Tiny, Tiny]) ->
     assert "1 version(s), 1 bundle(s)" in run("repository", "verify", repository, "--bundle", two[1].bundle).output
     for versions in ([], [1], [2, 3]):
         with pytest.raises(ConfigError, match="expected some of the versions"):
-            ModelRepository(repository).serve("task_head", versions)
+            ModelRepository(repository).select("task_head", versions)
     assert ModelRepository(repository).place(two[0].manifest.contract).head.version == 3, "no number comes twice"
 
 
