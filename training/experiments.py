@@ -37,9 +37,9 @@ ROOT = Path(__file__).parents[1]
 SUITES = Path(__file__).parent / "suites"
 app = typer.Typer(pretty_exceptions_show_locals=False)
 
-Effort = Literal["quick", "row", "full"]
-"""``row``: every adversary with one seed; ``full``: with three seeds, and reconstructions; ``quick``: a first look that
-never says that anything is protected."""
+Effort = Literal["quick", "row", "drawn"]
+"""``row``: every adversary with one seed; ``drawn``: reconstructions, too; ``quick``: a first look that never says that
+anything is protected."""
 
 
 class _Entry(BaseModel):
@@ -87,7 +87,7 @@ class Experiment(BaseModel):
         run, bundle, repository = (str(home / part) for part in ("run", "bundle", "triton_models"))
         changes = [word for override in self.overrides for word in ("--set", override)]
         readers = [word for attack in ATTACKS for word in ("--attacks", attack)]
-        effort = {"quick": ["--quick", *readers], "row": ["--seeds", "1", *readers], "full": []}[self.effort]
+        effort = {"quick": ["--quick", *readers], "row": ["--seeds", "1", *readers], "drawn": ["--seeds", "1"]}[self.effort]
         pair = ["--bundle", bundle, "--model-repository", repository, "--data", "DIR"]
         return [
             ["python", "-m", "training.train", "--recipe", self.base, *changes, "--out", run, "--data", "DIR"],
