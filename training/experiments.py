@@ -87,12 +87,12 @@ class Experiment(BaseModel):
         run, bundle, repository = (str(home / part) for part in ("run", "bundle", "triton_models"))
         changes = [word for override in self.overrides for word in ("--set", override)]
         readers = [word for attack in ATTACKS for word in ("--attacks", attack)]
-        effort = {"quick": ["--quick", *readers], "row": ["--seeds", "1", *readers], "drawn": ["--seeds", "1"]}[self.effort]
+        efforts = {"quick": ["--quick", *readers], "row": ["--seeds", "1", *readers], "drawn": ["--seeds", "1"]}
         pair = ["--bundle", bundle, "--model-repository", repository, "--data", "DIR"]
         return [
             ["python", "-m", "training.train", "--recipe", self.base, *changes, "--out", run, "--data", "DIR"],
             ["python", "export/to_onnx.py", f"{run}/{CHECKPOINT_FILE}", *pair, "--name", self.name, "--force"],
-            ["python", "-m", "training.evaluate", *pair, *effort],
+            ["python", "-m", "training.evaluate", *pair, *efforts[self.effort]],
         ]
 
 
