@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -30,6 +31,7 @@ from .reports import html_page, model_card
 __all__ = ["attack_settings", "evaluate", "search_settings"]
 
 SEEDS = 3
+FRAMES = (10, 100)
 _QUICK_PAIRS = 3000
 
 
@@ -43,6 +45,7 @@ def evaluate(
     seed: int = 0,
     seeds: int = SEEDS,
     targets: int | None = None,
+    frames: Sequence[int] = FRAMES,
     work: Path | None = None,
     command: str = "training.evaluate.evaluate",
 ) -> PrivacyReport:
@@ -57,6 +60,7 @@ def evaluate(
         seed: First seed of the adversaries.
         seeds: How many; a quick look takes one.
         targets: Pictures that each search draws; None takes a few. More of them test the certificate harder.
+        frames: Over how many frames of one picture a server averages, each measured by itself.
         work: Folder for results that a later call may take up where this one was cut off; None keeps none.
         command: Stands in the report.
 
@@ -85,6 +89,7 @@ def evaluate(
         search=search_settings(quick=quick, targets=targets),
         seeds=1 if quick else seeds,
         pairs=_QUICK_PAIRS if quick else None,
+        frames=tuple(frames),
         work=work,
     )
     _forget_a_strangers_report(bundle, manifest)
@@ -174,6 +179,10 @@ def _main(
     targets: Annotated[
         int | None, typer.Option(min=1, help="pictures that each search draws, 8 by default (--quick: 2)")
     ] = None,
+    frames: Annotated[
+        list[int] | None,
+        typer.Option(min=2, help="how many frames a server averages, may be repeated; 10 and 100 by default"),
+    ] = None,
     work: Annotated[Path, typer.Option(help="results of a run that was cut off are taken up from here")] = Path(
         "runs/evaluations"
     ),
@@ -192,6 +201,7 @@ def _main(
             seed=seed,
             seeds=seeds,
             targets=targets,
+            frames=frames or FRAMES,
             work=work,
             command=command,
         )

@@ -38,8 +38,8 @@ SUITES = Path(__file__).parent / "suites"
 app = typer.Typer(pretty_exceptions_show_locals=False)
 
 Effort = Literal["quick", "row", "drawn"]
-"""``row``: every adversary with one seed; ``drawn``: reconstructions, too; ``quick``: a first look that never says that
-anything is protected."""
+"""``row``: every adversary with one seed, one frame and averages of 100; ``drawn``: averages of 10 and reconstructions,
+too; ``quick``: a first look that never says that anything is protected."""
 
 
 class _Entry(BaseModel):
@@ -87,7 +87,11 @@ class Experiment(BaseModel):
         run, bundle, repository = (str(home / part) for part in ("run", "bundle", "triton_models"))
         changes = [word for override in self.overrides for word in ("--set", override)]
         readers = [word for attack in ATTACKS for word in ("--attacks", attack)]
-        efforts = {"quick": ["--quick", *readers], "row": ["--seeds", "1", *readers], "drawn": ["--seeds", "1"]}
+        efforts = {
+            "quick": ["--quick", *readers],
+            "row": ["--seeds", "1", "--frames", "100", *readers],
+            "drawn": ["--seeds", "1"],
+        }
         pair = ["--bundle", bundle, "--model-repository", repository, "--data", "DIR"]
         return [
             ["python", "-m", "training.train", "--recipe", self.base, *changes, "--out", run, "--data", "DIR"],

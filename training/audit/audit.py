@@ -63,8 +63,6 @@ from .notebook import Notebook
 
 __all__ = ["Audit"]
 
-_FRAMES = (10, 100)
-"""Over how many frames of one picture a server averages."""
 _SMALL = 256
 """Values of a payload up to which every adversary tries the averages, too."""
 _OTHERS = ("linear probe", "MLP", "gradient boosting")
@@ -93,6 +91,8 @@ class Audit:
     """Of each adversary; the strongest counts."""
     pairs: int | None
     """Leaked pairs at most."""
+    frames: tuple[int, ...]
+    """Over how many frames of one picture a server averages, each a measurement of its own."""
     work: Path | None
     """Folder of the notebooks; None keeps none."""
 
@@ -164,7 +164,7 @@ class Audit:
         names = [result.name for result in working]
         known, unknown = (self._averages(name) for name in ("train", "val"))
         points = []
-        for count, learned, target in zip(_FRAMES, known, unknown, strict=True):
+        for count, learned, target in zip(self.frames, known, unknown, strict=True):
             some = learned[np.arange(len(self.leaked))]
             measure = partial(measure_many_frames, count, some, target, self.settings, self.labels, names, self._seeds)
             points.append(
@@ -274,8 +274,8 @@ class Audit:
 
     def _averages(self, name: str) -> list[Payloads]:
         pictures = {"train": self.splits.train, "val": self.splits.val}[name]
-        names = [f"{name}, {count} frames" for count in _FRAMES]
-        return self._collected.many(names, partial(averages, self.bundle, self.manifest, pictures, _FRAMES))
+        names = [f"{name}, {count} frames" for count in self.frames]
+        return self._collected.many(names, partial(averages, self.bundle, self.manifest, pictures, self.frames))
 
     @property
     def _collected(self) -> Notebook:
