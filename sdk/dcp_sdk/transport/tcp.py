@@ -17,18 +17,22 @@ from ..deadline import Deadline
 __all__ = ["DeadlineSocket", "TLSDeadlineSocket", "connect", "secure", "split_target"]
 
 
-class DeadlineSocket(socket.socket):
-    """A plaintext connection."""
+class _Reads(socket.socket):
+    """Reads by the deadline."""
 
     deadline: Deadline
-
-    def sendall(self, *args: Any) -> None:
-        self.settimeout(self.deadline.remaining_s())
-        super().sendall(*args)
 
     def recv_into(self, *args: Any) -> int:
         self.settimeout(self.deadline.remaining_s())
         return super().recv_into(*args)
+
+
+class DeadlineSocket(_Reads):
+    """A plaintext connection."""
+
+    def sendall(self, *args: Any) -> None:
+        self.settimeout(self.deadline.remaining_s())
+        super().sendall(*args)
 
     def is_reusable(self) -> bool:
         """Tell whether there is nothing to read; if there is, the server closed it or talks out of turn."""
@@ -42,18 +46,12 @@ class DeadlineSocket(socket.socket):
         return False
 
 
-class TLSDeadlineSocket(ssl.SSLSocket):
+class TLSDeadlineSocket(_Reads, ssl.SSLSocket):
     """The same inside TLS. Made by :func:`secure`."""
-
-    deadline: Deadline
 
     def send(self, *args: Any) -> int:
         self.settimeout(self.deadline.remaining_s())
         return super().send(*args)
-
-    def recv_into(self, *args: Any) -> int:
-        self.settimeout(self.deadline.remaining_s())
-        return super().recv_into(*args)
 
     def is_reusable(self) -> bool:
         """Tell whether there is nothing to read but what TLS itself says, such as new session tickets."""
