@@ -272,16 +272,21 @@ LIES: dict[str, Callable[[hostile.Answer], hostile.Answer]] = {
 @SCHEMES
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_nonsense_is_refused_and_forgotten(
-    lie: Callable[[hostile.Answer], hostile.Answer], scheme: str, tiny: Tiny, noise: Image
+    lie: Callable[[hostile.Answer], hostile.Answer], scheme: str, tiny: Tiny, noise: Image, secrets: Secrets
 ) -> None:
     serve = {"grpc": hostile.grpc_server, "http": hostile.http_server}[scheme]
     honest = hostile.true_answer(tiny.manifest.contract)
     answer = dataclasses.replace(honest)
-    with serve(tiny.manifest.contract, answer) as address, connect(tiny, address) as client:
+    with (
+        serve(tiny.manifest.contract, answer) as address,
+        tap(int(address.rpartition(":")[2])) as wire,
+        connect(tiny, f"{scheme}://127.0.0.1:{wire.port}") as client,
+    ):
         for said in (honest, lie(honest), honest):
             for field in dataclasses.fields(said):
                 setattr(answer, field.name, getattr(said, field.name))
             assert isinstance(outcome(client, noise), Prediction if said is honest else ServerRejected)
+    assert only_payloads_left(wire, tiny, secrets) == 3
 
 
 @pytest.mark.triton

@@ -14,6 +14,9 @@ import numpy as np
 import pytest
 
 from dcp_sdk import Camera, ConfigError, FrameError, PrivateClient
+from dcp_sdk.serving import TritonServer
+from tests.e2e.bodies import payloads_in
+from tests.e2e.tap import tap
 from tests.sdk.conftest import Behaviour
 from tests.sdk.rtsp import serve_rtsp
 from tests.tiny import Tiny
@@ -105,12 +108,14 @@ def test_a_camera_that_stops_is_an_error_in_time(behaviour: Behaviour, listen: L
         assert time.monotonic() - start < 30
 
 
+@pytest.mark.triton
 @pytest.mark.parametrize(
     ("scheme", "first", "then"), [("http", ending, brightening), ("rtsp", ending_rtsp, brightening_rtsp)]
 )
 def test_a_camera_that_comes_back_needs_no_new_client(
-    scheme: str, first: Behaviour, then: Behaviour, listen: Listen, tiny: Tiny
+    scheme: str, first: Behaviour, then: Behaviour, listen: Listen, tiny: Tiny, tiny_server: TritonServer
 ) -> None:
+    """And nothing but payloads leaves meanwhile."""
     callers: list[socket.socket] = []
 
     def unplugged_once(connection: socket.socket, stop: threading.Event) -> None:
@@ -118,7 +123,10 @@ def test_a_camera_that_comes_back_needs_no_new_client(
         (first if len(callers) == 1 else then)(connection, stop)
 
     address = url(listen(unplugged_once), scheme)
-    with PrivateClient(tiny.bundle, f"memory://{tiny.repository}", device="cpu", camera=address) as client:
+    with (
+        tap(int(tiny_server.grpc_address.rpartition(":")[2])) as wire,
+        PrivateClient(tiny.bundle, f"grpc://127.0.0.1:{wire.port}", device="cpu", camera=address) as client,
+    ):
         seen = [client.predict().label]
         with pytest.raises(FrameError, match="stopped giving frames"):
             while True:
@@ -130,6 +138,8 @@ def test_a_camera_that_comes_back_needs_no_new_client(
             assert time.monotonic() < end
             time.sleep(0.1)
         assert client.predict().label in seen
+    sent = [payload for stream in wire.streams for payload in payloads_in(bytes(stream), tiny.manifest.contract)]
+    assert len(sent) > len(seen)
 
 
 def _answers(client: PrivateClient) -> bool:
