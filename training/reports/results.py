@@ -37,6 +37,11 @@ _GROUPS_HEAD = (
     "| masks | linear readout of the task | best possible attacker | bits told | not asked to hide |\n"
     "|---|---:|---:|---|---|---:|---:|---:|---:|---|"
 )
+_DRAWINGS_HEAD = (
+    "| defence | r | seed | attack | pictures | SSIM | SSIM of always drawing the mean picture | PSNR "
+    "| hidden attribute read from the drawings | from the pictures themselves |\n"
+    "|---|---:|---:|---|---:|---:|---:|---:|---|---|"
+)
 
 
 class Row(BaseModel):
@@ -119,6 +124,8 @@ def tables(rows: Sequence[Row]) -> str:
             f"the largest group is {share(report.majority)} of the {report.tested:,} test pictures.\n\n{_HEAD}\n{lines}"
             f"\n\nPer group, and what the payload holds by itself:\n\n{_GROUPS_HEAD}\n{groups}"
         )
+        if drawings := "\n".join(line for row in chosen for line in _drawings_lines(row)):
+            sections.append(f"What was drawn from payloads:\n\n{_DRAWINGS_HEAD}\n{drawings}")
     return "\n\n".join(sections)
 
 
@@ -131,6 +138,8 @@ def figures(rows: Sequence[Row]) -> dict[str, Figure]:
     found = {}
     for _, group in groupby(sorted(rows, key=key), key=key):
         chosen = list(group)
+        if len(chosen) == 1:
+            continue
         name = min((row.configuration for row in chosen), key=lambda name: (len(name), name))
         points = [TradeOffPoint.of(_point_name(row), row.report, row.ratio) for row in chosen]
         report = chosen[0].report
@@ -204,6 +213,15 @@ def _groups_line(row: Row) -> str:
     masks = "" if report.masks is None else f"{report.masks:,}"
     cells = (_name(row), f"{row.ratio:g}", row.seed, exposed, served, masks, readout, best, told, others)
     return f"| {' | '.join(map(str, cells))} |"
+
+
+def _drawings_lines(row: Row) -> list[str]:
+    return [
+        f"| {_name(row)} | {row.ratio:g} | {row.seed} | {drawing.name} | {drawing.pictures:,} | {drawing.ssim:.2f} "
+        f"| {drawing.mean_picture_ssim:.2f} | {drawing.psnr_db:.1f} dB | {percent(drawing.attribute)} "
+        f"| {percent(drawing.pictures_attribute)} |"
+        for drawing in row.report.reconstructions
+    ]
 
 
 def _line(row: Row) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dcp_sdk.bundles.manifest import Manifest
-from dcp_sdk.bundles.measurements import percent
+from dcp_sdk.bundles.measurements import Interval, Reconstruction, percent
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.contract import Attribute
 from dcp_sdk.errors import ConfigError
@@ -66,13 +66,26 @@ def test_a_table_says_what_the_row_says() -> None:
     most = max(points for attack in one.report.attacks for points in attack.exposures.values())
     assert f"{100 * most:+.1f}" in text
     assert "](results/one.json)" in text
+    assert "drawn" not in text
+
+
+def test_drawings_have_a_table_where_there_are_any() -> None:
+    read = Interval(value=0.25, low=0.2, high=0.3)
+    drawing = Reconstruction(
+        name="decoder", pictures=7, ssim=0.625, psnr_db=20.25, mean_picture_ssim=0.5, attribute=read
+    )
+    text = tables([row("one", reconstructions=(drawing,)), row("two")])
+    assert text.count("| decoder |") == 1
+    assert f"| decoder | 7 | 0.62 | 0.50 | 20.2 dB | {percent(read)} | not measured |" in text
 
 
 def test_one_figure_for_each_question_with_every_row_in_it() -> None:
     here, pointed, elsewhere = row("one"), row("two"), row("three", sensitive="age")
     pointed = pointed.model_copy(update={"configuration": "somewhere_64_balanced", "variant": "loud"})
-    drawn = figures([here, pointed, elsewhere.model_copy(update={"configuration": "there_64"})])
-    assert set(drawn) == {"there_64", "somewhere_64"}
+    there = elsewhere.model_copy(update={"configuration": "there_64"})
+    alone = row("four", sensitive="height")
+    drawn = figures([here, pointed, there, there.model_copy(update={"seed": 1}), alone])
+    assert set(drawn) == {"there_64", "somewhere_64"}, "a point alone is no figure"
     (axes,) = drawn["somewhere_64"].axes
     named = [container.get_label() for container in axes.containers]
     assert set(named) == {"gaussian noise loud, balanced, r = 0.5", "gaussian noise, r = 0.5"}
