@@ -58,7 +58,7 @@ def test_only_the_same_question_on_the_same_pictures_is_compared(tmp_path: Path)
 
 
 def test_a_table_says_what_the_row_says() -> None:
-    one = row("one")
+    one = row("one", reconstructions=())
     text = tables([one])
     assert "| gaussian noise | 0.5 | 0 | 100 |" in text
     assert percent(one.report.strongest) in text
@@ -74,7 +74,7 @@ def test_drawings_have_a_table_where_there_are_any() -> None:
     drawing = Reconstruction(
         name="decoder", pictures=7, ssim=0.625, psnr_db=20.25, mean_picture_ssim=0.5, attribute=read
     )
-    text = tables([row("one", reconstructions=(drawing,)), row("two")])
+    text = tables([row("one", reconstructions=(drawing,)), row("two", reconstructions=())])
     assert text.count("| decoder |") == 1
     assert f"| decoder | 7 | 0.62 | 0.50 | 20.2 dB | {percent(read)} | not measured |" in text
 
