@@ -22,6 +22,8 @@ Columns = Callable[[Payloads], npt.NDArray[np.float32]]
 _GRID = 4
 """Maps wider than this are averaged down to 4 x 4 values."""
 _BATCH = 512
+_BINS = 255
+"""scikit-learn's own number."""
 _LEAF = 20
 """Pairs in a leaf at least, where there are enough: scikit-learn's own choice."""
 _VALIDATION = 0.1
@@ -55,24 +57,39 @@ def boost(
         n_iter_no_change=15,
         random_state=settings.seed,
     )
-    known = columns(pairs)
-    model.fit(known, pairs.labels, sample_weight=pairs.weights())
+    values = columns(pairs)
+    binned = _binning(values)
+    model.fit(binned(values), pairs.labels, sample_weight=pairs.weights())
     classes = np.arange(settings.classes)
 
-    def probabilities(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        result = np.zeros((len(values), settings.classes))
-        result[:, model.classes_] = model.predict_proba(values)
+    def probabilities(payloads: Payloads) -> npt.NDArray[np.float64]:
+        result = np.zeros((len(payloads), settings.classes))
+        result[:, model.classes_] = model.predict_proba(binned(columns(payloads)))
         return result
 
-    def loss(values: npt.NDArray[np.float32], seen: Payloads) -> float:
-        return float(log_loss(seen.labels, probabilities(values), labels=classes, sample_weight=seen.weights()))
+    def loss(seen: Payloads) -> float:
+        return float(log_loss(seen.labels, probabilities(seen), labels=classes, sample_weight=seen.weights()))
 
     guess = Guess(
-        probabilities=probabilities(columns(target)).astype(np.float32),
-        training_loss=loss(known, pairs),
+        probabilities=probabilities(target).astype(np.float32),
+        training_loss=loss(pairs),
         how=f"{model.n_iter_} rounds",
     )
-    return guess, loss(columns(chooser), chooser)
+    return guess, loss(chooser)
+
+
+def _binning(values: npt.NDArray[np.float32]) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.uint8]]:
+    """Return what puts each column into bins of equal shares of ``values``.
+
+    scikit-learn would do it, too, but weighs pairs for it, which takes thirty times as long as growing the trees.
+    """
+    edges = np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1], axis=0).astype(np.float32)
+
+    def binned(those: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+        columns = [np.searchsorted(edge, column) for edge, column in zip(edges.T, those.T, strict=True)]
+        return np.stack(columns, axis=1).astype(np.uint8)
+
+    return binned
 
 
 def _columns(payloads: Payloads) -> npt.NDArray[np.float32]:
