@@ -144,7 +144,7 @@ def attack_settings(recipe: Recipe, classes: int, seed: int, *, quick: bool) -> 
 def search_settings(*, quick: bool, targets: int | None = None) -> SearchSettings:
     """How long those search that look for one picture at a time, and for how many."""
     if quick:
-        return SearchSettings(targets=targets or 2, steps=200, restarts=2, prior_steps=150)
+        return SearchSettings(targets=targets or 2, steps=150, restarts=2, prior_steps=100)
     return SearchSettings(targets=targets or 8, steps=400, restarts=3, prior_steps=400)
 
 
