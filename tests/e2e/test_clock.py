@@ -20,7 +20,7 @@ from dcp_sdk.serving import TritonServer
 from tests.e2e.authority import Authority
 from tests.e2e.clock import JUMPS, PREDICT_S, TRUE, libfaketime
 from tests.e2e.tap import tap
-from tests.e2e.tls_proxy import tls_proxy
+from tests.e2e.tls_proxy import tls_server
 from tests.tiny import ROOT, Tiny
 
 pytestmark = [
@@ -97,16 +97,9 @@ def test_a_certificate_under_a_wrong_clock(
 ) -> None:
     """It is not valid yet, or no longer: said, and the same client goes on when the clock is right again."""
     authority = Authority(tmp_path, "authority")
-    identity = authority.vouch("server")
     with ExitStack() as opened:
-        if scheme == "https":
-            port = opened.enter_context(tls_proxy(int(tiny_server.http_address.rpartition(":")[2]), identity))
-        else:
-            flags = [f"--grpc-server-cert={identity.certificate}", f"--grpc-server-key={identity.key}"]
-            server = TritonServer(
-                tiny.repository, venv=ROOT / ".venv-triton", extra_flags=[*flags, "--grpc-use-ssl=true"]
-            )
-            port = int(opened.enter_context(server).grpc_address.rpartition(":")[2])
+        http_port = int(tiny_server.http_address.rpartition(":")[2])
+        port = opened.enter_context(tls_server(scheme, tiny, http_port, authority.vouch("server")))
         wire = opened.enter_context(tap(port))
         child = opened.enter_context(_child(tiny, noise, tmp_path, f"{scheme}://localhost:{wire.port}", authority.file))
         told = _phases(child, wire.cut)

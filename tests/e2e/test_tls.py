@@ -23,7 +23,7 @@ from tests.e2e.authority import Authority, Identity
 from tests.e2e.bodies import payloads_in
 from tests.e2e.secrets import Secrets, secrets_of
 from tests.e2e.tap import Tap, tap
-from tests.e2e.tls_proxy import tls_proxy
+from tests.e2e.tls_proxy import tls_proxy, tls_server
 from tests.tiny import ROOT, Tiny
 
 pytestmark = [pytest.mark.triton, pytest.mark.parametrize("scheme", ["grpcs", "https"])]
@@ -43,6 +43,15 @@ class Trust:
     elsewhere: Identity
     impostor: Identity
     """A device for which only the stranger vouches."""
+
+    @property
+    def mutual(self) -> Security:
+        """What the device needs where both sides must know each other."""
+        return Security(
+            ca_file=self.authority.file,
+            certificate_file=self.device.certificate,
+            certificate_key_file=self.device.key,
+        )
 
 
 @pytest.fixture(scope="module")
@@ -81,19 +90,11 @@ def serve(scheme: str, tiny: Tiny, tiny_server: TritonServer, inside: list[Tap])
     with ExitStack() as opened:
 
         def start(identity: Identity, *, clients: Path | None = None) -> Tap:
+            http_port = int(tiny_server.http_address.rpartition(":")[2])
             if scheme == "https":
-                inside.append(opened.enter_context(tap(int(tiny_server.http_address.rpartition(":")[2]))))
-                port = opened.enter_context(tls_proxy(inside[-1].port, identity, clients=clients))
-            else:
-                flags = [f"--grpc-server-cert={identity.certificate}", f"--grpc-server-key={identity.key}"]
-                if clients is None:
-                    flags += ["--grpc-use-ssl=true"]
-                else:
-                    flags += ["--grpc-use-ssl=true", "--grpc-use-ssl-mutual=true", f"--grpc-root-cert={clients}"]
-                server = opened.enter_context(
-                    TritonServer(tiny.repository, venv=ROOT / ".venv-triton", extra_flags=flags)
-                )
-                port = int(server.grpc_address.rpartition(":")[2])
+                inside.append(opened.enter_context(tap(http_port)))
+                http_port = inside[-1].port
+            port = opened.enter_context(tls_server(scheme, tiny, http_port, identity, clients=clients))
             return opened.enter_context(tap(port))
 
         yield start
@@ -121,13 +122,8 @@ def test_both_sides_know_each_other(
     scheme: str, serve: Serve, trust: Trust, tiny: Tiny, noise: Image, secrets: Secrets
 ) -> None:
     wire = serve(trust.server, clients=trust.authority.file)
-    security = Security(
-        ca_file=trust.authority.file,
-        certificate_file=trust.device.certificate,
-        certificate_key_file=trust.device.key,
-    )
     for host in ("localhost", "127.0.0.1"):
-        with connect(tiny, f"{scheme}://{host}:{wire.port}", security) as client:
+        with connect(tiny, f"{scheme}://{host}:{wire.port}", trust.mutual) as client:
             prediction = client.predict(noise)
             assert prediction.server == f"{scheme}://{host}:{wire.port}"
             assert len(client.predict_batch([noise] * 9)) == 9
@@ -147,12 +143,7 @@ def test_what_bench_compares_with_has_certificates_too(
     scheme: str, serve: Serve, inside: list[Tap], trust: Trust, tiny: Tiny
 ) -> None:
     wire = serve(trust.server, clients=trust.authority.file)
-    security = Security(
-        ca_file=trust.authority.file,
-        certificate_file=trust.device.certificate,
-        certificate_key_file=trust.device.key,
-    )
-    with connect(tiny, f"{scheme}://localhost:{wire.port}", security) as client:
+    with connect(tiny, f"{scheme}://localhost:{wire.port}", trust.mutual) as client:
         assert measure(client, calls=1).calls == 1
     inside.clear()  # NVIDIA's client has headers of its own
 

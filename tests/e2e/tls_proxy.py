@@ -10,7 +10,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from dcp_sdk.serving import TritonServer
 from tests.e2e.authority import Identity
+from tests.tiny import ROOT, Tiny
 
 
 class _Inside(ssl.SSLSocket):
@@ -80,3 +82,27 @@ def tls_proxy(target: int, identity: Identity, *, clients: Path | None = None) -
         sock.close()
     for thread in threads:
         thread.join(12)
+
+
+@contextlib.contextmanager
+def tls_server(
+    scheme: str, tiny: Tiny, http_port: int, identity: Identity, *, clients: Path | None = None
+) -> Iterator[int]:
+    """Serve ``tiny`` with a certificate; gives the port.
+
+    Args:
+        scheme: ``grpcs`` starts a Triton of its own, ``https`` a proxy before the one at ``http_port``.
+        tiny: What is served.
+        http_port: Of a Triton that serves it.
+        identity: The server's.
+        clients: Authority that must vouch for those who connect; None takes everybody.
+    """
+    if scheme == "https":
+        with tls_proxy(http_port, identity, clients=clients) as port:
+            yield port
+        return
+    flags = [f"--grpc-server-cert={identity.certificate}", f"--grpc-server-key={identity.key}", "--grpc-use-ssl=true"]
+    if clients is not None:
+        flags += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={clients}"]
+    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", extra_flags=flags) as server:
+        yield int(server.grpc_address.rpartition(":")[2])

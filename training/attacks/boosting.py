@@ -59,23 +59,24 @@ def boost(
     )
     values = columns(pairs)
     binned = _binning(values)
-    model.fit(binned(values), pairs.labels, sample_weight=pairs.weights())
+    known = binned(values)
+    model.fit(known, pairs.labels, sample_weight=pairs.weights())
     classes = np.arange(settings.classes)
 
-    def probabilities(payloads: Payloads) -> npt.NDArray[np.float64]:
-        result = np.zeros((len(payloads), settings.classes))
-        result[:, model.classes_] = model.predict_proba(binned(columns(payloads)))
+    def probabilities(bins: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+        result = np.zeros((len(bins), settings.classes))
+        result[:, model.classes_] = model.predict_proba(bins)
         return result
 
-    def loss(seen: Payloads) -> float:
-        return float(log_loss(seen.labels, probabilities(seen), labels=classes, sample_weight=seen.weights()))
+    def loss(bins: npt.NDArray[np.uint8], seen: Payloads) -> float:
+        return float(log_loss(seen.labels, probabilities(bins), labels=classes, sample_weight=seen.weights()))
 
     guess = Guess(
-        probabilities=probabilities(target).astype(np.float32),
-        training_loss=loss(pairs),
+        probabilities=probabilities(binned(columns(target))).astype(np.float32),
+        training_loss=loss(known, pairs),
         how=f"{model.n_iter_} rounds",
     )
-    return guess, loss(chooser)
+    return guess, loss(binned(columns(chooser)), chooser)
 
 
 def _binning(values: npt.NDArray[np.float32]) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.uint8]]:
