@@ -24,6 +24,7 @@ from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.commands.errors import errors_in_words, show_error
 from dcp_sdk.errors import ConfigError, DCPError
+from dcp_sdk.serving.repository import ModelRepository
 
 from .attacks import ATTACKS
 from .config import Recipe
@@ -31,7 +32,7 @@ from .console import console
 from .reports.results import DOCUMENT, RESULTS, Row, rows_of, write_tables
 from .train import CHECKPOINT_FILE
 
-__all__ = ["Experiment", "experiments_of", "run"]
+__all__ = ["Experiment", "experiments_of", "is_exported", "run"]
 
 ROOT = Path(__file__).parents[1]
 SUITES = Path(__file__).parent / "suites"
@@ -144,6 +145,8 @@ def _experiments(entry: _Entry) -> Iterator[Experiment]:
 def run(experiment: Experiment, folder: Path, runs: Path, threads: int | None) -> Row:
     """Train, export and attack one row, each in a process of its own. What was cut off goes on where it was.
 
+    A bundle and head that lie there already, made elsewhere (on a machine with a GPU, say), are attacked as they are.
+
     Args:
         experiment: The row.
         folder: Root of its data set.
@@ -156,7 +159,8 @@ def run(experiment: Experiment, folder: Path, runs: Path, threads: int | None) -
     home = runs / experiment.name
     environment = os.environ if threads is None else os.environ | {"OMP_NUM_THREADS": str(threads)}
     seconds = []
-    for command in experiment.commands(home):
+    commands = experiment.commands(home)
+    for command in commands[2:] if is_exported(experiment, home) else commands:
         words = [{"DIR": str(folder), "python": sys.executable}.get(word, word) for word in command]
         started = time.monotonic()
         done = subprocess.run(words, cwd=ROOT, env=environment, check=False)
@@ -182,6 +186,16 @@ def run(experiment: Experiment, folder: Path, runs: Path, threads: int | None) -
         commands=tuple(typed),
         report=report.model_copy(update={"command": typed[-1]}),  # without the folders of this machine
     )
+
+
+def is_exported(experiment: Experiment, home: Path) -> bool:
+    """Say whether the bundle of this row lies there, and its head beside it."""
+    try:
+        manifest = Manifest.load(home / "bundle")
+    except DCPError:
+        return False
+    same = Recipe.model_validate(manifest.provenance.settings) == experiment.recipe
+    return same and not any(ModelRepository(home / "triton_models").verify([manifest.contract]))
 
 
 @app.command()

@@ -31,6 +31,9 @@ class DeviceBuffers:
         open_session: Opens the graph for one batch size, or raises.
         inputs: Tensors that the graph takes.
         outputs: Tensors that the graph gives.
+        constants: Outputs that no input changes, by name: array ``(1, *shape)``, the row of every picture. They are not
+            computed again, and must not: ONNX Runtime would copy them while a CUDA graph is captured, which CUDA
+            forbids.
         memory: Where the tensors lie, as ONNX Runtime calls it.
     """
 
@@ -40,9 +43,11 @@ class DeviceBuffers:
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
         *,
+        constants: Mapping[str, npt.NDArray[Any]],
         memory: str = "cuda",
     ) -> None:
         self._open, self._inputs, self._outputs, self._memory = open_session, inputs, outputs, memory
+        self._constants = constants
         self._running = threading.Lock()
         self._bound: dict[int, _Bound] = {}
         self._bind(1)
@@ -59,7 +64,8 @@ class DeviceBuffers:
             return bound.run(inputs, options)
 
     def _bind(self, batch: int) -> _Bound:
-        bound = _Bound(self._open(batch), batch, self._inputs, self._outputs, self._memory)
+        constants = {name: np.repeat(row, batch, axis=0) for name, row in self._constants.items()}
+        bound = _Bound(self._open(batch), batch, self._inputs, self._outputs, constants, self._memory)
         self._bound[batch] = bound
         return bound
 
@@ -73,6 +79,7 @@ class _Bound:
         batch: int,
         inputs: Sequence[TensorSpec],
         outputs: Sequence[TensorSpec],
+        constants: Mapping[str, npt.NDArray[Any]],
         memory: str,
     ) -> None:
         def allocate(spec: TensorSpec) -> ort.OrtValue:
@@ -81,7 +88,8 @@ class _Bound:
         self._session, self._binding = session, session.io_binding()
         self._inputs = {spec.name: allocate(spec) for spec in inputs}
         self._types = {spec.name: (np.dtype(spec.dtype), (batch, *spec.shape)) for spec in inputs}
-        self._outputs = {spec.name: allocate(spec) for spec in outputs}
+        self._names, self._constants = [spec.name for spec in outputs], constants
+        self._outputs = {spec.name: allocate(spec) for spec in outputs if spec.name not in constants}
         for name, value in self._inputs.items():
             self._binding.bind_ortvalue_input(name, value)
         for name, value in self._outputs.items():
@@ -94,8 +102,8 @@ class _Bound:
                 raise ValueError(f"{name}: expected {expected}, got {(given.dtype, given.shape)}")
             value.update_inplace(given)  # into the same place: a captured graph reads there again
         self._session.run_with_iobinding(self._binding, options)
-        # Copies: the next run writes into the same place.
-        return tuple(np.array(value.numpy()) for value in self._outputs.values())
+        found = {**{name: value.numpy() for name, value in self._outputs.items()}, **self._constants}
+        return tuple(np.array(found[name]) for name in self._names)  # copies: the next run writes into the same place
 
 
 def nodes_elsewhere(session: ort.InferenceSession, providers: Sequence[str]) -> list[str]:

@@ -7,7 +7,7 @@ import ctypes
 import io
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
-from .bundles.onnx_check import check_graph, check_hash
+from .bundles.onnx_check import check_graph, check_hash, constant_outputs
 from .config import Device
 from .contract import TensorSpec
 from .deadline import Deadline
@@ -99,7 +99,8 @@ class Graph:
         _check_tensors(where, "outputs", session.get_outputs(), outputs)
         self._where = where
         self.provider: Provider = "cpu"
-        self._run = _on_cpu(session, [spec.name for spec in outputs])
+        names = [spec.name for spec in outputs]
+        self._run = _on_cpu(session, names)
         if device != "cpu":
             wanted: Provider = "cuda" if device == "auto" else device
             batch_names = {node.shape[0] for node in session.get_inputs() if isinstance(node.shape[0], str)}
@@ -108,7 +109,9 @@ class Graph:
                 return _gpu_session(graph, where, wanted, dict.fromkeys(batch_names, batch), cuda_graph=cuda_graph)
 
             try:
-                self._run, self.provider = DeviceBuffers(open_session, inputs, outputs).run, wanted
+                constants = _rows(session, constant_outputs(graph, names), inputs)
+                buffers = DeviceBuffers(open_session, inputs, outputs, constants=constants)
+                self._run, self.provider = buffers.run, wanted
             except RuntimeUnavailable:
                 if device != "auto":
                     raise
@@ -185,6 +188,16 @@ def _on_cpu(session: ort.InferenceSession, outputs: list[str]) -> _Run:
     return lambda inputs, options: tuple(session.run(outputs, dict(inputs), options))
 
 
+def _rows(
+    session: ort.InferenceSession, outputs: Collection[str], inputs: Sequence[TensorSpec]
+) -> dict[str, npt.NDArray[Any]]:
+    """Compute the row ``(1, *shape)`` of outputs that are the same for every picture."""
+    if not outputs:
+        return {}
+    nothing = {spec.name: np.zeros((1, *spec.shape), spec.dtype) for spec in inputs}
+    return dict(zip(outputs, session.run(list(outputs), nothing), strict=True))
+
+
 def _gpu_session(
     graph: bytes, where: Path, provider: Provider, batch: Mapping[str, int], *, cuda_graph: bool
 ) -> ort.InferenceSession:
@@ -198,13 +211,14 @@ def _gpu_session(
     for name, size in batch.items():
         options.add_free_dimension_override_by_name(name, size)
     capture = str(int(cuda_graph))
-    # TF32 would move scores by 1e-3 and with them the hard threshold.
-    providers = [("CUDAExecutionProvider", {"use_tf32": "0", "enable_cuda_graph": capture})]
+    cuda = {
+        "use_tf32": "0",  # it would move scores by 1e-3 and with them the hard threshold
+        "cudnn_conv_algo_search": "HEURISTIC",  # trying every algorithm makes a first run late, and none faster here
+    }
+    providers = [("CUDAExecutionProvider", cuda | {"enable_cuda_graph": capture})]
     if provider == "tensorrt":
-        providers = [
-            ("TensorrtExecutionProvider", {"trt_cuda_graph_enable": capture}),
-            ("CUDAExecutionProvider", {"use_tf32": "0"}),
-        ]
+        tensorrt = {"trt_cuda_graph_enable": capture}
+        providers = [("TensorrtExecutionProvider", tensorrt), ("CUDAExecutionProvider", cuda)]
     names = [name for name, _ in providers]
     try:
         session = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)

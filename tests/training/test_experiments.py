@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from dcp_sdk.errors import ConfigError
 from training.defenses import DEFENSES
-from training.experiments import app, experiments_of
+from training.experiments import app, experiments_of, is_exported
 from training.reports.results import DOCUMENT, RESULTS, rows_of, tables, write_tables
 
 FEW = (
@@ -83,6 +84,14 @@ def test_a_suite_runs_once(tmp_path: Path) -> None:
     again = start(tmp_path, "--data", f"drawn={tmp_path}", "--only", row.name)
     assert again.exit_code == 0, again.output
     assert f"{row.name}: done" in again.output
+    experiment = next(found for found in experiments_of(tmp_path / "s.yaml") if found.name == row.name)
+    home = tmp_path / "runs" / row.name
+    shutil.rmtree(home / "run")
+    assert is_exported(experiment, home), "a bundle that was trained elsewhere can be attacked as it is"
+    other = experiment.model_copy(update={"overrides": (*experiment.overrides, "seed=2")})
+    assert not is_exported(other, home), "it is another row's"
+    shutil.rmtree(home / "triton_models")
+    assert not is_exported(experiment, home), "its head is missing"
 
 
 def test_the_document_holds_the_rows_beside_it() -> None:

@@ -9,13 +9,14 @@ disagree with the parser of ONNX Runtime, which is protobuf's.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 from os import PathLike
 from typing import Any
 
 from ..errors import BundleError
 
-__all__ = ["OPERATORS", "check_graph", "check_hash"]
+__all__ = ["OPERATORS", "check_graph", "check_hash", "constant_outputs"]
 
 _EXPORTED = """
 Add AveragePool Cast Clip Concat Conv Cos Div Expand Floor Gather GatherElements GatherND Gemm Greater Log MaxPool Mul
@@ -107,6 +108,35 @@ def check_graph(data: bytes, where: str | PathLike[str]) -> None:
         raise _refuse(where, f"{len(model.graph)} graphs instead of one")
     if what := _stranger(model):
         raise _refuse(where, what)
+
+
+def constant_outputs(data: bytes, outputs: Iterable[str]) -> frozenset[str]:
+    """Find the outputs that are the same whatever the inputs hold: those computed from weights and shapes alone.
+
+    Args:
+        data: Content of an ONNX file that :func:`check_graph` let pass.
+        outputs: Names of outputs of its graph.
+    """
+    model = _message_class()()
+    model.ParseFromString(data)
+    (graph,) = model.graph
+    sources = {output.decode(): node for node in graph.node for output in node.output}
+    weights = {name.decode() for tensor in graph.initializer for name in tensor.name}
+
+    def depends(output: str) -> bool:
+        waiting, seen = [output], set()
+        while waiting:
+            name = waiting.pop()
+            if name in seen or name in weights or not name:  # an optional input that is left out has an empty name
+                continue
+            seen.add(name)
+            if name not in sources:
+                return True  # an input
+            if sources[name].op_type != [b"Shape"]:
+                waiting.extend(given.decode() for given in sources[name].input)
+        return False
+
+    return frozenset(output for output in outputs if not depends(output))
 
 
 def _stranger(message: Any) -> str | None:
