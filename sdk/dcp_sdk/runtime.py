@@ -7,7 +7,7 @@ import ctypes
 import io
 import re
 import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -108,10 +108,11 @@ class Graph:
             def open_session(batch: int) -> ort.InferenceSession:
                 return _gpu_session(graph, where, wanted, dict.fromkeys(batch_names, batch), cuda_graph=cuda_graph)
 
+            nothing = {spec.name: np.zeros((1, *spec.shape), spec.dtype) for spec in inputs}
+            constants = {name: session.run([name], nothing)[0] for name in constant_outputs(graph, names)}
             try:
-                constants = _rows(session, constant_outputs(graph, names), inputs)
-                buffers = DeviceBuffers(open_session, inputs, outputs, constants=constants)
-                self._run, self.provider = buffers.run, wanted
+                self._run = _on_gpu(lambda: DeviceBuffers(open_session, inputs, outputs, constants=constants), nothing)
+                self.provider = wanted
             except RuntimeUnavailable:
                 if device != "auto":
                     raise
@@ -188,14 +189,21 @@ def _on_cpu(session: ort.InferenceSession, outputs: list[str]) -> _Run:
     return lambda inputs, options: tuple(session.run(outputs, dict(inputs), options))
 
 
-def _rows(
-    session: ort.InferenceSession, outputs: Collection[str], inputs: Sequence[TensorSpec]
-) -> dict[str, npt.NDArray[Any]]:
-    """Compute the row ``(1, *shape)`` of outputs that are the same for every picture."""
-    if not outputs:
-        return {}
-    nothing = {spec.name: np.zeros((1, *spec.shape), spec.dtype) for spec in inputs}
-    return dict(zip(outputs, session.run(list(outputs), nothing), strict=True))
+def _on_gpu(open_buffers: Callable[[], DeviceBuffers], nothing: Mapping[str, npt.NDArray[Any]]) -> _Run:
+    """Open, run, and replay: what fails, or takes its time, does so now and not in a call.
+
+    Raises:
+        RuntimeUnavailable: The GPU cannot run the graph.
+    """
+    try:
+        buffers = open_buffers()
+        for _ in range(2):  # the second run replays the first where a CUDA graph is captured
+            buffers.run(nothing, ort.RunOptions())
+    except _ORT_ERRORS as error:
+        raise RuntimeUnavailable(
+            f"expected a first run on the GPU, it failed: {error}. Choose device='cpu', or leave cuda_graph away."
+        ) from error
+    return buffers.run
 
 
 def _gpu_session(

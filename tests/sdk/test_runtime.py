@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from dcp_sdk import BundleError, ConfigError, RuntimeUnavailable
+from dcp_sdk import BundleError, ConfigError, RuntimeUnavailable, runtime
 from dcp_sdk.config import Device
 from dcp_sdk.contract import TensorSpec
 from dcp_sdk.runtime import Graph, why_no_cuda
@@ -146,6 +146,21 @@ def test_device_keeps_its_word(capfd: pytest.CaptureFixture[str]) -> None:
     assert reason in str(caught.value)
     assert provider("auto") == "cpu"
     assert capfd.readouterr() == ("", ""), "trying CUDA should not fill the terminal"
+
+
+def test_what_fails_on_the_gpu_fails_when_it_is_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    def session(graph: bytes, *_: object, **__: object) -> onnxruntime.InferenceSession:
+        """Open on the CPU, so that tensors in the memory of a GPU are its fault."""
+        monkeypatch.setattr(onnxruntime.OrtValue, "ortvalue_from_shape_and_type", no_memory)
+        return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+
+    def no_memory(*_: object) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(runtime, "_gpu_session", session)
+    with pytest.raises(RuntimeUnavailable, match=r"out of memory\. Choose"):
+        load(build(), device="cuda")
+    assert load(build(), device="auto").provider == "cpu"
 
 
 @pytest.mark.skipif(
