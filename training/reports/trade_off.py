@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from dcp_sdk.bundles.measurements import Interval
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 
-__all__ = ["TradeOffPoint", "trade_off"]
+__all__ = ["TradeOffPoint", "pareto_front", "trade_off"]
 
 _RED, _INK = "#b3261e", "#202124"
 _MARKERS = "osD^vPX<>hp"
@@ -62,6 +62,8 @@ def trade_off(this: TradeOffPoint | None, others: Sequence[TradeOffPoint], *, se
         if len(ratios) > 1:
             means = [_mean([point for point in curve if point.ratio == ratio]) for ratio in ratios]
             axes.plot(*zip(*means, strict=True), color=colour, linewidth=1)
+    front = pareto_front([*others, *([] if this is None else [this])])
+    axes.step(*zip(*front, strict=True), where="post", color=_INK, linewidth=1, alpha=0.4, label="Pareto front")
     if this is not None:
         _plot(axes, [this], fmt="*", markersize=14, color=_RED, label=f"{this.name} (this bundle)")
     axes.axvline(chance, color=_INK, linestyle="--", linewidth=1)
@@ -70,6 +72,23 @@ def trade_off(this: TradeOffPoint | None, others: Sequence[TradeOffPoint], *, se
     axes.set_ylabel("task, balanced accuracy")
     axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
     return figure
+
+
+def pareto_front(points: Sequence[TradeOffPoint]) -> list[tuple[float, float]]:
+    """Find what no other surpasses in both respects: ``(sensitive, task)``, the most private first.
+
+    Points of one name and ratio (they differ in the seed) count as their mean.
+
+    Args:
+        points: At least one.
+    """
+    kinds = {(point.name, point.ratio) for point in points}
+    means = [_mean([point for point in points if (point.name, point.ratio) == kind]) for kind in kinds]
+    front: list[tuple[float, float]] = []
+    for sensitive, task in sorted(means, key=lambda mean: (mean[0], -mean[1])):
+        if not front or task > front[-1][1]:
+            front.append((sensitive, task))
+    return front
 
 
 def _label(name: str, ratios: Sequence[float]) -> str:
