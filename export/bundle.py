@@ -179,12 +179,12 @@ def install(
         replace: Delete another contract's head that has this name.
     """
     bundle.mkdir(parents=True, exist_ok=True)
+    # The head comes first: a device that has the new bundle finds it, and the old bundle is whole if this fails.
+    ModelRepository(repository).add(contract, folder / GRAPH_FILE, _MODEL_CODE, replace=replace)
     for name in (HEAD_FILE, PRIVACY_REPORT_FILE, HTML_REPORT_FILE, SIGNATURE_FILE):
         (bundle / name).unlink(missing_ok=True)  # of an earlier export: about other files than these
     if with_head:
         shutil.copyfile(folder / GRAPH_FILE, bundle / HEAD_FILE)
-    # The head comes first: a device that has the new bundle finds it.
-    ModelRepository(repository).add(contract, folder / GRAPH_FILE, _MODEL_CODE, replace=replace)
     (folder / GRAPH_FILE).unlink()
     for name in (DEVICE_GRAPH_FILE, MODEL_CARD_FILE, MANIFEST_FILE):
         shutil.move(folder / name, bundle / name)

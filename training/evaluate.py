@@ -89,7 +89,7 @@ def evaluate(
         search=search_settings(quick=quick, targets=targets),
         seeds=1 if quick else seeds,
         pairs=_QUICK_PAIRS if quick else None,
-        frames=tuple(frames),
+        frames=tuple(sorted(set(frames))),
         work=work,
     )
     _forget_a_strangers_report(bundle, manifest)

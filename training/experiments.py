@@ -192,9 +192,9 @@ def is_exported(experiment: Experiment, home: Path) -> bool:
     """Say whether the bundle of this row lies there, and its head beside it."""
     try:
         manifest = Manifest.load(home / "bundle")
-    except DCPError:
+        same = Recipe.model_validate(manifest.provenance.settings) == experiment.recipe
+    except (DCPError, ValidationError):
         return False
-    same = Recipe.model_validate(manifest.provenance.settings) == experiment.recipe
     return same and not any(ModelRepository(home / "triton_models").verify([manifest.contract]))
 
 
@@ -224,6 +224,7 @@ def _main(
         folders = _folders(data or [])
         experiments = _chosen(experiments_of(suite), only or [])
         done = {row.name: row for row in rows_of(results)}
+        running = []
         with ThreadPoolExecutor(jobs) as pool:
             for experiment in experiments:
                 row = done.get(experiment.name)
@@ -232,9 +233,11 @@ def _main(
                 elif experiment.data not in folders:
                     console.print(f"{experiment.name}: missing, needs --data {experiment.data}=DIR", soft_wrap=True)
                 else:
-                    pool.submit(one, experiment)
+                    running.append(pool.submit(one, experiment))
         if folders:
             write_tables(rows_of(results), tables)
+        for future in running:
+            future.result()  # what nobody foresaw is shown, after the others
     if failed:
         console.print(f"failed: {', '.join(failed)}", style="red")
         raise typer.Exit(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -64,10 +65,6 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
     """
     fabric = fabric or Fabric(devices=1, precision=recipe.precision)
     fabric.launch()
-    loggers = [
-        CSVLogger(str(out), name="csv", version="", flush_logs_every_n_steps=1),
-        TensorBoardLogger(str(out), name="tensorboard", version=""),
-    ]
     splits = data.load(recipe.data, folder)
     defense = defense_of(recipe, len(splits.task.labels), len(splits.sensitive.labels))
     if fabric.world_size > 1 and recipe.defense is not None:
@@ -84,6 +81,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
     commit = git_commit()
     checkpoint = previous
     first_epoch = previous.epoch if previous else 0
+    loggers = _loggers(out, first_epoch)
     hours_before = previous.hours if previous else 0.0
     started = time.monotonic()
     for epoch in range(first_epoch, recipe.optim.epochs):
@@ -128,9 +126,9 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
             tensors={**weights_of(model), **optimizer_tensors(bare_optimizer)},
         )
         if fabric.is_global_zero:
-            checkpoint.save(out / CHECKPOINT_FILE)
-            for logger in loggers:
+            for logger in loggers:  # first: a row too many is dropped when the run is resumed, one too few is lost
                 logger.log_metrics(metrics, step=epoch + 1)
+            checkpoint.save(out / CHECKPOINT_FILE)
             shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             console.print(f"epoch {epoch + 1}/{recipe.optim.epochs}  {shown}")
         fabric.barrier()
@@ -202,6 +200,18 @@ def _resume(recipe: Recipe, path: Path, model: SplitModel, optimizer: torch.opti
     restore_optimizer(optimizer, checkpoint.tensors)
     console.print(f"resuming after epoch {checkpoint.epoch} of {recipe.optim.epochs}")
     return checkpoint
+
+
+def _loggers(out: Path, epochs: int) -> list[Any]:
+    """Open both logs. The table keeps its first ``epochs`` rows, which a new CSV logger would delete."""
+    file = out / "csv" / "metrics.csv"
+    rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines())) if file.exists() else []
+    file.unlink(missing_ok=True)
+    table = CSVLogger(str(out), name="csv", version="", flush_logs_every_n_steps=1)
+    for row in rows[:epochs]:
+        step = int(row.pop("step"))
+        table.log_metrics({name: float(value) for name, value in row.items()}, step=step)
+    return [table, TensorBoardLogger(str(out), name="tensorboard", version="")]
 
 
 def _on_devices(

@@ -201,7 +201,8 @@ class AsyncPrivateClient:
                 yield client._finish(trip, observe)
         finally:
             pipeline.stop()
-            await asyncio.shield(asyncio.wrap_future(self._submit(client._end, pipeline)))
+            with suppress(ConfigError):  # the client was closed, and ended the stream itself
+                await asyncio.shield(asyncio.wrap_future(self._submit(client._end, pipeline)))
 
     async def close(self) -> None:
         """Let calls end by their deadlines, then close connections and the camera opened here.

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from .config import check_kinds
 from .errors import ConfigError, FrameError
 from .events import log
 from .frames import Frame, FrameSource
@@ -16,6 +17,7 @@ from .frames import Frame, FrameSource
 __all__ = ["Camera"]
 
 _REOPEN_S = 1.0
+_LONGEST_S = 86_400
 """Between attempts to open a camera that went away."""
 
 
@@ -30,15 +32,18 @@ class Camera(FrameSource):
         timeout_s: Longest wait, in seconds, for opening and for each frame. An older frame is never given.
 
     Raises:
-        ConfigError: ``timeout_s`` is not positive.
+        ConfigError: ``timeout_s`` is not positive or above a day, or no camera can have this number.
         FrameError: The camera does not open at first, or gives no frame in time.
     """
 
     live = True
 
     def __init__(self, device: int | str, *, timeout_s: float = 5.0) -> None:
-        if not 0 < timeout_s < threading.TIMEOUT_MAX:
-            raise ConfigError(f"timeout_s: expected a positive number of seconds, got {timeout_s}.")
+        check_kinds(device=(device, int | str), timeout_s=(timeout_s, int | float))
+        if not 0 < timeout_s <= _LONGEST_S:
+            raise ConfigError(f"timeout_s: expected a positive number of at most {_LONGEST_S} s, got {timeout_s}.")
+        if isinstance(device, int) and not 0 <= device < 2**31:
+            raise ConfigError(f"device: expected the number of a camera, 0 for the first, got {device}.")
         self.name = f"camera {_without_credentials(device)}"
         self._device = device
         self._timeout_s = timeout_s
@@ -153,7 +158,7 @@ def _without_credentials(device: int | str) -> int | str:
     if isinstance(device, int) or "://" not in device:
         return device
     scheme, _, rest = device.partition("://")
-    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def _open(device: int | str, timeout_s: float) -> cv2.VideoCapture:

@@ -302,9 +302,12 @@ class PrivateClient:
         if isinstance(frames, str | bytes) or not isinstance(frames, Iterable):
             raise ConfigError(f"frames: expected several pictures, got {type(frames).__name__}. Use predict for one.")
         remaining = iter(frames)
-        for first in remaining:
-            batch = chain([first], islice(remaining, size - 1))
-            yield self._answer(batch, Deadline(self.timeouts.predict_s), crop=size > 1)
+        while True:
+            deadline = Deadline(self.timeouts.predict_s)  # before the first picture: waiting for it counts as well
+            first = list(islice(remaining, 1))
+            if not first:
+                return
+            yield self._answer(chain(first, islice(remaining, size - 1)), deadline, crop=size > 1)
 
     def _start(self, source: SourceLike | None, in_flight: int, notify: Callable[[], None] = lambda: None) -> Pipeline:
         """Begin a stream; who takes its answers ends it with :meth:`_end`."""

@@ -46,7 +46,11 @@ class Deadline:
             DeadlineExceeded: It did not.
         """
         if self.left_s() == 0:
-            raise DeadlineExceeded(
-                f"expected an answer within {self.timeout_s:.3g} s, but they were over after {stage}. "
-                "Nothing was sent. Allow more with Timeouts(predict_s=…), or look into the load of this device."
-            )
+            raise self.exceeded(stage)
+
+    def exceeded(self, stage: str) -> DeadlineExceeded:
+        """Return what to raise when ``stage`` left no time."""
+        return DeadlineExceeded(
+            f"expected an answer within {self.timeout_s:.3g} s, but they were over after {stage}. "
+            "Nothing was sent. Allow more with Timeouts(predict_s=…), or look into the load of this device."
+        )

@@ -7,7 +7,9 @@ graph, which replays the very same addresses, can be captured.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -48,26 +50,68 @@ class DeviceBuffers:
     ) -> None:
         self._open, self._inputs, self._outputs, self._memory = open_session, inputs, outputs, memory
         self._constants = constants
+        self._asking = threading.Lock()
         self._running = threading.Lock()
         self._bound: dict[int, _Bound] = {}
+        self._opening: dict[int, Future[None]] = {}
         self._bind(1)
 
-    def run(self, inputs: Mapping[str, npt.NDArray[Any]], options: ort.RunOptions) -> tuple[npt.NDArray[Any], ...]:
+    def run(
+        self, inputs: Mapping[str, npt.NDArray[Any]], options: ort.RunOptions, timeout_s: float | None = None
+    ) -> tuple[npt.NDArray[Any], ...]:
         """Run the graph on copies of ``inputs``; the first run with a batch size opens a session for it.
+
+        Args:
+            inputs: Array ``(N, *shape)`` per input name.
+            options: Of this run.
+            timeout_s: Longest wait in seconds for the session to be opened, and for the runs of others; None waits. A
+                session that comes too late for this run is there for the next.
 
         Returns:
             Arrays ``(N, *shape)`` in the order of ``outputs``, in memory of their own.
-        """
-        batch = len(inputs[self._inputs[0].name])
-        with self._running:
-            bound = self._bound.get(batch) or self._bind(batch)
-            return bound.run(inputs, options)
 
-    def _bind(self, batch: int) -> _Bound:
+        Raises:
+            TimeoutError: The wait was too long.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        batch = len(inputs[self._inputs[0].name])
+        if batch not in self._bound:
+            self._opened(batch).result(timeout_s)
+        if not self._running.acquire(timeout=-1 if end is None else max(0.0, end - time.monotonic())):
+            raise TimeoutError
+        try:
+            return self._bound[batch].run(inputs, options)
+        finally:
+            self._running.release()
+
+    def _opened(self, batch: int) -> Future[None]:
+        """Open a session from a thread of its own: nothing calls that off, and nobody need wait for its end."""
+        with self._asking:
+            opening = self._opening.get(batch)
+            if opening is None:
+                opening = self._opening[batch] = Future()
+                threading.Thread(target=self._open_for, args=(batch, opening), name="dcp opening", daemon=True).start()
+            return opening
+
+    def _open_for(self, batch: int, opening: Future[None]) -> None:
+        try:
+            with self._running:  # CUDA allows nobody to allocate memory while another thread captures a graph
+                self._bind(batch)
+        except BaseException as error:  # noqa: BLE001 - it is theirs who wait
+            with self._asking:
+                del self._opening[batch]  # who asks next tries again
+            opening.set_exception(error)
+        else:
+            opening.set_result(None)
+
+    def _bind(self, batch: int) -> None:
+        """Open, run, and replay: what fails, or takes its time, does so now and not in somebody's run."""
         constants = {name: np.repeat(row, batch, axis=0) for name, row in self._constants.items()}
         bound = _Bound(self._open(batch), batch, self._inputs, self._outputs, constants, self._memory)
+        nothing = {spec.name: np.zeros((batch, *spec.shape), spec.dtype) for spec in self._inputs}
+        for _ in range(2):  # the second run replays the first where a CUDA graph is captured
+            bound.run(nothing, ort.RunOptions())
         self._bound[batch] = bound
-        return bound
 
 
 class _Bound:

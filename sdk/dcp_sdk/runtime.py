@@ -29,7 +29,8 @@ __all__ = ["Graph", "Provider", "why_no_cuda"]
 Provider = Literal["cpu", "cuda", "tensorrt"]
 """What a graph really runs on."""
 
-_Run = Callable[[Mapping[str, npt.NDArray[Any]], ort.RunOptions], tuple[npt.NDArray[Any], ...]]
+_Run = Callable[[Mapping[str, npt.NDArray[Any]], ort.RunOptions, float | None], tuple[npt.NDArray[Any], ...]]
+"""Inputs by name, options, and the seconds that it may wait before it runs."""
 
 # ONNX Runtime's exceptions have no common base of their own.
 _ORT_ERRORS = (
@@ -111,7 +112,7 @@ class Graph:
             nothing = {spec.name: np.zeros((1, *spec.shape), spec.dtype) for spec in inputs}
             constants = {name: session.run([name], nothing)[0] for name in constant_outputs(graph, names)}
             try:
-                self._run = _on_gpu(lambda: DeviceBuffers(open_session, inputs, outputs, constants=constants), nothing)
+                self._run = _on_gpu(lambda: DeviceBuffers(open_session, inputs, outputs, constants=constants))
                 self.provider = wanted
             except RuntimeUnavailable:
                 if device != "auto":
@@ -137,9 +138,13 @@ class Graph:
         options = ort.RunOptions()
         try:
             if deadline is None:
-                return self._run(inputs, options)
-            with _WATCHDOG.watching(deadline.left_s(), lambda: setattr(options, "terminate", True)):
-                return self._run(inputs, options)
+                return self._run(inputs, options, None)
+            left_s = deadline.left_s()
+            with _WATCHDOG.watching(left_s, lambda: setattr(options, "terminate", True)):
+                return self._run(inputs, options, left_s)
+        except TimeoutError as error:
+            assert deadline is not None
+            raise deadline.exceeded(f"the turn of {self._where} on the GPU") from error
         except _ORT_ERRORS as error:
             if deadline is not None and options.terminate:
                 deadline.check(f"a run of {self._where}")
@@ -186,24 +191,21 @@ def _cpu_session(graph: bytes, where: Path, threads: int | None) -> ort.Inferenc
 
 
 def _on_cpu(session: ort.InferenceSession, outputs: list[str]) -> _Run:
-    return lambda inputs, options: tuple(session.run(outputs, dict(inputs), options))
+    return lambda inputs, options, _: tuple(session.run(outputs, dict(inputs), options))
 
 
-def _on_gpu(open_buffers: Callable[[], DeviceBuffers], nothing: Mapping[str, npt.NDArray[Any]]) -> _Run:
-    """Open, run, and replay: what fails, or takes its time, does so now and not in a call.
+def _on_gpu(open_buffers: Callable[[], DeviceBuffers]) -> _Run:
+    """Open the graph on the GPU, where its first runs come with it.
 
     Raises:
-        RuntimeUnavailable: The GPU cannot run the graph.
+        RuntimeUnavailable: The GPU cannot run it.
     """
     try:
-        buffers = open_buffers()
-        for _ in range(2):  # the second run replays the first where a CUDA graph is captured
-            buffers.run(nothing, ort.RunOptions())
+        return open_buffers().run
     except _ORT_ERRORS as error:
         raise RuntimeUnavailable(
             f"expected a first run on the GPU, it failed: {error}. Choose device='cpu', or leave cuda_graph away."
         ) from error
-    return buffers.run
 
 
 def _gpu_session(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator
 from os import PathLike
@@ -74,7 +75,7 @@ class Video(FrameSource):
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
-        if not self.path.is_file():
+        if not os.path.isfile(self.path):  # noqa: PTH113 - Path's raises where it may not look
             raise FrameError(f"expected a video file at {self.path}, got none.")
 
     def __iter__(self) -> Iterator[Frame]:
@@ -111,7 +112,7 @@ def open_source(source: SourceLike) -> FrameSource:
         return Camera(source)
     if isinstance(source, str | PathLike):
         path = Path(source)
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
             return Folder(path)
         if path.suffix.lower() in PICTURE_SUFFIXES:
             raise FrameError(

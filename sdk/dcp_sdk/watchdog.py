@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 __all__ = ["Watchdog"]
 
 
+_FEW = 64
+
+
 @dataclass(order=True)
 class _Watch:
     end: float
@@ -28,6 +31,7 @@ class Watchdog:
         self._changed = threading.Condition()
         self._numbers = itertools.count()
         self._watches: list[_Watch] = []
+        self._over = 0
         self._thread: threading.Thread | None = None
 
     @contextmanager
@@ -45,6 +49,16 @@ class Watchdog:
             yield
         finally:
             watch.over = True
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let go of blocks that are over, once they are most of all: their ends may be a day away."""
+        with self._changed:
+            self._over += 1
+            if self._over > max(_FEW, len(self._watches) // 2):
+                self._watches = [watch for watch in self._watches if not watch.over]
+                heapq.heapify(self._watches)
+                self._over = 0
 
     def _watch(self) -> None:
         while True:

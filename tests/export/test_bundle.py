@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
 from dcp_sdk.bundles.bundle import (
     DEVICE_GRAPH_FILE,
     HEAD_FILE,
@@ -15,6 +17,7 @@ from dcp_sdk.bundles.bundle import (
 )
 from dcp_sdk.bundles.signature import SIGNATURE_FILE
 from dcp_sdk.contract import sha256_file
+from dcp_sdk.errors import ConfigError
 from dcp_sdk.serving.repository import GRAPH_FILE
 from export import bundle as files
 from tests.tiny import Tiny
@@ -41,3 +44,16 @@ def test_the_head_goes_into_the_bundle_where_that_is_wanted(tiny: Tiny, tmp_path
         if with_head:
             assert sha256_file(bundle / HEAD_FILE) == contract.head.sha256
         assert sha256_file(repository / "task_head" / "1" / "model.onnx") == contract.head.sha256
+
+
+def test_a_head_that_cannot_be_installed_leaves_the_bundle_as_it_is(tiny: Tiny, other: Tiny, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(tiny.bundle, bundle)
+    (bundle / PRIVACY_REPORT_FILE).write_text("hours of attacks")
+    before = {path.name: path.read_bytes() for path in bundle.iterdir()}
+    built = tmp_path / "built"
+    built.mkdir()
+    shutil.copy(other.head, built / GRAPH_FILE)
+    with pytest.raises(ConfigError):  # another contract's head has that name, and may not be replaced
+        files.install(built, other.manifest.contract, bundle, tiny.repository)
+    assert {path.name: path.read_bytes() for path in bundle.iterdir()} == before

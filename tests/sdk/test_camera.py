@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from dcp_sdk import Camera, ConfigError, FrameError, PrivateClient
+from dcp_sdk.camera import _without_credentials
 from dcp_sdk.serving import TritonServer
 from tests.e2e.bodies import payloads_in
 from tests.e2e.tap import tap
@@ -188,6 +189,18 @@ def test_its_credentials_stand_nowhere_and_the_log_tells_when_it_is_stale(
         assert "kiosk" not in said
 
 
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("rtsp://admin:pa?ss@10.0.0.2/live", "rtsp://10.0.0.2/live"),
+        ("rtsp://admin:pa@ss@10.0.0.2/live?user=admin", "rtsp://10.0.0.2/live"),
+        ("http://10.0.0.2/stream?key=x@y", "http://y"),
+    ],
+)
+def test_of_an_address_only_what_everybody_may_know_is_shown(address: str, shown: str) -> None:
+    assert _without_credentials(address) == shown
+
+
 def test_close_ends_the_thread_and_reading(listen: Listen) -> None:
     camera = Camera(url(listen(brightening)), timeout_s=20)
     thread = camera._thread
@@ -198,7 +211,13 @@ def test_close_ends_the_thread_and_reading(listen: Listen) -> None:
         camera.read()
 
 
-@pytest.mark.parametrize("timeout_s", [0, -1, float("inf"), float("nan")])
-def test_timeout_is_positive_and_finite(timeout_s: float) -> None:
+@pytest.mark.parametrize("device", [-1, 2**31, 2**70, None, 1.0, True])
+def test_no_camera_has_this_number(device: object) -> None:
+    with pytest.raises(ConfigError, match="device"):
+        Camera(device)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("timeout_s", [0, -1, 86_401, "5", float("inf"), float("nan")])
+def test_timeout_is_positive_and_at_most_a_day(timeout_s: object) -> None:
     with pytest.raises(ConfigError, match="timeout_s"):
-        Camera(0, timeout_s=timeout_s)
+        Camera(0, timeout_s=timeout_s)  # type: ignore[arg-type]

@@ -83,6 +83,45 @@ def test_no_run_sees_the_frame_of_another(bundle: Path) -> None:
         buffers.run(given[0] | {"image": given[0]["image"].astype(np.float32)}, ort.RunOptions())
 
 
+def test_nobody_waits_beyond_his_deadline_for_a_session_to_be_opened() -> None:
+    contract = Manifest.load(PAPER).contract
+    go = threading.Event()
+
+    def slowly(batch: int) -> ort.InferenceSession:
+        if batch > 1 and not go.wait(60):
+            raise AssertionError
+        return open_session(PAPER, batch)
+
+    buffers = DeviceBuffers(slowly, contract.device_inputs, contract.payload, constants={}, memory="cpu")
+    one, two = drawn(contract, 1, 0), drawn(contract, 2, 0)
+    right = buffers.run(one, ort.RunOptions())
+    for inputs in (two, one, two):  # who has a session waits for his turn, and not for ever either
+        with pytest.raises(TimeoutError):
+            buffers.run(inputs, ort.RunOptions(), 0.05)
+    go.set()
+    for _ in range(2):
+        assert len(buffers.run(two, ort.RunOptions(), 60)[0]) == 2
+    for got, wanted in zip(buffers.run(one, ort.RunOptions(), 60), right, strict=True):
+        np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_session_that_did_not_open_is_tried_again() -> None:
+    contract = Manifest.load(PAPER).contract
+    tries: list[int] = []
+
+    def sometimes(batch: int) -> ort.InferenceSession:
+        tries.append(batch)
+        if tries.count(2) == 1:
+            raise RuntimeError("out of memory")
+        return open_session(PAPER, min(batch, 2))
+
+    buffers = DeviceBuffers(sometimes, contract.device_inputs, contract.payload, constants={}, memory="cpu")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        buffers.run(drawn(contract, 2, 0), ort.RunOptions())
+    assert len(buffers.run(drawn(contract, 2, 0), ort.RunOptions())[0]) == 2
+    assert tries == [1, 2, 2]
+
+
 @pytest.mark.parametrize("bundle", [SHIPPED, PAPER], ids=lambda path: path.name)
 def test_the_session_says_where_each_node_runs(bundle: Path) -> None:
     session = open_session(bundle, 1)

@@ -88,7 +88,10 @@ def test_open_source_chooses(tmp_path: Path, video_file: Path, picture: Image) -
     assert open_source(mine) is mine
 
 
-@pytest.mark.parametrize("source", ["face.jpg", np.zeros((4, 4, 3), np.uint8), b"bytes", None, 1.5], ids=repr)
+NO_SOURCES = ["face.jpg", "x" * 300, np.zeros((4, 4, 3), np.uint8), b"bytes", None, 1.5]
+
+
+@pytest.mark.parametrize("source", NO_SOURCES, ids=repr)
 def test_open_source_refuses(source: object) -> None:
     with pytest.raises(FrameError):
         open_source(source)  # type: ignore[arg-type]

@@ -55,6 +55,8 @@ def test_a_resumed_run_is_bit_equal_to_one_that_was_not_cut(tmp_path: Path, monk
     assert Checkpoint.load(tmp_path / "cut" / CHECKPOINT_FILE).epoch == 1
     resumed = train(small(), None, tmp_path / "cut")
     assert resumed.metrics == whole.metrics
+    tables = [(tmp_path / name / "csv" / "metrics.csv").read_text() for name in ("whole", "cut")]
+    assert tables[0] == tables[1]
     assert resumed.quantisation_scale == whole.quantisation_scale
     assert resumed.tensors.keys() == whole.tensors.keys()
     assert all(torch.equal(resumed.tensors[name], whole.tensors[name]) for name in whole.tensors)

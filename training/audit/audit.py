@@ -203,7 +203,9 @@ class Audit:
 
     def readout(self) -> Interval:
         """Balanced accuracy of the task, read from the payload by one linear layer instead of the head."""
-        return measure_attack("linear probe", *self._task, self.splits.task.labels).balanced_accuracy
+        return measure_attack(
+            "linear probe", *self._task, self.splits.task.labels, (self.settings.seed,)
+        ).balanced_accuracy
 
     def others(self) -> list[OtherAttribute]:
         """Let a few adversaries read the recipe's ``data.others``: attributes that nobody asked to hide."""
@@ -211,7 +213,7 @@ class Audit:
         for attribute in self.recipe.data.others:
             names, known, truth = datasets.labels(self.recipe.data, self.folder, attribute)
             question = self._asked(names, known[datasets.order(len(known))], truth[datasets.order(len(truth))])
-            results = [measure_attack(name, *question, names) for name in _OTHERS]
+            results = [measure_attack(name, *question, names, (self.settings.seed,)) for name in _OTHERS]
             best = max(results, key=lambda result: result.balanced_accuracy.value)
             found.append(
                 OtherAttribute(
@@ -299,5 +301,6 @@ class Audit:
 def _attack_code() -> str:
     """Hash of what attacks and judges: an attack that was changed answers anew."""
     here = Path(__file__).parents[1]
-    files = sorted([*(here / "attacks").glob("*.py"), here / "audit" / "measure.py", here / "metrics.py"])
+    others = ("audit/drawings.py", "audit/measure.py", "metrics.py", "networks.py", "payloads.py", "schedule.py")
+    files = sorted([*(here / "attacks").glob("*.py"), *(here / name for name in others)])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

@@ -43,6 +43,7 @@ def averages(bundle: Path, manifest: Manifest, pictures: LabelledPictures, count
     """
     contract = manifest.contract
     assert contract.noise is not None
+    assert list(counts) == sorted(set(counts))
     noise = contract.noise
     first, second = _halves(bundle / DEVICE_GRAPH_FILE, contract.input.name, noise.name)
     sides = contract.values_shape[1:]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.manifest import Manifest, Provenance
 from dcp_sdk.bundles.measurements import percent, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
+from dcp_sdk.errors import ConfigError
 
+from ..config import Recipe
 from .statements import checked, fewer_bits, luck, statements
 
 __all__ = ["render"]
@@ -59,13 +61,29 @@ def _training(manifest: Manifest) -> str:
 | | |
 |---|---|
 | data | {origin.data} |
-| command | `python -m training.train --recipe {origin.recipe} --data DIR --out runs/{origin.recipe}` |
+| command | {_command(origin)} |
 | recipe | `{origin.recipe}`, seed {origin.seed}; whole in `manifest.json` under `provenance.settings` |
 | code | commit `{origin.commit}` |
 | time | {origin.hours:g} h |
 | exported | {origin.created}, {", ".join(f"{name} {version}" for name, version in origin.versions.items())} |
 | checkpoint | SHA-256 `{origin.checkpoint_sha256}` |
 | contract digest | `{manifest.contract.digest}` |{bits}"""
+
+
+def _command(origin: Provenance) -> str:
+    """Say what trains it again: the recipe, or where its settings are if they are no recipe of ours."""
+    changed = f" --set seed={origin.seed}"
+    for more in ("", changed):
+        try:
+            recipe = Recipe.load(origin.recipe, [more.removeprefix(" --set ")] if more else [])
+        except ConfigError:
+            break
+        if recipe == Recipe.model_validate(origin.settings):
+            return f"`python -m training.train --recipe {origin.recipe}{more} --data DIR --out runs/{origin.recipe}`"
+    return (
+        "`python -m training.train --recipe FILE --data DIR --out RUN`, where FILE holds what stands in `manifest.json` "
+        "under `provenance.settings`"
+    )
 
 
 def _limits(manifest: Manifest) -> str:

@@ -82,7 +82,7 @@ class Bundle:
         """
         trusted = None if trusted_keys is None else load_trusted(trusted_keys)
         path = Path(path)
-        bundle = cls(path, *_read_folder(path)) if path.is_dir() else cls(path, _read_archive(path))
+        bundle = cls(path, *_read_folder(path)) if os.path.isdir(path) else cls(path, _read_archive(path))  # noqa: PTH112 - Path's raises
         signature = bundle.signature
         if trusted is not None:
             bundle._require_signature(signature, trusted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 from pydantic import Field
 
@@ -179,7 +180,7 @@ class OtherAttribute(Frozen):
     """What is read of an attribute that nobody asked to hide."""
 
     name: Line
-    labels: tuple[Line, ...]
+    labels: Annotated[tuple[Line, ...], Field(min_length=2)]
     attack: Line
     balanced_accuracy: Interval
     """Of the strongest of a few adversaries; guessing gives one over the number of labels."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
-from ..errors import DCPError
+from ..errors import DCPError, printable
 
 __all__ = ["errors_in_words", "show_error"]
 
@@ -31,5 +31,5 @@ def errors_in_words() -> Iterator[None]:
 
 def show_error(error: DCPError) -> None:
     """Print it as one line of text: names in a stranger's graph could hold what a terminal obeys."""
-    text = "".join(sign if sign.isprintable() else " " for sign in f"{type(error).__name__}: {error}")
+    text = printable(f"{type(error).__name__}: {error}")
     _ERR.print(text, style="red", markup=False, highlight=False, soft_wrap=True)

@@ -14,6 +14,7 @@ from ..bundles.measurements import percent, share
 from ..bundles.privacy_report import PrivacyReport
 from ..contract import TensorSpec
 from ..doctor import Finding, State
+from ..errors import printable
 from ..predictions import Prediction, Timings
 from ..stats import Stage, Stats
 
@@ -121,7 +122,7 @@ def contract_table(manifest: Manifest) -> Table:
         if pruning.rule == "none"
         else f"{pruning.rule}, {pruning.pruner or 'no'} pruner, ratio {pruning.ratio:g}: "
         f"keeps {pruning.kept} of {pruning.channels} channels",
-        "bottleneck": provenance.bottleneck or "none: all channels of the split",
+        "bottleneck": printable(provenance.bottleneck or "") or "none: all channels of the split",
         "noise": "none: the same picture gives the same bytes"
         if contract.noise is None
         else "drawn anew for each picture, from the operating system's generator",
@@ -170,8 +171,8 @@ def privacy_table(report: PrivacyReport) -> Table:
 def finding_line(finding: Finding) -> Text:
     """Show one finding: its state, what was found and what mends it."""
     word, style = _STATES[finding.state]
-    line = Text.assemble((f"{word:<8}", style), f"{finding.subject}: {finding.detail}")
-    return line.append(f"\n{'':<8}-> {finding.remedy}", "cyan") if finding.remedy else line
+    line = Text.assemble((f"{word:<8}", style), printable(f"{finding.subject}: {finding.detail}"))
+    return line.append(f"\n{'':<8}-> {printable(finding.remedy)}", "cyan") if finding.remedy else line
 
 
 def _facts() -> Table:

@@ -124,10 +124,13 @@ def _inspect(venv: Path) -> dict[str, Any]:
     python = venv / "bin" / "python"
     if not python.exists():
         raise _unfit(venv, "none")
-    probe = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, text=True, check=False, timeout=60)
+    try:
+        probe = subprocess.run([python, "-I", "-c", _PROBE], capture_output=True, text=True, check=False, timeout=60)
+        facts: dict[str, Any] = json.loads(probe.stdout) if probe.returncode == 0 else {}
+    except (OSError, subprocess.TimeoutExpired, ValueError) as error:
+        raise _unfit(venv, f"one whose Python does not answer ({type(error).__name__})") from error
     if probe.returncode != 0:
         raise _unfit(venv, f"one whose Python ends with status {probe.returncode}")
-    facts: dict[str, Any] = json.loads(probe.stdout)
     return facts
 
 

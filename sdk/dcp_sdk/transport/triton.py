@@ -12,7 +12,15 @@ import numpy.typing as npt
 
 from ..config import check_kinds
 from ..contract import Contract
-from ..errors import AccessDenied, ConfigError, ServerRejected, ServerTimeout, ServerUnavailable, TLSFailed
+from ..errors import (
+    AccessDenied,
+    ConfigError,
+    ServerRejected,
+    ServerTimeout,
+    ServerUnavailable,
+    TLSFailed,
+    printable,
+)
 from ..security import Security
 from .base import Transport
 from .tcp import split_target
@@ -161,13 +169,16 @@ class TritonTransport(Transport):
         stored = np.dtype(dtype).newbyteorder("<")
         if min(shape, default=0) < 0 or math.prod(shape) * stored.itemsize != len(data):
             raise self._nonsense("a tensor whose bytes do not fit its shape")
-        return np.frombuffer(data, stored).astype(dtype).reshape(tuple(shape))
+        try:
+            return np.frombuffer(data, stored).astype(dtype).reshape(tuple(shape))
+        except (ValueError, OverflowError):  # more axes, or larger ones, than numpy knows
+            raise self._nonsense("a tensor of a shape that cannot be") from None
 
     def _said(self, text: str) -> str:
         """One line of somebody else's text, bounded, without the keys that a server may repeat."""
         for secret in self._last_headers.values():
             text = text.replace(secret, "…") if len(secret) > 3 else text
-        line = " ".join(text.split()).rstrip(".")
+        line = " ".join(printable(text).split()).rstrip(".")
         return line if len(line) <= 200 else f"{line[:200]}…"
 
 

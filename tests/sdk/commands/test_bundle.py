@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import onnx
@@ -102,6 +103,12 @@ def test_a_strangers_text_does_not_reach_the_terminal_as_commands(broken: Tiny) 
     text = manifest.read_text()
     manifest.write_text(text.replace('"smile"', '"[/red][bold]smile"'))
     assert "[/red][bold]smile: no, yes" in run("inspect", broken.bundle).output
+    told = json.loads(text)
+    told["provenance"]["settings"] = {"network": {"bottleneck": {"channels": "\x1b]0;pwned\x07"}}}
+    manifest.write_text(json.dumps(told))
+    result = run("inspect", broken.bundle)
+    assert "pwned" in result.output
+    assert "\x1b" not in result.output
     manifest.write_text(text.replace('"smile"', r'"\u001b]0;smile\u0007"'))
     result = run("inspect", broken.bundle)
     assert result.exit_code == 2

@@ -6,6 +6,8 @@ import pytest
 import typer
 
 from dcp_sdk.commands.errors import errors_in_words
+from dcp_sdk.commands.tables import finding_line
+from dcp_sdk.doctor import Finding
 from dcp_sdk.errors import ConfigError
 
 
@@ -20,6 +22,11 @@ def test_the_sentence_is_shown_as_it_is(capfd: pytest.CaptureFixture[str]) -> No
         command("\x1b[2J\nof a stranger")
     assert ended.value.exit_code == 2
     assert capfd.readouterr().err == "ConfigError: expected the extra [fuzz], got  [2J of a stranger\n"
+
+
+def test_what_a_doctor_finds_is_text_too() -> None:
+    shown = finding_line(Finding("server", "ok", "it says \x1b[2J\nOK all is well", "ask\x07"))
+    assert shown.plain == "OK      server: it says  [2J OK all is well\n        -> ask "
 
 
 def test_what_is_not_ours_is_not_hidden() -> None:

@@ -193,9 +193,19 @@ def test_a_server_that_is_too_slow_is_ended(tiny: Tiny, before: set[Path]) -> No
         TritonServer(tiny.repository, venv=VENV, ready_timeout_s=0).start()
 
 
-def test_missing_environment_names_the_command(tiny: Tiny) -> None:
+def test_missing_environment_names_the_command(tiny: Tiny, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="make triton"):
         TritonServer(tiny.repository, venv=NOT_AN_ENVIRONMENT)
+    python = tmp_path / "bin" / "python"
+    python.parent.mkdir()
+    for script, found in (("exit 3", "status 3"), ("echo no JSON", "does not answer")):
+        python.write_text(f"#!/bin/sh\n{script}\n")
+        python.chmod(0o755)
+        with pytest.raises(ConfigError, match=found):
+            TritonServer(tiny.repository, venv=tmp_path)
+    python.chmod(0o644)
+    with pytest.raises(ConfigError, match="PermissionError"):
+        TritonServer(tiny.repository, venv=tmp_path)
 
 
 def test_environment_without_triton_is_told_from_none() -> None:

@@ -40,6 +40,8 @@ LIES: dict[str, Callable[[Answer], Answer]] = {
     "too many bytes": lambda a: dataclasses.replace(a, data=a.data * 2),
     "shape that is none": lambda a: dataclasses.replace(a, shape=(-1, -1)),
     "shape beyond memory": lambda a: dataclasses.replace(a, shape=(1 << 40, 1 << 40)),
+    "more axes than arrays have": lambda a: dataclasses.replace(a, shape=(1,) * 100, data=a.data[:4]),
+    "an axis beyond all numbers": lambda a: dataclasses.replace(a, shape=(0, 1 << 62), data=b""),
     "no batch": lambda a: dataclasses.replace(a, shape=(2,)),
     "two pictures": lambda a: dataclasses.replace(a, shape=(2, 2), data=a.data * 2),
     "not a number": lambda a: dataclasses.replace(a, data=np.full(2, np.nan, "<f4").tobytes()),

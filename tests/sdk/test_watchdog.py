@@ -1,0 +1,25 @@
+"""Calls back who is late, and lets go of who was in time."""
+
+from __future__ import annotations
+
+import threading
+
+from dcp_sdk.watchdog import Watchdog
+
+
+def test_who_is_late_is_called_back_and_nobody_else() -> None:
+    dog, late, early = Watchdog(), threading.Event(), threading.Event()
+    with dog.watching(3600, early.set), dog.watching(0.05, late.set):
+        assert late.wait(20)
+    assert not early.is_set()
+
+
+def test_ten_thousand_calls_that_end_in_time_are_not_remembered_for_a_day() -> None:
+    dog, called = Watchdog(), threading.Event()
+    with dog.watching(86_400, called.set):
+        for _ in range(10_000):
+            with dog.watching(86_400, called.set):
+                pass
+        assert len(dog._watches) < 200
+        assert not dog._watches[0].over or any(not watch.over for watch in dog._watches), "who still waits is watched"
+    assert not called.is_set()
