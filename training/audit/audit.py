@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +58,7 @@ from .measure import (
     run_attack,
     run_control,
 )
-from .notebook import Notebook
+from .notebook import Notebook, attack_code
 
 __all__ = ["Audit"]
 
@@ -294,13 +293,4 @@ class Audit:
 
     def _notebook_for(self, *how: object) -> Notebook:
         seen = (len(self.leaked), self.target.labels.tolist())
-        return Notebook(self.work, self.manifest.contract.digest, *how, *seen, _attack_code())
-
-
-@cache
-def _attack_code() -> str:
-    """Hash of what attacks and judges: an attack that was changed answers anew."""
-    here = Path(__file__).parents[1]
-    others = ("audit/drawings.py", "audit/measure.py", "metrics.py", "networks.py", "payloads.py", "schedule.py")
-    files = sorted([*(here / "attacks").glob("*.py"), *(here / name for name in others)])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+        return Notebook(self.work, self.manifest.contract.digest, *how, *seen, attack_code())

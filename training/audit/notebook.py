@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..payloads import Payloads
 
-__all__ = ["Notebook"]
+__all__ = ["Notebook", "attack_code"]
 
 Result = TypeVar("Result", bound=BaseModel)
 
@@ -73,3 +74,12 @@ def _read(path: Path) -> Payloads:
             int(file["total_channels"]),
             float(file["scale"]),
         )
+
+
+@cache
+def attack_code() -> str:
+    """Hash of what attacks and judges: an attack that was changed answers anew."""
+    here = Path(__file__).parents[1]
+    others = ("audit/drawings.py", "audit/measure.py", "metrics.py", "networks.py", "payloads.py", "schedule.py")
+    files = sorted([*(here / "attacks").glob("*.py"), *(here / name for name in others)])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
