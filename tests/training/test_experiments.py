@@ -90,6 +90,11 @@ def test_a_suite_runs_once(tmp_path: Path) -> None:
     assert is_exported(experiment, home), "a bundle that was trained elsewhere can be attacked as it is"
     other = experiment.model_copy(update={"overrides": (*experiment.overrides, "seed=2")})
     assert not is_exported(other, home), "it is another row's"
+    manifest = home / "bundle" / "manifest.json"
+    written = manifest.read_text()
+    manifest.write_text(written.replace('"generated_pictures"', '"pictures_of_an_older_schema"'))
+    assert not is_exported(experiment, home), "its recipe cannot be read any more"
+    manifest.write_text(written)
     shutil.rmtree(home / "triton_models")
     assert not is_exported(experiment, home), "its head is missing"
 

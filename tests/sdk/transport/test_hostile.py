@@ -76,7 +76,7 @@ LASTING = [
     ("UNAVAILABLE", 403, "This protocol is restricted, expecting header 'triton-grpc-protocol-dcp-key'", AccessDenied),
     ("UNAUTHENTICATED", 401, "who are you? you said a-secret-of-ours", AccessDenied),
     ("INVALID_ARGUMENT", 400, "unexpected shape", ServerRejected),
-    ("INTERNAL", 500, "an exception in the model", ServerRejected),
+    ("INTERNAL", 500, "an exception in the \x1b[2Jmodel\n\x07", ServerRejected),
 ]
 
 
@@ -110,6 +110,7 @@ def test_what_lasts_is_said_once(
                 assert type(caught.value) is error
                 assert refusal.asked == count
                 assert "a-secret-of-ours" not in str(caught.value), "not even where the server repeats it"
+                assert str(caught.value).isprintable(), "nothing that a terminal obeys"
 
 
 @pytest.mark.parametrize("status", ["OK", "UNAVAILABLE", "INTERNAL", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED"])
