@@ -109,7 +109,7 @@ def pictures_for_parity(
         size_px = recipe.data.size_px
         noise = np.random.default_rng(0).integers(0, 256, (count, size_px, size_px, 3), np.uint8)
         return noise, np.empty(0, np.int64)
-    splits = datasets.load(recipe.data, folder)
+    splits = datasets.shuffled(datasets.load(recipe.data, folder))  # the first few may all be of one class
     real = np.concatenate([splits.val.pictures, splits.train.pictures])[:count]
     mirrored = real[: max(0, count - len(real)), :, ::-1]
     labels = np.asarray(splits.val.task[:count], np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from dcp_sdk.contract import Frozen, ImagePreprocessing, kept_channels
 from dcp_sdk.errors import ConfigError
 
 from .defense_config import (
+    DeepObfuscator,
     DefenseConfig,
     FeatureBoosting,
     Fraction,
@@ -53,7 +55,10 @@ class AttributeConfig(Frozen):
         """
         if not self.edges:
             return value
-        place = bisect_right(self.edges, float(value))
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError(f"{value!r}, which no group holds")
+        place = bisect_right(self.edges, number)
         if place == 0:
             return f"under {self.edges[0]:g}"
         if place == len(self.edges):
@@ -202,6 +207,13 @@ class Recipe(Frozen):
         neck = self.network.bottleneck
         if isinstance(self.defense, Shredder | Osia | FeatureBoosting | GaussianNoise) and neck is not None:
             raise ValueError(f"network.bottleneck and defense {self.defense.name!r} both decide what values are sent")
+        if isinstance(self.defense, DeepObfuscator) and neck is not None:
+            raise ValueError("defense 'deep_obfuscator' draws pictures from maps, and network.bottleneck leaves none")
+        weight = PruningConfig.model_fields["adversary_weight"].default
+        if self.defense is not None and self.pruning.adversary_weight != weight:
+            raise ValueError(
+                f"pruning.adversary_weight is the paper's, defense {self.defense.name!r} has its own settings"
+            )
         any_rule = isinstance(self.defense, LatentPruning)
         if any_rule and neck is None:
             raise ValueError("defense 'latent_pruning' needs network.bottleneck, which says what the wire carries")

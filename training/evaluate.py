@@ -28,7 +28,7 @@ from .console import console
 from .metrics import hardware
 from .reports import html_page, model_card
 
-__all__ = ["attack_settings", "evaluate", "search_settings"]
+__all__ = ["attack_settings", "evaluate", "search_settings", "without_data"]
 
 SEEDS = 3
 FRAMES = (10, 100)
@@ -114,6 +114,7 @@ def evaluate(
         others=tuple(audit.others()),
         masks=audit.masks(),
         panels=panels,
+        untried=tuple(name for name in ATTACKS if name not in chosen),
         quick=quick,
         seed=seed,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -137,6 +138,7 @@ def attack_settings(recipe: Recipe, classes: int, seed: int, *, quick: bool) -> 
         patience=2 if quick else 5,
         search_epochs=1 if quick else 3,
         search_pairs=1000 if quick else 2500,
+        mirror=recipe.data.flip,
         trees=40 if quick else 200,
     )
 
@@ -189,8 +191,7 @@ def _main(
 ) -> None:
     """Measure what a bundle answers and what fresh adversaries read from its payloads."""
     # The report is published; where somebody keeps faces is not.
-    words = ["DIR" if data is not None and word == str(data) else word for word in sys.argv[1:]]
-    command = shlex.join(["python", "-m", "training.evaluate", *words])
+    command = shlex.join(["python", "-m", "training.evaluate", *without_data(sys.argv[1:])])
     with errors_in_words():
         report = evaluate(
             bundle,
@@ -207,6 +208,15 @@ def _main(
         )
     console.print(report.verdict, style="green" if report.protected else "red")
     console.print(privacy_table(report))
+
+
+def without_data(words: list[str]) -> list[str]:
+    """Return a command's words with ``DIR`` for the folder of the data set, however it was written."""
+    after = ["", *words[:-1]]
+    return [
+        "DIR" if before == "--data" else "--data=DIR" if word.startswith("--data=") else word
+        for before, word in zip(after, words, strict=True)
+    ]
 
 
 if __name__ == "__main__":

@@ -59,6 +59,11 @@ def _csv_rows(path: Path, config: DataConfig, folder: Path, split: str | None) -
 
 
 def _csv(config: DataConfig, folder: Path) -> tuple[list[Row], list[Row]]:
+    if config.train_csv == config.val_csv and config.split_column is None:
+        raise ConfigError(
+            f"data: expected two files, or one with a split_column, got {config.train_csv} for both splits: what was "
+            "trained would be judged on the very same pictures"
+        )
     return (
         _csv_rows(folder / config.train_csv, config, folder, config.train_split),
         _csv_rows(folder / config.val_csv, config, folder, config.val_split),

@@ -62,15 +62,18 @@ class Payloads:
         )
 
     def weights(self) -> npt.NDArray[np.float32]:
-        """How much each pair counts for who learns from them, ``(N,)``, mean 1: each (attribute, answer) counts alike.
+        """How much each pair counts for who learns from them, ``(N,)``, mean 1: each group of the attribute counts
+        alike, and within it each answer that it has.
 
         Otherwise adversaries learn how attribute and answer go together among the leaked pairs, which other pictures
         need not share, and answer from the answer what little else a payload tells.
         """
-        _, group, sizes = np.unique(
+        cells, cell, sizes = np.unique(
             np.stack([self.labels, self.answers]), axis=1, return_inverse=True, return_counts=True
         )
-        return (len(self) / (len(sizes) * sizes[group.ravel()])).astype(np.float32)
+        _, group, answers = np.unique(cells[0], return_inverse=True, return_counts=True)
+        each = len(self) / (len(answers) * answers[group] * sizes)
+        return each[cell.ravel()].astype(np.float32)
 
     def batches(self, size: int) -> Iterator[Payloads]:
         """Cut into pieces of ``size``, in order."""

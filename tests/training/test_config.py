@@ -47,7 +47,19 @@ def test_numbers_are_cut_into_groups() -> None:
         "45.5 and over",
         "45.5 and over",
     ]
+    for value in ("nan", "inf", "old"):
+        with pytest.raises(ValueError, match=value):
+            age.group(value)
     assert AttributeConfig(name="race").group("White") == "White"
     for wrong in ({"edges": (2, 1)}, {"edges": (1, 2), "labels": ("a", "b")}):
         with pytest.raises(ValidationError):
             AttributeConfig.model_validate({"name": "age", **wrong})
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["defense={name: deep_obfuscator}", "pruning.adversary_weight=2"],
+)
+def test_settings_that_would_do_nothing_are_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"deep_obfuscator|adversary_weight"):
+        Recipe.load(Path("utkface_gender_64_latent"), [override])

@@ -117,6 +117,11 @@ def test_torchvisions_sets_say_where_they_were_looked_for(kind: str, tmp_path: P
         data.load(config(kind, **names), tmp_path)
 
 
+def test_one_file_for_both_splits_needs_a_column_that_tells_them_apart(fairface: Path) -> None:
+    with pytest.raises(ConfigError, match="for both splits"):
+        data.load(config("csv", train_csv="all.csv", val_csv="all.csv"), fairface)
+
+
 def test_a_folder_is_demanded(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--data DIR"):
         data.load(config("csv"), None)

@@ -23,7 +23,7 @@ from training.attacks.side_channels import latency, mask_only
 from training.audit.drawings import measure_reconstruction
 from training.audit.measure import measure_attack, run_control
 from training.config import NetworkConfig
-from training.evaluate import evaluate
+from training.evaluate import evaluate, without_data
 from training.generated import draw_pictures
 from training.metrics import balanced_accuracy
 from training.payloads import Payloads
@@ -38,6 +38,7 @@ SETTINGS = AttackSettings(
     patience=3,
     search_epochs=1,
     search_pairs=200,
+    mirror=False,
     trees=20,
 )
 
@@ -271,3 +272,11 @@ def test_the_decoder_draws_what_a_payload_holds_and_no_more(trained: Trained, mo
     assert closed_book.pictures_attribute is not None
     assert closed_book.pictures_attribute.low > 0.5
     assert len(open_book.panels) == 2
+
+
+@pytest.mark.parametrize("words", [["--data", "/faces/"], ["--data=/faces"], ["--data", "/faces", "--quick"]])
+def test_where_somebody_keeps_faces_is_not_published(words: list[str]) -> None:
+    told = without_data(["--bundle", "b", *words])
+    assert not any("faces" in word for word in told)
+    assert told[:2] == ["--bundle", "b"]
+    assert [word for word in told if "DIR" in word] in (["DIR"], ["--data=DIR"])

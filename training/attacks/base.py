@@ -39,6 +39,8 @@ class AttackSettings:
     """Passes over the search's pairs for each combination of scaling and learning rate."""
     search_pairs: int
     """Leaked pairs that this search uses at most."""
+    mirror: bool
+    """Whether payloads of mirrored pictures are to be expected: then a mirrored payload is another example."""
     trees: int
     """Rounds of boosting at most."""
 

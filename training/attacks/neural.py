@@ -105,7 +105,8 @@ def _fit(
             for group in optimizer.param_groups:
                 group["lr"] = scheduled(plan, epoch * steps + step, steps)
             with torch.autocast("cpu", torch.bfloat16):
-                logits = network(_mirrored(batch.dense()).contiguous(memory_format=torch.channels_last))
+                values = _mirrored(batch.dense()) if settings.mirror else batch.dense()
+                logits = network(values.contiguous(memory_format=torch.channels_last))
             loss = weighted_loss(logits.float(), batch, weights[chosen])
             if not torch.isfinite(loss):
                 return best

@@ -54,11 +54,12 @@ from .measure import (
     measure_many_frames,
     measure_side_channels,
     measure_utility,
+    needed_of_control,
     prior_entropy,
     run_attack,
     run_control,
 )
-from .notebook import Notebook, attack_code
+from .notebook import Notebook, attack_code, fingerprint
 
 __all__ = ["Audit"]
 
@@ -250,7 +251,8 @@ class Audit:
         return guess(self.leaked, self.target, self.settings.classes), control
 
     def _control(self, name: str, head: float) -> Control:
-        return self._notebook.once(f"{name}, control", Control, partial(run_control, name, *self._task, head))
+        control = self._notebook.once(f"{name}, control", Control, partial(run_control, name, *self._task, head))
+        return control.model_copy(update={"needed": needed_of_control(len(self.splits.task.labels), head)})
 
     @property
     def _seeds(self) -> range:
@@ -280,17 +282,23 @@ class Audit:
 
     @property
     def _collected(self) -> Notebook:
-        labels = [
-            numbers.tolist()
-            for split in (self.splits.train, self.splits.val)
-            for numbers in (split.sensitive, split.task)
-        ]
-        return Notebook(self.work, self.manifest.contract.digest, *labels)
+        return Notebook(self.work, self.manifest.contract.digest, self._shown)
 
     @property
     def _notebook(self) -> Notebook:
         return self._notebook_for(self.settings)
 
     def _notebook_for(self, *how: object) -> Notebook:
-        seen = (len(self.leaked), self.target.labels.tolist())
-        return Notebook(self.work, self.manifest.contract.digest, *how, *seen, attack_code())
+        return Notebook(self.work, self.manifest.contract.digest, *how, self._seen, attack_code())
+
+    @cached_property
+    def _shown(self) -> str:
+        """Fingerprint of all pictures and their labels."""
+        splits = (self.splits.train, self.splits.val)
+        return fingerprint(*(array for split in splits for array in (split.pictures, split.sensitive, split.task)))
+
+    @cached_property
+    def _seen(self) -> str:
+        """Fingerprint of what the adversaries learn from and answer for, labels included."""
+        pairs = (self.leaked, self.target)
+        return fingerprint(*(array for one in pairs for array in (one.channels, one.features, one.labels, one.answers)))

@@ -51,9 +51,11 @@ def certify(bundle: Path, manifest: Manifest, neck: BottleneckConfig | None, spl
     if neck is None:
         return Certificate(capacity_bits=capacity)
     deviation = neck.noise / (2 * neck.reach)
-    twin = DeviceTwin(bundle, contract)
-    bound = _reconstruction(twin, splits, deviation) if count <= _MOST_VALUES else None
     # A mask that follows the picture is sent without noise: nothing bounds what it tells.
+    follows = contract.pruning.rule == "dynamic"
+    bound = None
+    if count <= _MOST_VALUES and not follows:
+        bound = _reconstruction(DeviceTwin(bundle, contract), splits, deviation)
     if not is_covered_by_noise(contract, neck):
         return Certificate(capacity_bits=capacity, reconstruction_mse=bound)
     values = before_noise(bundle, contract, splits.val.pictures)

@@ -43,6 +43,7 @@ __all__ = [
     "measure_many_frames",
     "measure_side_channels",
     "measure_utility",
+    "needed_of_control",
     "prior_entropy",
     "run_attack",
     "run_control",
@@ -120,9 +121,14 @@ def run_control(name: str, leaked: Payloads, target: Payloads, settings: AttackS
 
 
 def as_control(guess: Guess, target: Payloads, classes: int, head: float) -> Control:
-    """Judge what an adversary reads of the task; what is needed lies halfway between guessing and the task head."""
+    """Judge what an adversary reads of the task, against what is needed."""
     read = balanced_accuracy(guess.probabilities.argmax(1), target.labels)
-    return Control(balanced_accuracy=read, needed=(1 / classes + head) / 2)
+    return Control(balanced_accuracy=read, needed=needed_of_control(classes, head))
+
+
+def needed_of_control(classes: int, head: float) -> float:
+    """Balanced accuracy that a control needs: halfway between guessing and the task head's."""
+    return (1 / classes + head) / 2
 
 
 def judge(

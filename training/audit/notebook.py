@@ -6,14 +6,15 @@ import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from ..payloads import Payloads
 
-__all__ = ["Notebook", "attack_code"]
+__all__ = ["Notebook", "attack_code", "fingerprint"]
 
 Result = TypeVar("Result", bound=BaseModel)
 
@@ -76,10 +77,20 @@ def _read(path: Path) -> Payloads:
         )
 
 
+def fingerprint(*arrays: npt.NDArray[Any]) -> str:
+    """Hash of arrays, their shapes and types."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
 @cache
 def attack_code() -> str:
     """Hash of what attacks and judges: an attack that was changed answers anew."""
     here = Path(__file__).parents[1]
-    others = ("audit/drawings.py", "audit/measure.py", "metrics.py", "networks.py", "payloads.py", "schedule.py")
+    others = ["audit/drawings.py", "audit/many_frames.py", "audit/measure.py", "config.py", "metrics.py", "networks.py"]
+    others += ["payloads.py", "pruning.py", "schedule.py", "small_maps.py"]
     files = sorted([*(here / "attacks").glob("*.py"), *(here / name for name in others)])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

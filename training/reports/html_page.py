@@ -161,7 +161,7 @@ def _groups(report: PrivacyReport) -> str:
         for group in report.utility.groups
     )
     return f"""<h2>Is one group served worse, or exposed more?</h2>
-<table><tr><th>group<th>pictures<th>task, balanced accuracy<th>called so by the strongest adversary<th>more often than all others</tr>{rows}</table>
+<table><tr><th>group<th>pictures<th>task, balanced accuracy<th>called so by the strongest adversary<th>more often than the others on average</tr>{rows}</table>
 <div class="pair">{figures}</div>"""
 
 

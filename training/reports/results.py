@@ -33,8 +33,9 @@ _HEAD = (
 
 
 _GROUPS_HEAD = (
-    "| defence | r | seed | most exposed group by any adversary, points above all others | worst served group "
-    "| masks | linear readout of the task | best possible attacker | bits told | not asked to hide |\n"
+    "| defence | r | seed | most exposed group by any adversary, points above the mean of the others "
+    "| worst served group | masks | linear readout of the task | best possible attacker | bits told "
+    "| not asked to hide |\n"
     "|---|---:|---:|---|---|---:|---:|---:|---:|---|"
 )
 _DRAWINGS_HEAD = (

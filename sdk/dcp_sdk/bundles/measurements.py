@@ -105,8 +105,8 @@ class AttackResult(Frozen):
 
     @property
     def exposures(self) -> dict[str, float]:
-        """By how much more often than all other groups each group is called what it is: 0 for who guesses, however
-        often that is the answer, 1 for who knows. Empty without :attr:`confusion`.
+        """By how much more often than the mean of the other groups each group is called what it is: 0 for who guesses,
+        however often that is the answer, 1 for who knows. Empty without :attr:`confusion`.
         """
         if self.confusion is None:
             return {}
@@ -129,8 +129,11 @@ class AttackResult(Frozen):
 
     @property
     def counts(self) -> bool:
-        """Whether its figure means something: it trained, or it reads the task from the very same payloads."""
-        return self.trained or (self.control is not None and self.control.passed)
+        """Whether its figure means something: it trained, it reads the task from the very same payloads, or it reads
+        more than guessing for sure, however it came to that.
+        """
+        beyond = self.balanced_accuracy.low > 1 / max(2, len(self.recalls))
+        return self.trained or beyond or (self.control is not None and self.control.passed)
 
     @property
     def note(self) -> str:

@@ -65,6 +65,8 @@ class PrivacyReport(Frozen):
     masks: int | None = None
     """Different choices of channels among the test pictures."""
     panels: Panels | None = None
+    untried: tuple[Line, ...] = ()
+    """Adversaries that were left out."""
     quick: bool = False
     """Whether the adversaries were weakened to give a first verdict."""
     seed: int
@@ -89,15 +91,15 @@ class PrivacyReport(Frozen):
         """False where anybody reads the attribute with 10 points more than guessing: from one payload, of however many
         leaked pairs, from an average over many frames, a drawing, or a side channel.
 
-        None, not True, if no adversary counts, after a quick look, or where an interval reaches so far: too little was
-        measured to show protection.
+        None, not True, if no adversary counts, after a quick look, without some of the adversaries, or where an
+        interval reaches so far: too little was measured to show protection.
         """
         if self.strongest is None:
             return None
         bar = self.chance + MARGIN
         if any(reading.value > bar for reading in self._readings):
             return False
-        return None if self.quick or any(reading.high > bar for reading in self._readings) else True
+        return None if self.quick or self.untried or any(reading.high > bar for reading in self._readings) else True
 
     @property
     def verdict(self) -> str:
@@ -107,7 +109,7 @@ class PrivacyReport(Frozen):
         answer = {
             True: f"Protected against the attacks that were tried, to within {100 * MARGIN:.0f} points of guessing",
             False: "NOT PROTECTED",
-            None: "Not known yet, after a quick look only" if self.quick else "Not known: too few pictures",
+            None: self._unknown,
         }[self.protected]
         said = (
             f"{answer}: {self.strongest_attack} reads {self.sensitive} with {percent(self.strongest)} balanced "
@@ -118,6 +120,13 @@ class PrivacyReport(Frozen):
         most = self.many_frames[-1].balanced_accuracy
         frames = f"From {self.many_frames[-1].frames} averaged frames of one picture"
         return f"{said} {frames}: {percent(most)}{self._beyond(most)}."
+
+    @property
+    def _unknown(self) -> str:
+        """Why not enough is known."""
+        if self.quick:
+            return "Not known yet, after a quick look only"
+        return f"Not known, without {', '.join(self.untried)}" if self.untried else "Not known: too few pictures"
 
     def _beyond(self, reading: Interval) -> str:
         return ", and that is more than guessing" if reading.low > self.chance and self.protected is not False else ""

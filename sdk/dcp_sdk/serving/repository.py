@@ -201,7 +201,8 @@ class ModelRepository:
         Yields:
             Each problem; none if all agree.
         """
-        for model in self.models:
+        versions = (folder.parent.parent.name for folder in self.path.glob(f"*/*/{CONTRACT_FILE}"))
+        for model in sorted({*self.models, *versions}):
             yield from self._verify_model(model)
         for contract in expected:
             folder = self.path / contract.head.model / str(contract.head.version)
@@ -228,7 +229,11 @@ class ModelRepository:
         families = {one.contract.family for one in versions}
         if len(families) > 1:
             yield Problem(self.path / model, "expected versions of one contract, got several", "export them again")
-        elif served := [one.contract for one in versions if one.served]:
+        elif not (served := [one.contract for one in versions if one.served]):
+            numbers = " ".join(one.folder.name for one in versions)
+            remedy = f"dcp repository select {self.path} {model} {numbers}"
+            yield Problem(self.path / model / _MAIN_CONFIG, "expected a version that is served, got none", remedy)
+        else:
             for name, content in triton_config.files(served).items():
                 path = self.path / model / name
                 if not path.is_file() or path.read_bytes() != content:
@@ -238,6 +243,8 @@ class ModelRepository:
 
     def _served(self, model: str) -> tuple[int, ...]:
         path = self.path / model / _MAIN_CONFIG
+        if not path.exists():  # written last: an export was cut off, and nothing is served yet
+            return ()
         try:
             return triton_config.served_versions(path.read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
@@ -247,7 +254,8 @@ class ModelRepository:
 
 
 def _version_folders(model: Path) -> list[Path]:
-    folders = [path for path in model.glob("*") if path.is_dir() and path.name.isdigit()]
+    # The contract is written after graph and code: a version without one was cut off, and the next export replaces it.
+    folders = [path for path in model.glob("*") if path.name.isdigit() and (path / CONTRACT_FILE).is_file()]
     return sorted(folders, key=lambda path: int(path.name))
 
 

@@ -135,3 +135,22 @@ def test_a_group_is_exposed_by_what_is_known_of_it_not_by_how_often_it_is_named(
     assert exposures((10, 0, 0), (0, 10, 0), (0, 0, 10)) == {"a": 1, "b": 1, "c": 1}
     assert exposures((60, 40, 0), (10, 40, 50), (20, 30, 50))["a"] == pytest.approx(0.6 - 0.15)
     assert attack(CLEAR).exposures == {}
+
+
+def test_who_reads_far_beyond_guessing_counts_however_it_came_to_that() -> None:
+    """A loss near the prior and a control that failed excuse nobody who answers rightly."""
+    groups = dict.fromkeys("abcde", 0.45)
+    reads = Interval(value=0.45, low=0.43, high=0.47)
+    one = attack(reads, training_loss=1.6).model_copy(update={"recalls": groups})
+    assert not one.trained
+    assert one.counts
+    assert not one.model_copy(update={"balanced_accuracy": Interval(value=0.2, low=0.18, high=0.22)}).counts
+    assert report(attacks=(attack(CLEAR), one)).protected is False
+
+
+def test_without_some_of_the_adversaries_nothing_is_called_protected() -> None:
+    assert report(attacks=(attack(CLEAR),)).protected is True
+    few = report(attacks=(attack(CLEAR),), untried=("gradient boosting",))
+    assert few.protected is None
+    assert few.verdict.startswith("Not known, without gradient boosting")
+    assert report(attacks=(attack(BETRAYED),), untried=("gradient boosting",)).protected is False

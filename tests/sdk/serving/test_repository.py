@@ -75,7 +75,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no accelerated configuration": (lambda model: (model / "configs" / "tensorrt.pbtxt").unlink(), "render"),
     "another warm-up": (lambda model: append(model / "warmup" / "channels"), "its contracts render"),
     "no configuration to be read": (lambda model: (model / "config.pbtxt").write_text("{"), "ParseError"),
-    "no contract": (lambda model: (model / "1" / CONTRACT_FILE).unlink(), "FileNotFoundError"),
+    "no contract": (lambda model: (model / "1" / CONTRACT_FILE).unlink(), "expected this version, which is served"),
     "contract of another version": (
         lambda model: shutil.copy(model / "2" / CONTRACT_FILE, model / "1"),
         "contract of task_head version 1, got task_head version 2",
@@ -90,6 +90,21 @@ def test_what_does_not_agree_is_named(damage: Callable[[Path], object], says: st
     result = run("repository", "verify", two[0].repository)
     assert result.exit_code == 1
     assert says in result.output
+
+
+@pytest.mark.parametrize(
+    "cut_off", [("config.pbtxt",), ("config.pbtxt", f"1/{CONTRACT_FILE}"), (f"2/{CONTRACT_FILE}",)]
+)
+def test_an_export_that_was_cut_off_is_finished_by_the_next(cut_off: tuple[str, ...], two: tuple[Tiny, Tiny]) -> None:
+    repository = ModelRepository(two[0].repository)
+    for name in cut_off:
+        (repository.path / "task_head" / name).unlink()
+    assert list(repository.verify()), "it is told"
+    placed = []
+    for pair in two:
+        placed.append(repository.place(pair.manifest.contract))
+        repository.add(placed[-1], pair.head, MODEL_CODE)
+    assert list(repository.verify(placed)) == []
 
 
 def test_a_head_never_takes_the_place_of_another_contracts(two: tuple[Tiny, Tiny], other: Tiny) -> None:

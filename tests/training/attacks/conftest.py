@@ -61,6 +61,7 @@ def knowledge(unpruned: Trained, faces: Pictures, send: Send) -> Knowledge:
             patience=1,
             search_epochs=1,
             search_pairs=1,
+            mirror=False,
             trees=1,
         ),
         search=SearchSettings(targets=2, steps=120, restarts=2, prior_steps=120),

@@ -21,6 +21,7 @@ SETTINGS = AttackSettings(
     patience=3,
     search_epochs=1,
     search_pairs=2500,
+    mirror=False,
     trees=100,
 )
 
