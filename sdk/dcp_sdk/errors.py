@@ -41,13 +41,7 @@ __all__ = [
     "ServerUnavailable",
     "SignatureError",
     "TLSFailed",
-    "printable",
 ]
-
-
-def printable(text: str) -> str:
-    """Return text of strangers with a space for each sign that is not shown: a terminal would obey it."""
-    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 class DCPError(Exception):

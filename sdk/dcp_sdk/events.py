@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Literal
 
-__all__ = ["LEVELS", "Event", "log"]
+__all__ = ["LEVELS", "Event", "log", "printable"]
 
 Event = Literal[
     "server_lost",
@@ -51,3 +51,8 @@ def log(event: Event, sentence: str, **fields: str | float) -> None:
     if _LOG.isEnabledFor(level):
         extra = {"dcp_event": event, **{f"dcp_{name}": value for name, value in fields.items()}}
         _LOG.log(level, sentence, fields, extra=extra, stacklevel=2)
+
+
+def printable(text: str) -> str:
+    """Return text of strangers with a space for each sign that is not shown: a terminal would obey it."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)

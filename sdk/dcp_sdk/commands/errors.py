@@ -8,7 +8,8 @@ from contextlib import contextmanager
 import typer
 from rich.console import Console
 
-from ..errors import DCPError, printable
+from ..errors import DCPError
+from ..events import printable
 
 __all__ = ["errors_in_words", "show_error"]
 

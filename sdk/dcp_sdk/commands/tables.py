@@ -14,7 +14,7 @@ from ..bundles.measurements import percent, share
 from ..bundles.privacy_report import PrivacyReport
 from ..contract import TensorSpec
 from ..doctor import Finding, State
-from ..errors import printable
+from ..events import printable
 from ..predictions import Prediction, Timings
 from ..stats import Stage, Stats
 

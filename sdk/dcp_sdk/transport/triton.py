@@ -19,8 +19,8 @@ from ..errors import (
     ServerTimeout,
     ServerUnavailable,
     TLSFailed,
-    printable,
 )
+from ..events import printable
 from ..security import Security
 from .base import Transport
 from .tcp import split_target
