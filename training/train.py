@@ -81,7 +81,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
     commit = git_commit()
     checkpoint = previous
     first_epoch = previous.epoch if previous else 0
-    loggers = _loggers(out, first_epoch)
+    loggers = _loggers(out, first_epoch) if fabric.is_global_zero else []  # one process alone may touch the table
     hours_before = previous.hours if previous else 0.0
     started = time.monotonic()
     for epoch in range(first_epoch, recipe.optim.epochs):

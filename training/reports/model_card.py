@@ -72,14 +72,14 @@ def _training(manifest: Manifest) -> str:
 
 def _command(origin: Provenance) -> str:
     """Say what trains it again: the recipe, or where its settings are if they are no recipe of ours."""
-    changed = f" --set seed={origin.seed}"
-    for more in ("", changed):
+    for overrides in ((), (f"seed={origin.seed}",)):
         try:
-            recipe = Recipe.load(origin.recipe, [more.removeprefix(" --set ")] if more else [])
+            recipe = Recipe.load(origin.recipe, overrides)
         except ConfigError:
             break
         if recipe == Recipe.model_validate(origin.settings):
-            return f"`python -m training.train --recipe {origin.recipe}{more} --data DIR --out runs/{origin.recipe}`"
+            changes = "".join(f" --set {override}" for override in overrides)
+            return f"`python -m training.train --recipe {origin.recipe}{changes} --data DIR --out runs/{origin.recipe}`"
     return (
         "`python -m training.train --recipe FILE --data DIR --out RUN`, where FILE holds what stands in `manifest.json` "
         "under `provenance.settings`"

@@ -12,14 +12,7 @@ import numpy.typing as npt
 
 from ..config import check_kinds
 from ..contract import Contract
-from ..errors import (
-    AccessDenied,
-    ConfigError,
-    ServerRejected,
-    ServerTimeout,
-    ServerUnavailable,
-    TLSFailed,
-)
+from ..errors import AccessDenied, ConfigError, ServerRejected, ServerTimeout, ServerUnavailable, TLSFailed
 from ..events import printable
 from ..security import Security
 from .base import Transport
