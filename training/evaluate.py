@@ -79,6 +79,7 @@ def evaluate(
     manifest = Manifest.load(bundle)
     recipe = _recipe(manifest, bundle)
     splits = datasets.shuffled(datasets.load(recipe.data, folder))
+    _same_labels(splits, manifest)
     audit = Audit(
         bundle=bundle,
         manifest=manifest,
@@ -148,6 +149,17 @@ def search_settings(*, quick: bool, targets: int | None = None) -> SearchSetting
     if quick:
         return SearchSettings(targets=targets or 2, steps=150, restarts=2, prior_steps=100)
     return SearchSettings(targets=targets or 8, steps=400, restarts=3, prior_steps=400)
+
+
+def _same_labels(splits: datasets.Splits, manifest: Manifest) -> None:
+    """Refuse data that name their classes otherwise: every figure would be about something else."""
+    contract = manifest.contract
+    for found, expected in ((splits.task, contract.task), (splits.sensitive, contract.sensitive)):
+        if found != expected:
+            raise ConfigError(
+                f"the data do not fit the bundle: expected {expected.name} with labels {list(expected.labels)}, got "
+                f"{found.name} with {list(found.labels)}. Pass the data set that {manifest.name} was trained for."
+            )
 
 
 def _forget_a_strangers_report(bundle: Path, manifest: Manifest) -> None:

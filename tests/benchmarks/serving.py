@@ -249,7 +249,7 @@ def main() -> None:
     parser.add_argument("--first", type=float, default=10.0, help="requests per second of the first step")
     parser.add_argument("--factor", type=float, default=1.6, help="from one step to the next")
     parser.add_argument("--seconds", type=float, default=5.0, help="of a step")
-    parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     load = {name: value for name, value in vars(options).items() if name != "bundle"}
     record("serving", "python -m tests.benchmarks.serving", load | measure(options.bundle, **load))

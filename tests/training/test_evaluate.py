@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from training.attacks import ATTACKS, ENSEMBLE, RECONSTRUCTIONS, AttackSettings,
 from training.attacks.scaling import SCALINGS, ranked
 from training.attacks.side_channels import latency, mask_only
 from training.audit.drawings import measure_reconstruction
-from training.audit.measure import measure_attack, run_control
+from training.audit.measure import measure_attack, run_attack, run_control, tries
 from training.config import NetworkConfig
 from training.evaluate import evaluate, without_data
 from training.generated import draw_pictures
@@ -111,19 +112,19 @@ def test_boosting_learns_from_as_few_pairs_as_there_are() -> None:
     assert 0 <= fewest.balanced_accuracy.value <= 1, "too few to stop early by: it runs all the same"
 
 
-@pytest.mark.parametrize("name", ["MLP", "gradient boosting"])
+def whispering(count: int, seed: int, *, together: float) -> Payloads:
+    """Payloads that shout the answer and whisper the attribute; how often the two go together."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 2, count)
+    answers = np.where(rng.random(count) < together, labels, 1 - labels)
+    values = np.stack([40 * labels, 160 * answers], axis=1) + rng.normal(40, 25, (count, 2))
+    channels = np.tile(np.arange(2, dtype=np.uint8), (count, 1))
+    features = values.clip(0, 255).astype(np.uint8)[:, :, None, None]
+    return Payloads(channels, features, labels, answers, 2, 1 / 255)
+
+
+@pytest.mark.parametrize("name", ["linear probe", "MLP", "gradient boosting"])
 def test_what_goes_together_among_the_leaked_pairs_alone_does_not_distract(name: str) -> None:
-    """The payload shouts the answer and whispers the attribute, and among the leaked pairs the two go together."""
-
-    def whispering(count: int, seed: int, *, together: float) -> Payloads:
-        rng = np.random.default_rng(seed)
-        labels = rng.integers(0, 2, count)
-        answers = np.where(rng.random(count) < together, labels, 1 - labels)
-        values = np.stack([40 * labels, 160 * answers], axis=1) + rng.normal(40, 25, (count, 2))
-        channels = np.tile(np.arange(2, dtype=np.uint8), (count, 1))
-        features = values.clip(0, 255).astype(np.uint8)[:, :, None, None]
-        return Payloads(channels, features, labels, answers, 2, 1 / 255)
-
     settings = dataclasses.replace(SETTINGS, classes=2, epochs=12)
     target = whispering(1500, 1, together=0.5)
 
@@ -133,6 +134,17 @@ def test_what_goes_together_among_the_leaked_pairs_alone_does_not_distract(name:
     leaked = whispering(1500, 0, together=0.9)
     naive = read(dataclasses.replace(leaked, answers=np.zeros_like(leaked.answers)))
     assert read(leaked) > naive + 0.05
+    assert list(tries(leaked, target, settings, [0])) == [("0", leaked, settings)]
+
+
+def test_what_goes_together_among_the_attacked_pictures_too_is_used() -> None:
+    leaked, target = whispering(1500, 0, together=0.9), whispering(1500, 1, together=0.9)
+    settings = dataclasses.replace(SETTINGS, classes=2)
+    read = {
+        key: balanced_accuracy(run_attack("linear probe", pairs, target, how).probabilities.argmax(1), target.labels)
+        for key, pairs, how in tries(leaked, target, settings, [0])
+    }
+    assert read["0, with the answer"].value > read["0"].value + 0.05
 
 
 def test_dense_puts_each_channel_where_it_belongs() -> None:
@@ -198,6 +210,15 @@ def test_mistakes_are_named(trained: Trained, tiny: Tiny) -> None:
         evaluate(trained.bundle, trained.repository, None, attacks=["decoder"])
     with pytest.raises(ConfigError, match=r"provenance\.settings"):
         evaluate(tiny.bundle, tiny.repository, None)
+
+
+def test_data_with_other_labels_are_refused_before_hours_of_attacks(trained: Trained, tmp_path: Path) -> None:
+    bundle = shutil.copytree(trained.bundle, tmp_path / "bundle")
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    manifest["contract"]["sensitive"]["labels"].reverse()
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ConfigError, match="data do not fit the bundle"):
+        evaluate(bundle, trained.repository, None)
 
 
 @pytest.mark.parametrize("name", [name for name in MAPS if name != "identity"])

@@ -10,7 +10,7 @@ import torch
 from torchvision.models import AlexNet_Weights, alexnet
 
 from training.generated import draw_pictures
-from training.metrics import balanced_accuracy, information_bits, perceptual_distance, similarity
+from training.metrics import balanced_accuracy, information_bits, mean_interval, perceptual_distance, similarity
 
 
 def test_balanced_accuracy_is_the_mean_recall_and_its_interval_covers() -> None:
@@ -22,6 +22,16 @@ def test_balanced_accuracy_is_the_mean_recall_and_its_interval_covers() -> None:
         interval = balanced_accuracy(np.where(right, truth, 1 - truth), truth)
         covered += interval.low <= 0.75 <= interval.high
     assert 0.92 <= covered / 400 <= 0.98
+
+
+def test_draws_of_the_noise_are_averaged_and_the_interval_stays_that_of_the_pictures() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 2, 400)
+    each = [balanced_accuracy(np.where(rng.random(400) < 0.9, truth, 1 - truth), truth) for _ in range(50)]
+    mean = mean_interval(each)
+    assert mean.value == pytest.approx(0.9, abs=0.01)
+    assert mean.high - mean.low == pytest.approx(each[0].high - each[0].low, rel=0.2)
+    assert mean_interval(each[:1]) == each[0]
 
 
 def test_answers_prove_the_bits_that_they_hold() -> None:

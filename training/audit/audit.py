@@ -58,6 +58,7 @@ from .measure import (
     prior_entropy,
     run_attack,
     run_control,
+    tries,
 )
 from .notebook import Notebook, attack_code, fingerprint
 
@@ -128,31 +129,31 @@ class Audit:
         working: list[Guess] = []
         results: list[AttackResult] = []
 
-        def add(name: str, by_seed: dict[int, Guess], control: Control | None) -> None:
-            results.append(judge(name, by_seed, self.leaked, self.target, self.labels, control))
+        def add(name: str, guesses: dict[str, Guess], control: Control | None) -> None:
+            results.append(judge(name, guesses, self.leaked, self.target, self.labels, control))
             result = results[-1]
             console.print(f"{name}: {percent(result.balanced_accuracy)} ({result.note}; {result.minutes} min)")
             if result.counts:
-                working.extend(by_seed.values())
+                working.extend(guesses.values())
 
         for name in names:
-            by_seed = self._guesses(name)
+            guesses = self._guesses(name)
             prior = prior_entropy(self.leaked)
-            # Of several seeds any may turn out the strongest: each must have trained, or the control must speak for it.
-            trained = all(has_trained(guess.training_loss, prior) for guess in by_seed.values())
-            add(name, by_seed, None if trained else self._control(name, head))
+            # Of several tries any may turn out the strongest: each must have trained, or the control must speak for it.
+            trained = all(has_trained(guess.training_loss, prior) for guess in guesses.values())
+            add(name, guesses, None if trained else self._control(name, head))
         if names and is_covered_by_noise(self.manifest.contract, self.recipe.network.bottleneck):
-            guess, control = self._likelihood(head)
-            add(LIKELIHOOD, {self.settings.seed: guess}, control)
+            add(LIKELIHOOD, *self._likelihood(head))
         if (mean := together(working)) is not None:
             controls = [result.control for result in results if result.counts and result.control is not None]
             weakest = min(controls, key=lambda control: control.balanced_accuracy.value, default=None)
-            add(ENSEMBLE, {self.settings.seed: mean}, weakest)
+            add(ENSEMBLE, {str(self.settings.seed): mean}, weakest)
         return results
 
     def fewer_pairs(self, results: Sequence[AttackResult]) -> tuple[LeakedPoint, ...]:
         """Repeat the strongest adversary with less that has leaked."""
-        return leaked_curve(results, self.leaked, self.target, self.settings, self.labels)
+        *_, (_, pairs, _) = tries(self.leaked, self.target, self.settings, [self.settings.seed])
+        return leaked_curve(results, pairs, self.target, self.settings, self.labels)
 
     def many_frames(self, results: Sequence[AttackResult]) -> list[FramesPoint]:
         """Let adversaries read averages over many frames: all of them where payloads are small, else the strongest."""
@@ -227,17 +228,13 @@ class Audit:
         """Different choices of channels among the validation pictures."""
         return len(np.unique(self.target.channels, axis=0))
 
-    def _guesses(self, name: str) -> dict[int, Guess]:
+    def _guesses(self, name: str) -> dict[str, Guess]:
         return {
-            seed: self._notebook.once(
-                f"{name}, seed {seed}",
-                Guess,
-                partial(run_attack, name, self.leaked, self.target, replace(self.settings, seed=seed)),
-            )
-            for seed in self._seeds
+            key: self._notebook.once(f"{name}, seed {key}", Guess, partial(run_attack, name, pairs, self.target, how))
+            for key, pairs, how in tries(self.leaked, self.target, self.settings, self._seeds)
         }
 
-    def _likelihood(self, head: float) -> tuple[Guess, Control]:
+    def _likelihood(self, head: float) -> tuple[dict[str, Guess], Control]:
         """Let the attacker answer who knows the noise, about the attribute and, as a control, about the task."""
         contract, neck = self.manifest.contract, self.recipe.network.bottleneck
         assert neck is not None
@@ -248,7 +245,8 @@ class Audit:
 
         leaked, target, settings = self._task
         control = as_control(guess(leaked, target, settings.classes), target, settings.classes, head)
-        return guess(self.leaked, self.target, self.settings.classes), control
+        once = tries(self.leaked, self.target, self.settings, [self.settings.seed])
+        return {key: guess(pairs, self.target, how.classes) for key, pairs, how in once}, control
 
     def _control(self, name: str, head: float) -> Control:
         control = self._notebook.once(f"{name}, control", Control, partial(run_control, name, *self._task, head))

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from dcp_sdk import PrivateClient, Timeouts
 from dcp_sdk.bundles.manifest import Manifest
@@ -17,6 +18,7 @@ from dcp_sdk.bundles.measurements import (
     Control,
     FramesPoint,
     GroupResult,
+    Interval,
     LeakedPoint,
     SideChannel,
     Utility,
@@ -32,6 +34,7 @@ from ..metrics import (
     confusion,
     information_bits,
     macro_auc,
+    mean_interval,
 )
 from ..payloads import Payloads, device_ms
 
@@ -47,16 +50,19 @@ __all__ = [
     "prior_entropy",
     "run_attack",
     "run_control",
+    "tries",
 ]
 
 _PATIENCE_S = 600.0
 """An audit runs for hours on a busy machine, and nobody waits for one of its answers."""
+_DRAWS = 5
+"""Of the noise for each picture: one alone moves the task by half a point."""
 _TIMED = 2000
 """Pictures of each split whose device graph is timed."""
 
 
 def measure_utility(bundle: Path, repository: Path, splits: Splits) -> Utility:
-    """Let :class:`dcp_sdk.PrivateClient` answer for every validation picture.
+    """Let :class:`dcp_sdk.PrivateClient` answer for every validation picture, several times where it draws at random.
 
     Args:
         bundle: Folder of the bundle.
@@ -64,26 +70,30 @@ def measure_utility(bundle: Path, repository: Path, splits: Splits) -> Utility:
         splits: The data.
     """
     patient = Timeouts(connect_s=_PATIENCE_S, predict_s=_PATIENCE_S)
-    with PrivateClient(bundle, f"memory://{repository}", timeouts=patient) as client:
-        predictions = client.predict_batch(splits.val.pictures)
     numbers = {label: number for number, label in enumerate(splits.task.labels)}
-    answers = np.array([numbers[prediction.label] for prediction in predictions])
+    with PrivateClient(bundle, f"memory://{repository}", timeouts=patient) as client:
+        draws = 1 if client.manifest.contract.noise is None else _DRAWS
+        answers = [
+            np.array([numbers[prediction.label] for prediction in client.predict_batch(splits.val.pictures)])
+            for _ in range(draws)
+        ]
+
+    def share(chosen: npt.NDArray[np.bool_]) -> Interval:
+        return mean_interval([balanced_accuracy(each[chosen], splits.val.task[chosen]) for each in answers])
+
     groups = [
         GroupResult(
-            attribute=splits.sensitive.name,
-            label=label,
-            pictures=int(chosen.sum()),
-            balanced_accuracy=balanced_accuracy(answers[chosen], splits.val.task[chosen]),
+            attribute=splits.sensitive.name, label=label, pictures=int(chosen.sum()), balanced_accuracy=share(chosen)
         )
         for number, label in enumerate(splits.sensitive.labels)
         if (chosen := splits.val.sensitive == number).any()
     ]
-    overall = balanced_accuracy(answers, splits.val.task)
     return Utility(
-        pictures=len(answers),
-        balanced_accuracy=overall,
+        pictures=len(splits.val),
+        balanced_accuracy=share(np.ones(len(splits.val), bool)),
         groups=tuple(groups),
-        confusion=confusion(answers, splits.val.task, splits.task.labels),
+        confusion=confusion(answers[0], splits.val.task, splits.task.labels),
+        draws=draws,
     )
 
 
@@ -96,8 +106,24 @@ def measure_attack(
     seeds: Sequence[int] = (0,),
 ) -> AttackResult:
     """Train one adversary on ``leaked`` with each seed, and :func:`judge` it on ``target``."""
-    guesses = {seed: run_attack(name, leaked, target, replace(settings, seed=seed)) for seed in seeds}
+    guesses = {str(seed): run_attack(name, leaked, target, replace(settings, seed=seed)) for seed in seeds}
     return judge(name, guesses, leaked, target, labels)
+
+
+def tries(
+    leaked: Payloads, target: Payloads, settings: AttackSettings, seeds: Sequence[int]
+) -> list[tuple[str, Payloads, AttackSettings]]:
+    """List how often an adversary tries, since the strongest try counts: a name, leaked pairs and settings for each.
+
+    :meth:`Payloads.weights` keeps adversaries from answering by what goes together among the leaked pairs alone. Where
+    answer and attribute go together among the attacked pictures, too, that costs them what the answer tells: there
+    each seed learns once more, from pairs that are weighed by the attribute only.
+    """
+    weighed = {"": leaked}
+    guess = answer_only(leaked, target, settings)
+    if balanced_accuracy(guess.probabilities.argmax(1), target.labels).low > 1 / settings.classes:
+        weighed[", with the answer"] = replace(leaked, answers=np.zeros_like(leaked.answers))
+    return [(f"{seed}{way}", pairs, replace(settings, seed=seed)) for way, pairs in weighed.items() for seed in seeds]
 
 
 def run_attack(name: str, leaked: Payloads, target: Payloads, settings: AttackSettings) -> Guess:
@@ -133,26 +159,26 @@ def needed_of_control(classes: int, head: float) -> float:
 
 def judge(
     name: str,
-    guesses: Mapping[int, Guess],
+    guesses: Mapping[str, Guess],
     leaked: Payloads,
     target: Payloads,
     labels: tuple[str, ...],
     control: Control | None = None,
 ) -> AttackResult:
-    """Put an adversary's answers into figures; the strongest seed is reported.
+    """Put an adversary's answers into figures; the strongest try is reported.
 
     Args:
         name: Of the adversary.
-        guesses: By seed.
+        guesses: By seed, and how it weighed its pairs.
         leaked: What it learnt from.
         target: What it answered for.
         labels: Names of the groups.
         control: Of an adversary that did not train.
     """
-    answers = {seed: each.probabilities.argmax(1) for seed, each in guesses.items()}
-    shares = {seed: balanced_accuracy(answer, target.labels).value for seed, answer in answers.items()}
-    seed = max(shares, key=lambda seed: shares[seed])
-    best, answer = guesses[seed], answers[seed]
+    answers = {key: each.probabilities.argmax(1) for key, each in guesses.items()}
+    shares = {key: balanced_accuracy(answer, target.labels).value for key, answer in answers.items()}
+    strongest = max(shares, key=lambda key: shares[key])
+    best, answer = guesses[strongest], answers[strongest]
     return AttackResult(
         name=name,
         balanced_accuracy=balanced_accuracy(answer, target.labels),
@@ -168,7 +194,7 @@ def judge(
         auc=macro_auc(best.probabilities, target.labels),
         how=best.how,
         confusion=confusion(answer, target.labels, labels),
-        seeds={str(seed): round(share, 4) for seed, share in shares.items()},
+        seeds={key: round(share, 4) for key, share in shares.items()},
         control=control,
     )
 
@@ -231,10 +257,11 @@ def measure_many_frames(
         seeds: Of each.
     """
     named = {
-        name: {seed: run_attack(name, leaked, target, replace(settings, seed=seed)) for seed in seeds} for name in names
+        name: {key: run_attack(name, pairs, target, how) for key, pairs, how in tries(leaked, target, settings, seeds)}
+        for name in names
     }
     if (mean := together([guess for by_seed in named.values() for guess in by_seed.values()])) is not None:
-        named[ENSEMBLE] = {settings.seed: mean}
+        named[ENSEMBLE] = {str(settings.seed): mean}
     results = [judge(name, by_seed, leaked, target, labels) for name, by_seed in named.items()]
     best = max(results, key=lambda result: result.balanced_accuracy.value)
     return FramesPoint(frames=frames, attack=best.name, balanced_accuracy=best.balanced_accuracy)

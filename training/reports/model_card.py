@@ -8,7 +8,7 @@ from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.errors import ConfigError
 
 from ..config import Recipe
-from .statements import checked, fewer_bits, luck, statements
+from .statements import checked, draws, fewer_bits, luck, statements
 
 __all__ = ["render"]
 
@@ -109,7 +109,7 @@ def _utility(report: PrivacyReport) -> str:
     )
     return f"""## How well it answers
 
-{report.utility.pictures:,} validation pictures, through `device.onnx`, the guard and the task head. Balanced accuracy, with a 95 % interval.
+{report.utility.pictures:,} validation pictures, through `device.onnx`, the guard and the task head. Balanced accuracy, with a 95 % interval.{draws(report)}
 
 | pictures | count | balanced accuracy |
 |---|---:|---:|

@@ -6,7 +6,7 @@ from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.measurements import share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 
-__all__ = ["checked", "fewer_bits", "luck", "statements"]
+__all__ = ["checked", "draws", "fewer_bits", "luck", "statements"]
 
 
 def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
@@ -74,6 +74,12 @@ def luck(report: PrivacyReport) -> str:
     if report.lucky_guesser is None:
         return ""
     return f" If all of them only guessed, the luckiest would be expected at {share(report.lucky_guesser)}."
+
+
+def draws(report: PrivacyReport) -> str:
+    """Say that the task's figures are means, where one draw of the noise would not do."""
+    several = report.utility.draws
+    return f" Each picture was asked about {several} times, each with its own noise; the mean counts." * (several > 1)
 
 
 def fewer_bits(manifest: Manifest) -> str:

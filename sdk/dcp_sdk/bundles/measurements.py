@@ -62,6 +62,9 @@ class Utility(Frozen):
     balanced_accuracy: Interval
     groups: tuple[GroupResult, ...]
     confusion: Confusion | None = None
+    """Of the first draw."""
+    draws: int = 1
+    """How often each picture was asked about where the device draws at random; the shares are means over them."""
 
 
 class Control(Frozen):
