@@ -65,6 +65,8 @@ class Tally:
     """What the devices saw."""
 
     latencies_ms: list[float] = field(default_factory=list)
+    waited_ms: list[float] = field(default_factory=list)
+    """In the queue: what the autoscaler follows."""
     late: int = 0
     """Answers that came when the device no longer waited."""
     failovers: int = 0
@@ -72,8 +74,14 @@ class Tally:
     def figures(self) -> dict[str, Any]:
         """Percentiles and counts."""
         p50, p99 = np.percentile(self.latencies_ms or [float("inf")], (50, 99)).round(1).tolist()
-        answered = len(self.latencies_ms)
-        return {"p50_ms": p50, "p99_ms": p99, "answered": answered, "late": self.late, "failovers": self.failovers}
+        return {
+            "p50_ms": p50,
+            "p99_ms": p99,
+            "mean_wait_ms": round(float(np.mean(self.waited_ms or [float("inf")])), 1),
+            "answered": len(self.latencies_ms),
+            "late": self.late,
+            "failovers": self.failovers,
+        }
 
 
 class Pod:
@@ -98,6 +106,7 @@ class Pod:
                 self._wake = self._environment.event()
                 yield self._wake
             batch = [self._queue.popleft() for _ in range(min(len(self._queue), self._core.max_batch_size))]
+            self._tally.waited_ms += [1000 * (self._environment.now - asked_at) for asked_at in batch]
             yield self._environment.timeout(self._core.batch_s(len(batch)))
             for asked_at in batch:
                 took_s = self._environment.now - asked_at

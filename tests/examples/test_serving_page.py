@@ -15,7 +15,7 @@ def test_the_knees_and_costs_are_those_that_were_measured() -> None:
     for found in measured["summary"].values():
         latencies = " / ".join(f"{found[f'{name}_ms_at_knee']:.0f}" for name in ("p50", "p95", "p99"))
         cost = f"{found['usd_per_thousand']:.7f}".rstrip("0")
-        cells = (f"{found['knee_per_s']:.0f}", latencies, f"{found['predictions_per_core_second']:,.0f}", cost)
+        cells = (f"{found['knee_per_s']:,.0f}", latencies, f"{found['predictions_per_core_second']:,.0f}", cost)
         assert f"| {' | '.join(cells)} |" in PAGE
     for found in measured["ceiling_by_batch"].values():
         assert f"{found['ratio_per_core_second']:.2f}" in PAGE

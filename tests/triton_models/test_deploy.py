@@ -36,6 +36,12 @@ def of_kind(kind: str) -> Any:
     return found
 
 
+@pytest.fixture(scope="module")
+def alerts() -> list[dict[str, Any]]:
+    _, rules = yaml.safe_load_all(OPERATOR.read_text(encoding="utf-8"))
+    return [alert for group in rules["spec"]["groups"] for alert in group["rules"]]
+
+
 def triton_flags() -> dict[str, list[str]]:
     """Return the flags of each deployment."""
     return {
@@ -133,11 +139,26 @@ def test_a_real_triton_takes_the_flags_lets_in_who_has_the_key_and_has_the_metri
                 operator.load_model("task_head", headers={"triton-grpc-protocol-dcp-key": "DCP_KEY"})
             operator.load_model("task_head", headers={"triton-grpc-protocol-dcp-key-admin": "DCP_ADMIN_KEY"})
         texts = [path.read_text() for path in (DEPLOY / "grafana" / "dashboard.json", OPERATOR, *KUBERNETES)]
-        watched = {name for text in texts for name in re.findall(r"\bnv_\w+", text)}
-        assert len(watched) >= 6
+        watched = {name for text in texts for name in re.findall(r"\b(?:nv_\w+|dcp_requests_\w+)", text)}
+        assert len(watched) >= 7
         with urllib.request.urlopen(str(server.metrics_address), timeout=10) as answer:
             served = answer.read().decode()
     assert {name for name in watched if f"\n{name}{{" not in served} == set()
+
+
+def test_who_watches_gets_words(alerts: list[dict[str, Any]]) -> None:
+    for alert in alerts:
+        assert alert["annotations"].keys() == {"summary"}, "a comma in braces would begin another key"
+        assert isinstance(alert["annotations"]["summary"], str)
+
+
+def test_all_run_the_same_release() -> None:
+    files = [DEPLOY / "README.md", DEPLOY.parent / "README.md", *DEPLOY.rglob("*.yaml")]
+    found = re.findall(r"tritonserver:(\S+)-py3|newTag: (\S+)-py3", "\n".join(path.read_text() for path in files))
+    tags = {tag for pair in found for tag in pair if tag}
+    assert len(found) >= 5
+    assert len(tags) == 1
+    assert f"The image's tag, {tags.pop()}," in (DEPLOY / "README.md").read_text()
 
 
 @pytest.mark.triton
@@ -159,17 +180,14 @@ def test_a_server_that_ends_connections_by_age_fails_no_call(tiny: Tiny) -> None
         assert len(wire.streams) > 4, "connections in turn"
 
 
-def test_the_dashboard_has_five_numbers_and_the_autoscaler_one_that_prometheus_can_compute() -> None:
+def test_the_dashboard_has_five_numbers_and_the_autoscaler_one_that_prometheus_can_compute(
+    alerts: list[dict[str, Any]],
+) -> None:
     promql_parser = pytest.importorskip("promql_parser")
     dashboard = json.loads((DEPLOY / "grafana" / "dashboard.json").read_text())
     assert len(dashboard["panels"]) == 5
     (rule,) = load(DEPLOY / "kubernetes" / "prometheus-adapter.yaml")["rules"]["custom"]
     query = rule["metricsQuery"].replace("<<.LabelMatchers>>", 'pod="a"').replace("<<.GroupBy>>", "pod")
     panels = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    _, alerts = yaml.safe_load_all(OPERATOR.read_text(encoding="utf-8"))
-    for expression in (
-        query,
-        *panels,
-        *(rule["expr"] for group in alerts["spec"]["groups"] for rule in group["rules"]),
-    ):
+    for expression in (query, *panels, *(alert["expr"] for alert in alerts)):
         promql_parser.parse(expression.replace("$__rate_interval", "1m"))

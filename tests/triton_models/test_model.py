@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,6 +70,25 @@ def test_refuses_channels_that_cannot_be(
     with pytest.raises(InferenceServerException, match=message) as caught:
         infer(client, arrays)
     assert caught.value.status() == "StatusCode.INVALID_ARGUMENT"
+
+
+def test_refusals_are_counted_since_triton_takes_them_for_successes(tiny: Tiny) -> None:
+    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", metrics=True) as server:
+
+        def refused() -> float:
+            with urllib.request.urlopen(str(server.metrics_address), timeout=10) as answer:
+                (line,) = (
+                    one for one in answer.read().decode().splitlines() if one.startswith("dcp_requests_refused{")
+                )
+            return float(line.rpartition(" ")[2])
+
+        with triton.InferenceServerClient(server.grpc_address.removeprefix("grpc://")) as client:
+            infer(client, payload(1))
+            assert refused() == 0
+            for _ in range(3):
+                with pytest.raises(InferenceServerException):
+                    infer(client, payload(1) | {"channels": np.array([[2, 1, 5]], np.uint8)})
+            assert refused() == 3
 
 
 @pytest.mark.parametrize(

@@ -153,13 +153,11 @@ def _smallest(spec: TensorSpec) -> bytes:
 
 def _parameters(served: Sequence[Contract], backend: Backend) -> dict[str, str]:
     """Parameters belong to the model, so each key that is about a version names it."""
-    parameters: dict[str, str] = {}
+    # Else ONNX Runtime takes a thread for each core of the node, whatever the pod may use, and lets them spin.
+    parameters = {"intra_op_thread_count": "1"}
     for contract in served:
         version = contract.head.version
         parameters |= {digest_parameter(version): contract.digest, sha256_parameter(version): contract.head.sha256}
-    if backend != "python":
-        # Else ONNX Runtime takes a thread for each core of the node, whatever the pod may use, and lets them spin.
-        parameters["intra_op_thread_count"] = "1"
     if backend == "python":
         for spec in served[0].payload:
             parameters |= _limits(spec)

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -158,6 +159,15 @@ def test_no_request_turns_tracing_or_logging_on(tiny_server: TritonServer) -> No
         ):
             with pytest.raises(triton.InferenceServerException, match="restricted"):
                 change()
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("path", ["v2/trace/setting", "v2/logging", "v2/systemsharedmemory/region/all/register"])
+def test_nor_over_http(tiny_server: TritonServer, path: str) -> None:
+    request = urllib.request.Request(f"{tiny_server.http_address}/{path}", data=b"{}", method="POST")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=10)
+    assert caught.value.code == 403
 
 
 @pytest.mark.triton

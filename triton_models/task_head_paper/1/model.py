@@ -2,7 +2,7 @@
 
 For servers without the onnxruntime backend (configuration ``embedded``). Names, limits and hash come from the
 model configuration; Triton has checked types and shapes before a request arrives here. Nothing of a request
-is stored or logged.
+is stored or logged; how many were refused is counted, because Triton counts a refusal as a success.
 """
 
 from __future__ import annotations
@@ -49,9 +49,19 @@ class TritonPythonModel:
         if hashlib.sha256(graph).hexdigest() != expected:
             raise RuntimeError("model.onnx is not the file that this configuration was rendered for; export again")
         options = ort.SessionOptions()
+        # As many as Triton's own backend takes: else one for each core of the node, whatever the pod may use.
+        options.intra_op_num_threads = int(parameters["intra_op_thread_count"])
         # Threads that spin between batches take twice the processor's time for the same answers.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        # A family that nobody holds is deleted, and its metrics with it.
+        self._family = pb_utils.MetricFamily(
+            name="dcp_requests_refused",
+            description="Requests outside of the contract, refused by the model",
+            kind=pb_utils.MetricFamily.COUNTER,
+        )
+        labels = {"model": args["model_name"], "version": args["model_version"], "reason": "OUTSIDE_CONTRACT"}
+        self._refused = self._family.Metric(labels=labels)
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer all valid requests with one run of the graph, and each invalid one with INVALID_ARG."""
@@ -63,6 +73,7 @@ class TritonPythonModel:
             except ValueError as error:
                 refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
                 responses[index] = pb_utils.InferenceResponse(error=refusal)
+                self._refused.increment(1)
         if valid:
             for index, answer in zip(valid, self._run(list(valid.values())), strict=True):
                 responses[index] = pb_utils.InferenceResponse([pb_utils.Tensor(self._output, answer)])
