@@ -83,7 +83,8 @@ class Retries(Options):
     """
 
     attempts: Annotated[int, Field(ge=1, le=20)] = 3
-    """Attempts in all; 1 never tries again. With several servers an attempt asks each of them once."""
+    """Attempts in all; 1 never tries again. With several servers an attempt asks once each
+    that did not refuse or run out of time in this call."""
     first_wait_s: Seconds = 0.05
     """Seconds of the longest pause after the first attempt; it doubles with each. The pause itself is drawn between
     0 and that, so that many devices do not come back in step."""
@@ -114,7 +115,8 @@ class CircuitBreaker(Options):
     failures: Annotated[int, Field(ge=1)] = 5
     """Failures in a row after which nothing is sent to this server for a while."""
     pause_s: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """Seconds of that while, and with it the longest delay after the server is back."""
+    """Seconds of that while, and with it the longest delay after the server is back. Where somebody else can answer,
+    trying it takes no longer at first, and twice as long each time that this was too short."""
 
 
 class ServerAddress(Options):

@@ -14,9 +14,11 @@ __all__ = ["LEVELS", "Event", "log", "printable"]
 Event = Literal[
     "server_lost",
     "server_back",
+    "server_refused",
     "breaker_opened",
     "breaker_closed",
     "failover",
+    "answered_locally",
     "guard_refused",
     "camera_stale",
     "camera_back",
@@ -26,9 +28,11 @@ Event = Literal[
 LEVELS: dict[Event, int] = {
     "server_lost": logging.WARNING,
     "server_back": logging.INFO,
+    "server_refused": logging.WARNING,
     "breaker_opened": logging.WARNING,
     "breaker_closed": logging.INFO,
     "failover": logging.WARNING,
+    "answered_locally": logging.WARNING,
     "guard_refused": logging.ERROR,
     "camera_stale": logging.WARNING,
     "camera_back": logging.INFO,

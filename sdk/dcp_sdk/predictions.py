@@ -71,6 +71,9 @@ class Prediction:
     """Who answered: the address, or ``device`` for the head in the bundle."""
     answered_by: AnsweredBy = "server"
     """``device``: no server answered, and the client was made with ``on_failure="local"``."""
+    failure: str | None = None
+    """Name of the class of error that kept servers from answering, where the device answered itself; see
+    ``docs/errors.md``. None otherwise."""
     sends: int = 1
     """How often the payload was handed to a connection: more than 1 after a retry or a failover, when a server that
     broke off may have seen it too."""
@@ -135,6 +138,7 @@ def make_predictions(
     *,
     provider: Provider,
     server: str,
+    failure: str | None = None,
     sends: int = 1,
     sequence: int = 0,
 ) -> list[Prediction]:
@@ -148,6 +152,7 @@ def make_predictions(
         timings: Of the batch.
         provider: What the device graph ran on.
         server: Who answered; :data:`DEVICE` for the head in the bundle.
+        failure: Class of the error that kept servers from answering.
         sends: How often the payload was handed to a connection.
         sequence: Number of the first picture in the stream or the batch.
     """
@@ -165,6 +170,7 @@ def make_predictions(
             provider=provider,
             server=server,
             answered_by="device" if server == DEVICE else "server",
+            failure=failure,
             sends=sends,
             sequence=number,
         )

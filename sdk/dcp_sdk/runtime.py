@@ -32,22 +32,15 @@ Provider = Literal["cpu", "cuda", "tensorrt"]
 _Run = Callable[[Mapping[str, npt.NDArray[Any]], ort.RunOptions, float | None], tuple[npt.NDArray[Any], ...]]
 """Inputs by name, options, and the seconds that it may wait before it runs."""
 
-# ONNX Runtime's exceptions have no common base of their own.
-_ORT_ERRORS = (
-    _ort.EPFail,
-    _ort.EngineError,
-    _ort.Fail,
-    _ort.InvalidArgument,
-    _ort.InvalidGraph,
-    _ort.InvalidProtobuf,
-    _ort.NoModel,
-    _ort.NoSuchFile,
-    _ort.NotImplemented,
-    _ort.RuntimeException,
+# ONNX Runtime's exceptions have no common base of their own, and each version may bring more of them.
+_ORT_ERRORS: tuple[type[Exception], ...] = (
+    *(kind for kind in vars(_ort).values() if isinstance(kind, type) and issubclass(kind, Exception)),
     MemoryError,
     RuntimeError,
     ValueError,
 )
+_DEVICE_RESET: tuple[type[Exception], ...] = tuple(kind for kind in _ORT_ERRORS if kind.__name__ == "DeviceReset")
+"""Empty where ONNX Runtime is too old to tell."""
 _NO_MEMORY = re.compile(r"failed to allocate|bad_alloc|alloc_failed|out of memory", re.IGNORECASE)
 """Words of ONNX Runtime, cuBLAS and CUDA. There is no class of error for it."""
 _ONNX_TYPES = {"tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(float)": "float32"}
@@ -132,7 +125,7 @@ class Graph:
 
         Raises:
             BundleError: The graph failed.
-            RuntimeUnavailable: Memory ran out.
+            RuntimeUnavailable: Memory ran out, or the device was reset.
             DeadlineExceeded: The deadline passed.
         """
         options = ort.RunOptions()
@@ -152,6 +145,11 @@ class Graph:
                 raise RuntimeUnavailable(
                     f"expected memory for a run of {self._where}, there was none left. "
                     "Give fewer pictures at a time, or free memory on this device."
+                ) from error
+            if isinstance(error, _DEVICE_RESET):
+                raise RuntimeUnavailable(
+                    f"expected the device to stay for a run of {self._where}, it was reset. "
+                    "Make a new client, or choose device='cpu'."
                 ) from error
             raise BundleError(
                 f"{self._where} failed while running ({type(error).__name__}). Export it again."

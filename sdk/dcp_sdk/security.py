@@ -13,6 +13,8 @@ from .errors import ConfigError
 
 __all__ = ["Security"]
 
+_BLANK = b" \t\r\n\0"
+
 
 class Security(Options):
     """Certificates and access key. It holds where secrets lie, and never a secret itself.
@@ -29,7 +31,7 @@ class Security(Options):
     model_config = ConfigDict(hide_input_in_errors=True)
 
     ca_file: Path | None = None
-    """PEM file of the authorities that may vouch for the server; None takes the public ones."""
+    """PEM file of the authorities that may vouch for the server, and nobody else; None takes the public ones."""
     certificate_file: Path | None = None
     """PEM file of this device's own certificate, with those between it and its authority (mutual TLS)."""
     certificate_key_file: Path | None = None
@@ -73,8 +75,17 @@ class Security(Options):
         return SecretStr(key.strip())
 
     def authorities(self) -> bytes | None:
-        """Read :attr:`ca_file`; None for the public authorities."""
-        return None if self.ca_file is None else read_secret(self.ca_file)
+        """Read :attr:`ca_file`; None for the public authorities.
+
+        Raises:
+            ConfigError: It cannot be read, or is blank, as a file is while it is written or after power was lost.
+        """
+        if self.ca_file is None:
+            return None
+        content = read_secret(self.ca_file)
+        if not content.strip(_BLANK):  # Python and gRPC take nothing for "the public ones"
+            raise ConfigError(f"Security: expected the certificates of authorities in {self.ca_file}, got nothing.")
+        return content
 
     def identity(self) -> tuple[bytes, bytes] | None:
         """Read this device's certificate and its private key; None if it has none."""

@@ -47,10 +47,13 @@ class Stats:
     """Pictures that were answered, those of batches and streams included."""
     failures: Mapping[str, int]
     """Requests that raised, by the name of the error's class."""
+    hidden_failures: Mapping[str, int]
+    """Failures of servers that no caller saw, since a retry, another server or the head on the device gave the answer,
+    by the name of the error's class; :class:`CircuitOpen` where a server was left alone."""
     sends: int
     """How often a payload was handed to a connection."""
     retries: int
-    """Rounds of attempts after the first, each of which asks every server once."""
+    """Rounds of attempts after the first, each of which asks once every server that may recover."""
     failovers: int
     """Requests that another server than the first answered."""
     answered_locally: int
@@ -81,6 +84,7 @@ class Counters:
         self._lock = threading.Lock()
         self._counts: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
+        self._hidden: Counter[str] = Counter()
         self._recent: deque[Timings] = deque(maxlen=_REMEMBERED)
 
     def add(self, **counts: int) -> None:
@@ -93,6 +97,12 @@ class Counters:
         """Count a request that ended in ``error``."""
         with self._lock:
             self._failures[type(error).__name__] += 1
+
+    def hid(self, failures: Mapping[str, int]) -> None:
+        """Count what servers failed with in a request that was answered all the same, by the error's class."""
+        if failures:  # most requests need no lock
+            with self._lock:
+                self._hidden.update(failures)
 
     def answered(self, timings: Timings, *, pictures: int, locally: bool) -> None:
         """Count a request that was answered."""
@@ -110,11 +120,13 @@ class Counters:
     def read(self, breakers: Mapping[str, BreakerState]) -> Stats:
         """Take all numbers at one moment."""
         with self._lock:
-            counts, failures, recent = self._counts.copy(), dict(self._failures), list(self._recent)
-        names = {field.name for field in fields(Stats)} - {"failures", "breakers", "stages"}
+            counts, recent = self._counts.copy(), list(self._recent)
+            failures, hidden = dict(self._failures), dict(self._hidden)
+        names = {field.name for field in fields(Stats)} - {"failures", "hidden_failures", "breakers", "stages"}
         return Stats(
             **{name: counts[name] for name in names},
             failures=failures,
+            hidden_failures=hidden,
             breakers=breakers,
             stages=stages_of(recent),
         )

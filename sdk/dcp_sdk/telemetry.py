@@ -84,6 +84,12 @@ class Telemetry:
         meter.create_observable_counter(
             "dcp.failures", [self._books.failures], unit="1", description="requests that raised, by the error's class"
         )
+        meter.create_observable_counter(
+            "dcp.hidden_failures",
+            [self._books.hidden_failures],
+            unit="1",
+            description="failures of servers in requests that were answered all the same, by the error's class",
+        )
         meter.create_observable_gauge(
             "dcp.breaker.state",
             [self._books.breakers],
@@ -148,11 +154,23 @@ class Trace:
 
 
 @dataclass
+class _Sums:
+    """The numbers of one bundle's clients, added up."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    hidden_failures: Counter[str] = field(default_factory=Counter)
+
+    def copy(self) -> _Sums:
+        return _Sums(self.counts.copy(), self.failures.copy(), self.hidden_failures.copy())
+
+
+@dataclass
 class _Books:
     """Adds up the numbers of all clients by bundle. They are read when somebody exports, and kept nowhere else."""
 
     _open: dict[int, tuple[str, Callable[[], Stats]]] = field(default_factory=dict)
-    _ended: dict[str, tuple[Counter[str], Counter[str]]] = field(default_factory=dict)
+    _ended: dict[str, _Sums] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _next: int = 0
 
@@ -170,15 +188,14 @@ class _Books:
 
     def counter(self, name: str) -> Callable[[Any], Iterable[Observation]]:
         return lambda _: [
-            _observation(counts[name], {"dcp.bundle": bundle}) for bundle, (counts, _) in self._sums().items()
+            _observation(sums.counts[name], {"dcp.bundle": bundle}) for bundle, sums in self._sums().items()
         ]
 
     def failures(self, _: Any) -> Iterable[Observation]:
-        return [
-            _observation(count, {"dcp.bundle": bundle, "error.type": kind})
-            for bundle, (_, failures) in self._sums().items()
-            for kind, count in failures.items()
-        ]
+        return _by_class({bundle: sums.failures for bundle, sums in self._sums().items()})
+
+    def hidden_failures(self, _: Any) -> Iterable[Observation]:
+        return _by_class({bundle: sums.hidden_failures for bundle, sums in self._sums().items()})
 
     def breakers(self, _: Any) -> Iterable[Observation]:
         with self._lock:
@@ -189,18 +206,28 @@ class _Books:
                 worst[address] = max(worst.get(address, 0), _STATES[state])
         return [_observation(value, {"server.address": address}) for address, value in worst.items()]
 
-    def _sums(self) -> dict[str, tuple[Counter[str], Counter[str]]]:
+    def _sums(self) -> dict[str, _Sums]:
         with self._lock:
-            sums = {bundle: (counts.copy(), kinds.copy()) for bundle, (counts, kinds) in self._ended.items()}
+            sums = {bundle: ended.copy() for bundle, ended in self._ended.items()}
             for bundle, stats in self._open.values():
                 _sum_up(sums, bundle, stats())
         return sums
 
 
-def _sum_up(sums: dict[str, tuple[Counter[str], Counter[str]]], bundle: str, stats: Stats) -> None:
-    counts, failures = sums.setdefault(bundle, (Counter(), Counter()))
-    counts.update({name: getattr(stats, name) for name in COUNTERS})
-    failures.update(stats.failures)
+def _sum_up(sums: dict[str, _Sums], bundle: str, stats: Stats) -> None:
+    mine = sums.setdefault(bundle, _Sums())
+    mine.counts.update({name: getattr(stats, name) for name in COUNTERS})
+    mine.failures.update(stats.failures)
+    mine.hidden_failures.update(stats.hidden_failures)
+
+
+def _by_class(failures: Mapping[str, Counter[str]]) -> list[Observation]:
+    """Tell how many failures of each class there were, by bundle."""
+    return [
+        _observation(count, {"dcp.bundle": bundle, "error.type": kind})
+        for bundle, kinds in failures.items()
+        for kind, count in kinds.items()
+    ]
 
 
 def _observation(value: int, attributes: dict[str, str]) -> Observation:

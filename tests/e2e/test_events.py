@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import time
+from pathlib import Path
 
 import pytest
 
-from dcp_sdk import PrivacyGuardError, PrivateClient, Security, Timeouts
+from dcp_sdk import AccessDenied, PrivacyGuardError, PrivateClient, Security, Timeouts
+from dcp_sdk.bundles.bundle import HEAD_FILE
 from dcp_sdk.calls import stages as stages_module
 from dcp_sdk.events import LEVELS
 from dcp_sdk.preprocess import Image
@@ -32,22 +35,29 @@ def test_each_change_is_told_once_and_nothing_private_with_it(
     noise: Image,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     def refuse(*_: object) -> None:
         raise PrivacyGuardError(f"features: {noise.tobytes()!r}")  # the worst message that there could be
 
+    def deny(*_: object) -> None:
+        raise AccessDenied(f"{KEY} is no key for {noise.tobytes()!r}")  # a server may say what it was sent
+
     address = tiny_server.grpc_address if scheme == "grpc" else tiny_server.http_address
     port = int(address.rpartition(":")[2])
+    bundle = shutil.copytree(tiny.bundle, tmp_path / "bundle")
+    shutil.copy(tiny.head, bundle / HEAD_FILE)
     monkeypatch.setenv("DCP_TEST_KEY", KEY)
     caplog.set_level(logging.DEBUG)  # of everybody: libraries may not tell either
     with tap(port) as one, tap(port) as two:
         first, second = (f"{scheme}://127.0.0.1:{wire.port}" for wire in (one, two))
         with PrivateClient(
-            tiny.bundle,
+            bundle,
             [first, second],
             device="cpu",
             timeouts=Timeouts(connect_s=5, predict_s=5),
             security=Security(api_key_variable="DCP_TEST_KEY"),
+            on_failure="local",
         ) as client:
             client.predict(noise)
             assert KEY.encode() in one.sent
@@ -60,6 +70,11 @@ def test_each_change_is_told_once_and_nothing_private_with_it(
             while client.predict(noise).server != first:
                 assert time.monotonic() < end
                 time.sleep(0.05)
+            with monkeypatch.context() as patch:
+                for server, answering in zip(client._servers._servers, (second, "device"), strict=True):
+                    patch.setattr(server.transport, "infer", deny)
+                    assert [client.predict(noise).server for _ in range(3)] == [answering] * 3
+            assert client.predict(noise).server == first
             with monkeypatch.context() as patch, pytest.raises(PrivacyGuardError):
                 patch.setattr(stages_module, "check_payload", refuse)
                 client.predict(noise)
@@ -71,6 +86,12 @@ def test_each_change_is_told_once_and_nothing_private_with_it(
         "server_back",
         "breaker_closed",
         "failover",
+        "server_refused",
+        "failover",
+        "server_refused",
+        "answered_locally",
+        "server_back",
+        "failover",
         "guard_refused",
     ]
     assert told[:3] == [
@@ -79,7 +100,13 @@ def test_each_change_is_told_once_and_nothing_private_with_it(
         {"dcp_server": first, "dcp_error": "ServerUnavailable"},
     ]
     assert set(told[3]) == {"dcp_server", "dcp_seconds"}
-    assert told[6] == {"dcp_digest": tiny.manifest.contract.digest[:12]}
+    assert told[6:10] == [
+        {"dcp_server": first, "dcp_error": "AccessDenied"},
+        {"dcp_server": second, "dcp_before": first},
+        {"dcp_server": second, "dcp_error": "AccessDenied"},
+        {"dcp_error": "AccessDenied"},
+    ]
+    assert told[12] == {"dcp_digest": tiny.manifest.contract.digest[:12]}
     assert all(record.name == "dcp_sdk" and record.exc_info is None for record in caplog.records)
     written = str([(record.getMessage(), vars(record)) for record in caplog.records])
     secrets = secrets_of(tiny.bundle, tiny.manifest.contract, noise)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,6 +183,7 @@ def test_what_fails_is_marked_and_the_metrics_are_the_statistics(
     for after in (read, observed.metrics()):  # a client that was closed still counts
         assert {name: after[f"dcp.{name}"][""] for name in COUNTERS} == {n: getattr(stats, n) for n in COUNTERS}
         assert after["dcp.failures"] == stats.failures
+        assert after.get("dcp.hidden_failures", {}) == stats.hidden_failures
     answered, refused, *broken = observed.calls()
     assert (answered.attributes or {})["dcp.pictures"] == 2
     assert answered.status.status_code is StatusCode.UNSET
@@ -192,6 +194,17 @@ def test_what_fails_is_marked_and_the_metrics_are_the_statistics(
             assert span.status.status_code is StatusCode.ERROR
             assert (span.attributes or {})["error.type"] in stats.failures
     nothing_private(observed, secrets)
+
+
+def test_a_failure_that_nobody_saw_is_a_metric(observed: Observed, tiny: Tiny, noise: Image, tmp_path: Path) -> None:
+    servers = [f"memory://{tmp_path / 'nothing'}", f"memory://{tiny.repository}"]
+    with PrivateClient(tiny.bundle, servers, device="cpu", telemetry=observed.telemetry) as client:
+        for _ in range(2):
+            assert client.predict(noise).server == servers[1]
+        read = observed.metrics()
+    for after in (read, observed.metrics()):  # a client that was closed still counts
+        assert after["dcp.hidden_failures"] == {"ServerUnavailable": 2}
+        assert after.get("dcp.failures", {}) == {}
 
 
 @pytest.mark.triton
@@ -255,7 +268,7 @@ def test_every_count_of_the_statistics_is_a_metric() -> None:
 
 def test_the_page_names_every_span_attribute_and_metric() -> None:
     page = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
-    metrics = [f"dcp.{name}" for name in COUNTERS]
+    metrics = [f"dcp.{name}" for name in [*COUNTERS, "failures", "hidden_failures"]]
     assert [name for name in [*STAGES, *ATTRIBUTES, *metrics] if f"`{name}`" not in page] == []
 
 

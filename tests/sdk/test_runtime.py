@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
+from onnxruntime.capi import onnxruntime_pybind11_state as _ort
 
 from dcp_sdk import BundleError, ConfigError, RuntimeUnavailable, runtime
 from dcp_sdk.config import Device
@@ -122,6 +123,26 @@ def test_memory_that_ran_out_is_no_fault_of_the_bundle() -> None:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     with pytest.raises(RuntimeUnavailable, match=r"memory for a run of graph\.onnx"):
         load(model.SerializeToString(), device="cpu").run({"x": np.zeros((1, 3), np.float32)})
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [kind for kind in vars(_ort).values() if isinstance(kind, type) and issubclass(kind, Exception)],
+    ids=lambda kind: kind.__name__,
+)
+def test_whatever_onnx_runtime_raises_is_typed(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> tuple[()]:
+        raise kind("said by ONNX Runtime")
+
+    graph = load(build(), device="cpu")
+    monkeypatch.setattr(graph, "_run", fails)
+    reset = kind.__name__ == "DeviceReset"
+    error, words = (RuntimeUnavailable, "was reset") if reset else (BundleError, "failed while running")
+    with pytest.raises(error, match=words):
+        graph.run({"x": np.zeros((1, 3), np.float32)})
+    monkeypatch.setattr(onnxruntime, "InferenceSession", fails)
+    with pytest.raises(BundleError, match="is not a graph that onnxruntime"):
+        load(build(), device="cpu")
 
 
 def test_options_that_make_no_sense() -> None:

@@ -9,6 +9,8 @@ import pytest
 
 from dcp_sdk import AccessDenied, ConfigError, PrivateClient, Security, ServerRejected
 from dcp_sdk.preprocess import Image
+from dcp_sdk.transport.tls import client_context
+from tests.e2e.authority import Authority
 from tests.e2e.tap import tap
 from tests.sdk.transport import hostile
 from tests.tiny import Tiny
@@ -115,7 +117,11 @@ def test_what_a_server_says_is_told_without_the_key_whatever_became_of_its_file(
 
 
 @pytest.mark.parametrize("scheme", ["grpcs", "https"])
-@pytest.mark.parametrize("content", [None, b"no PEM"], ids=["missing", "no PEM"])
+@pytest.mark.parametrize(
+    "content",
+    [None, b"no PEM", b"", b" \n\t\n", bytes(512)],
+    ids=["missing", "no PEM", "empty", "blank", "zeros"],
+)
 def test_files_that_are_no_certificates(content: bytes | None, scheme: str, tiny: Tiny, tmp_path: Path) -> None:
     file = tmp_path / "authority.pem"
     if content is not None:
@@ -123,6 +129,17 @@ def test_files_that_are_no_certificates(content: bytes | None, scheme: str, tiny
     for security in (Security(ca_file=file), Security(certificate_file=file, certificate_key_file=file)):
         with pytest.raises(ConfigError, match="Security: expected"):
             PrivateClient(tiny.bundle, f"{scheme}://127.0.0.1:9", security=security)
+
+
+def test_a_file_of_authorities_takes_the_place_of_the_public_ones(tmp_path: Path) -> None:
+    file = Authority(tmp_path, "authority").file
+    assert [dict(ca["subject"][0])["commonName"] for ca in client_context(Security(ca_file=file)).get_ca_certs()] == [
+        "authority"
+    ]
+    file.write_bytes(b"")
+    for read in (Security(ca_file=file).authorities, lambda: client_context(Security(ca_file=file))):
+        with pytest.raises(ConfigError, match="got nothing"):
+            read()
 
 
 def test_certificates_are_for_encrypted_addresses(tiny: Tiny, tmp_path: Path) -> None:

@@ -89,6 +89,8 @@ def test_counts_are_exact_under_sixteen_threads(tiny: Tiny, picture: Image) -> N
     assert stats.bytes_sent == sum(tensor.nbytes for payload in transport.sent for tensor in payload)
     failed = sum(1 for number in range(len(transport.sent)) if number % 3 == 0)
     assert stats.retries == failed - stats.failures["ServerUnavailable"], "the second attempt is the last"
+    hidden = failed - 2 * stats.failures["ServerUnavailable"]
+    assert 0 < stats.hidden_failures["ServerUnavailable"] <= hidden, "but those after which a retry was refused"
     assert (stats.failovers, stats.answered_locally, stats.frames_taken) == (0, 0, 0)
 
 
@@ -129,6 +131,7 @@ def test_failovers_and_breakers(tiny: Tiny, picture: Image, tmp_path: Path) -> N
         stats = client.stats()
     assert stats.breakers == {first: "closed", second: "closed"}
     assert (stats.failovers, stats.sends, stats.retries, stats.predictions) == (2, 3, 0, 3)
+    assert (stats.failures, stats.hidden_failures) == ({}, {"ServerUnavailable": 2})
 
 
 def test_a_refusal_of_the_guard(tiny: Tiny) -> None:

@@ -59,14 +59,17 @@ class Breaker:
         return "open" if self._storage.age_s() < self._options.pause_s else "half-open"
 
     @contextmanager
-    def guarding(self) -> Iterator[None]:
+    def guarding(self, trial_s: float) -> Iterator[None]:
         """Run the block unless the server is to be left alone, and remember how it ended.
+
+        Args:
+            trial_s: Seconds for which no other call tries the server, if this one finds out whether it is back.
 
         Raises:
             CircuitOpen: It is to be left alone.
         """
         with self._lock:
-            call = self._enter()
+            call = self._enter(trial_s)
         try:
             yield
         except BaseException as error:
@@ -78,7 +81,7 @@ class Breaker:
         self._leave(call, None)
         self._tell()
 
-    def _enter(self) -> AbstractContextManager[None]:
+    def _enter(self, trial_s: float) -> AbstractContextManager[None]:
         """Start the library's own bookkeeping of one call; of those after a pause, one at a time."""
         if self._circuit.current_state == pybreaker.STATE_HALF_OPEN and time.monotonic() < self._probe_until:
             raise self._open_error(self._probe_until - time.monotonic())
@@ -87,8 +90,8 @@ class Breaker:
             call.__enter__()
         except pybreaker.CircuitBreakerError:
             raise self._open_error(self._options.pause_s - self._storage.age_s()) from None
-        # A trial that hangs does not keep others from trying for longer than a pause.
-        self._probe_until = time.monotonic() + self._options.pause_s
+        # A trial that hangs does not keep others from trying for longer than it may take.
+        self._probe_until = time.monotonic() + trial_s
         return call
 
     def _leave(self, call: AbstractContextManager[None], error: BaseException | None) -> None:

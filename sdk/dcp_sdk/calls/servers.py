@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,16 @@ import numpy.typing as npt
 from ..config import CircuitBreaker, Retries
 from ..contract import Contract
 from ..deadline import Deadline
-from ..errors import AccessDenied, CircuitOpen, ContractMismatch, DCPError, ServerTimeout, ServerUnavailable, TLSFailed
+from ..errors import (
+    AccessDenied,
+    CircuitOpen,
+    ContractMismatch,
+    DCPError,
+    ServerError,
+    ServerTimeout,
+    ServerUnavailable,
+    TLSFailed,
+)
 from ..events import log
 from ..obfuscate import Payload
 from ..stats import BreakerState
@@ -47,7 +57,9 @@ class Sends:
         self.count = 0
         """How often it was handed to a connection."""
         self.rounds = 0
-        """How often all servers were tried in turn; more than 1 after a retry."""
+        """How often the servers were tried in turn; more than 1 after a retry."""
+        self.failures: Counter[str] = Counter()
+        """How often a server failed, or was left alone, by the error's class; no more than names is kept."""
 
 
 class Servers:
@@ -83,7 +95,7 @@ class Servers:
             ServerError: None is well; the error is that of the first.
             ContractMismatch: The first serves another head, and no other is well.
         """
-        self._first_well(Deadline(timeout_s), lambda server, deadline: server.check(deadline))
+        self._first_well(Deadline(timeout_s), lambda server, deadline: server.check(deadline), {})
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -100,9 +112,10 @@ class Servers:
         return {server.transport.address: server.breaker.state for server in self._servers}
 
     def infer(self, payload: Payload, deadline: Deadline, sends: Sends) -> Answer:
-        """Send one batch to the first server that is well, and try again what may pass by itself.
+        """Send one batch to the first server that is well, and try again those whose failure may pass by itself.
 
-        The bytes of every attempt are those of ``payload``.
+        The bytes of every attempt are those of ``payload``. A server that refused or took all its time does not get
+        them again.
 
         Args:
             payload: Arrays ``(N, *shape)`` in the order of ``contract.payload``, from the guard.
@@ -110,19 +123,23 @@ class Servers:
             sends: Counts them.
 
         Raises:
+            DeadlineExceeded: No time was left to ask anybody.
             ServerError: No server gave an answer.
             ContractMismatch: The first serves another head, and no other is well.
         """
+        failures: _Failures = {}
         try:
-            return self._round(payload, deadline, sends)
-        except ServerUnavailable as error:
-            failed = [error]
+            return self._round(payload, deadline, sends, failures)
+        except _ELSEWHERE as error:
+            if not _may_pass(failures):
+                raise
+            failed: list[DCPError] = [error]
         import tenacity  # late: it loads asyncio, and costs more than all else here, while most calls need no retry
 
         attempts = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._retries.attempts) | tenacity.stop_before_delay(deadline.left_s()),
             wait=tenacity.wait_random_exponential(self._retries.first_wait_s, self._retries.longest_wait_s),
-            retry=tenacity.retry_if_exception(_may_pass),
+            retry=tenacity.retry_if_exception(lambda error: isinstance(error, _ELSEWHERE) and _may_pass(failures)),
             sleep=tenacity.sleep_using_event(self._closing),
             reraise=True,
         )
@@ -130,7 +147,7 @@ class Servers:
         def attempt() -> Answer:
             if failed:  # the round above was the first attempt
                 raise failed.pop()
-            return self._round(payload, deadline, sends)
+            return self._round(payload, deadline, sends, failures)
 
         answer: Answer = attempts(attempt)
         return answer
@@ -139,27 +156,42 @@ class Servers:
         """Pause before no further attempt. The transports belong to whoever opened them."""
         self._closing.set()
 
-    def _round(self, payload: Payload, deadline: Deadline, sends: Sends) -> Answer:
+    def _round(self, payload: Payload, deadline: Deadline, sends: Sends, failures: _Failures) -> Answer:
         """Ask every server once, at the most."""
+
+        def ask(server: _Server, share: Deadline) -> Answer:
+            try:
+                return server.infer(payload, share, sends)
+            except DCPError as error:
+                sends.failures[type(error).__name__] += 1
+                raise
+
         sends.rounds += 1
-        answer = self._first_well(deadline, lambda server, share: server.infer(payload, share, sends))
+        answer = self._first_well(deadline, ask, failures)
         before, self._answering = self._answering, answer.address
         if before != answer.address:
             log("failover", "%(server)s answers now, no longer %(before)s", server=answer.address, before=before)
         return answer
 
-    def _first_well(self, deadline: Deadline, ask: Callable[[_Server, Deadline], T]) -> T:
-        """Ask one server after the other, each for its share of the time; raise the first's error if all fail."""
-        failures: list[DCPError] = []
-        for left in range(len(self._servers), 0, -1):
-            server = self._servers[-left]
+    def _first_well(self, deadline: Deadline, ask: Callable[[_Server, Deadline], T], failures: _Failures) -> T:
+        """Ask one server after the other, each for its share of the time; raise the first's error if all fail.
+
+        Those that failed in ``failures`` for good are passed over; it then holds the last failure of each.
+        """
+        servers = [server for server in self._servers if _is_worth_asking(failures.get(server))]
+        for left, server in zip(range(len(servers), 0, -1), servers, strict=True):
+            if (left_s := deadline.left_s()) == 0:
+                break  # whoever was asked now would be blamed for the time that this device took
             try:
-                share_s = server.share_s(deadline.left_s(), left, others=self._standby or left > 1)
+                share_s = server.share_s(left_s, left, others=self._standby or left > 1)
                 return ask(server, Deadline(share_s))
             except _ELSEWHERE as error:
-                failures.append(error)
+                failures[server] = error
+        if not failures:
+            raise deadline.exceeded("the stages before the network")
+        in_order = [failures[server] for server in self._servers if server in failures]
         # One that is left alone tells less than one that was asked.
-        raise next((failure for failure in failures if not isinstance(failure, CircuitOpen)), failures[0])
+        raise next((failure for failure in in_order if not isinstance(failure, CircuitOpen)), in_order[0])
 
 
 class _Server:
@@ -169,25 +201,27 @@ class _Server:
         self.transport = transport
         self._contract = contract
         self.breaker = Breaker(transport.address, options)
-        self._longest_trial_s = options.pause_s
+        self._first_trial_s = self._trial_s = options.pause_s
         self._checking = threading.Lock()
         self._checked = False
-        self._lost_at: float | None = None
+        self._trouble = ""
+        self._failing_since = 0.0
 
     def share_s(self, left_s: float, servers: int, *, others: bool) -> float:
         """Seconds of ``left_s`` that this server may take, the first of ``servers`` that are left to ask.
 
-        Where ``others`` can answer, finding out whether it is back takes no longer than it was left alone.
+        Where ``others`` can answer, finding out whether it is back takes no longer than it was left alone; twice as
+        long after each time that this was too short, since a slow link may need longer than any pause.
         """
         share = left_s / servers
-        return min(share, self._longest_trial_s) if others and not self.breaker.is_closed else share
+        return min(share, self._trial_s) if others and not self.breaker.is_closed else share
 
     def check(self, deadline: Deadline) -> None:
-        with self.breaker.guarding(), self._noticing():
+        with self._trying(deadline):
             self._check_once(deadline)
 
     def infer(self, payload: Payload, deadline: Deadline, sends: Sends) -> Answer:
-        with self.breaker.guarding(), self._noticing():
+        with self._trying(deadline):
             self._check_once(deadline)
             self.transport.reach(self._left(deadline))
             sends.count += 1
@@ -195,20 +229,43 @@ class _Server:
         return Answer(values, self.transport.address, sends.count)
 
     @contextmanager
+    def _trying(self, deadline: Deadline) -> Iterator[None]:
+        """Remember how it went: for the breaker, for the log, and for the time of the next trial."""
+        with self.breaker.guarding(self._trial_s), self._noticing():
+            try:
+                yield
+            except ServerTimeout:
+                if deadline.timeout_s == self._trial_s:  # a trial, and not one that an ordinary share cut short
+                    self._trial_s = 2 * deadline.timeout_s
+                raise
+        self._trial_s = self._first_trial_s
+
+    @contextmanager
     def _noticing(self) -> Iterator[None]:
-        """Log the first failure after an answer, and the first answer after a failure."""
+        """Log the first failure of a kind after an answer, and the first answer after a failure."""
         try:
             yield
-        except TRANSIENT as error:
-            if self._lost_at is None:
-                self._lost_at = time.monotonic()
-                kind = type(error).__name__
-                log("server_lost", "%(server)s fails: %(error)s", server=self.transport.address, error=kind)
+        except (ServerError, ContractMismatch) as error:
+            self._notice(error)
             raise
-        if (lost_at := self._lost_at) is not None:
-            self._lost_at = None
-            seconds = round(time.monotonic() - lost_at, 3)
+        if self._trouble:
+            self._trouble = ""
+            seconds = round(time.monotonic() - self._failing_since, 3)
             log("server_back", "%(server)s answers after %(seconds)s s", server=self.transport.address, seconds=seconds)
+
+    def _notice(self, error: DCPError) -> None:
+        """Log a failure of another kind than the last: all that may pass are one kind, the others go by class."""
+        kind, passes = type(error).__name__, isinstance(error, TRANSIENT)
+        before, self._trouble = self._trouble, "lost" if passes else kind
+        if not before:
+            self._failing_since = time.monotonic()
+        if before == self._trouble:
+            return
+        if passes:
+            log("server_lost", "%(server)s fails: %(error)s", server=self.transport.address, error=kind)
+        else:
+            sentence = "%(server)s fails with what does not pass by itself: %(error)s"
+            log("server_refused", sentence, server=self.transport.address, error=kind)
 
     def _check_once(self, deadline: Deadline) -> None:
         """Compare the head with the contract before the first payload; later the transport does it where needed."""
@@ -236,6 +293,15 @@ class _Server:
         )
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Say whether the same bytes may be welcome a moment later; time that ran out does not come back."""
-    return isinstance(error, ServerUnavailable) and not isinstance(error, CircuitOpen)
+_Failures = dict[_Server, DCPError]
+"""The last failure of each server in one call."""
+
+
+def _is_worth_asking(failure: DCPError | None) -> bool:
+    """Say whether a server may be asked in this call; time that ran out does not come back, and a refusal stays."""
+    return failure is None or isinstance(failure, ServerUnavailable)
+
+
+def _may_pass(failures: _Failures) -> bool:
+    """Say whether the same bytes may be welcome somewhere a moment later; a server that is left alone stays so."""
+    return any(isinstance(f, ServerUnavailable) and not isinstance(f, CircuitOpen) for f in failures.values())

@@ -13,7 +13,15 @@ import numpy.typing as npt
 
 from ..contract import Contract
 from ..deadline import Deadline
-from ..errors import ContractMismatch, DeadlineExceeded, PrivacyGuardError, ServerError
+from ..errors import (
+    ContractMismatch,
+    DCPError,
+    DeadlineExceeded,
+    PrivacyGuardError,
+    ServerError,
+    ServerRejected,
+    ServerUnavailable,
+)
 from ..events import log
 from ..frames import Frame
 from ..guard import check_payload
@@ -42,6 +50,8 @@ class Request:
     payload: Payload = ()
     """What passed the guard, and nothing else, leaves the device."""
     server: str = ""
+    failure: str | None = None
+    """Class of the error that kept servers from answering, where the head on the device did."""
     probabilities: npt.NDArray[np.float32] | None = None
     sends: Sends = field(default_factory=Sends)
     times_ms: dict[str, float] = field(default_factory=dict)
@@ -119,6 +129,8 @@ class Stages:
         self._servers = servers
         self._local = local
         self._counters = counters
+        self._alone = ""
+        """Why the device answers itself; empty while a server does."""
 
     def capture(self, request: Request, frames: Iterable[Frame], *, crop: bool) -> None:
         """Take the frames, one by one; with ``crop`` keep only what the device graph takes of each.
@@ -168,6 +180,7 @@ class Stages:
             with request.stage("decode"):
                 request.probabilities = decode_answer(self._contract, answer.values, len(request.frames))
                 request.server = answer.address
+        self._counters.hid(request.sends.failures)
         request.end()
 
     def finish(self, request: Request, sequence: int = 0) -> list[Prediction]:
@@ -184,6 +197,7 @@ class Stages:
             timings,
             provider=self._obfuscator.provider,
             server=request.server,
+            failure=request.failure,
             sends=request.sends.count,
             sequence=sequence,
         )
@@ -202,13 +216,29 @@ class Stages:
             return self._servers.infer(payload, deadline, sends)
         try:
             answer = self._servers.infer(payload, Deadline((1 - _LOCAL_SHARE) * deadline.left_s()), sends)
-            decode_answer(self._contract, answer.values, len(payload[0]))  # nonsense is no answer
-        except (ServerError, ContractMismatch) as failure:
-            return Answer(self._locally(request, self._local, failure), DEVICE, sends.count)
+        except (ServerError, ContractMismatch, DeadlineExceeded) as failure:
+            return self._locally(request, self._local, failure)
+        try:
+            decode_answer(self._contract, answer.values, len(payload[0]))
+        except ServerRejected as failure:  # nonsense is no answer
+            sends.failures[type(failure).__name__] += 1
+            return self._locally(request, self._local, failure)
+        self._alone = ""
         return answer
 
+    def _locally(self, request: Request, head: LocalHead, failure: DCPError) -> Answer:
+        """Let the head on the device answer, and do not let it pass in silence."""
+        values = self._head_values(request, head, failure)
+        kind = request.failure = type(failure).__name__
+        # What may pass is one reason: an outage goes to and fro between its classes.
+        reason = "no server" if isinstance(failure, ServerUnavailable | DeadlineExceeded) else kind
+        before, self._alone = self._alone, reason
+        if before != reason:
+            log("answered_locally", "no server answers (%(error)s): the head on the device does", error=kind)
+        return Answer(values, DEVICE, request.sends.count)
+
     @staticmethod
-    def _locally(request: Request, head: LocalHead, failure: Exception) -> npt.NDArray[Any]:
+    def _head_values(request: Request, head: LocalHead, failure: DCPError) -> npt.NDArray[Any]:
         try:
             return head.answer(request.payload, request.deadline)
         except DeadlineExceeded:

@@ -16,6 +16,7 @@ __all__ = ["VideoFile", "Window"]
 
 _FRAMES_PER_S = 10
 _PROBE = "import cv2; cv2.namedWindow('probe'); cv2.destroyAllWindows()"
+_PROBE_S = 60.0
 _ESCAPE = 27
 
 
@@ -26,15 +27,20 @@ class Window:
         title: Stands above it.
 
     Raises:
-        ConfigError: There is no display, or this OpenCV has no windows.
+        ConfigError: There is no display, it does not answer, or this OpenCV has no windows.
     """
 
     def __init__(self, title: str) -> None:
         # Without a display OpenCV does not raise: Qt ends the whole process. So another one tries first.
-        tried = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, timeout=60, check=False)
-        if tried.returncode != 0:
+        command = [sys.executable, "-c", _PROBE]
+        try:
+            opened = subprocess.run(command, capture_output=True, timeout=_PROBE_S, check=False).returncode == 0
+            got = "a failure to open one"
+        except subprocess.TimeoutExpired:  # a display that is forwarded to nowhere accepts, and says nothing
+            opened, got = False, f"none within {_PROBE_S:g} s"
+        if not opened:
             raise ConfigError(
-                "--window: expected a display and an OpenCV with windows, got a failure to open one. Run it in a "
+                f"--window: expected a display and an OpenCV with windows, got {got}. Run it in a "
                 "desktop session (DISPLAY is set there), or write a video with --save out.mp4; if there is a display, "
                 "`dcp doctor` tells whether opencv-python-headless took the place of opencv-python."
             )

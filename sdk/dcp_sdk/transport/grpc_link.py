@@ -58,7 +58,7 @@ class GrpcLink:
         target: str,
         *,
         credentials: grpc.ChannelCredentials | None,
-        options: Sequence[tuple[str, int]],
+        options: Sequence[tuple[str, int | str]],
         metadata: Mapping[str, str],
     ) -> None:
         self._metadata = tuple(metadata.items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Self
 
@@ -16,6 +17,10 @@ _REMEDY = "Serve the model repository that was exported with this bundle, or ins
 
 TRITON_TYPES = {"uint8": "UINT8", "uint16": "UINT16", "float32": "FP32"}
 """Triton's names for the contract's element types."""
+
+_Tensors = dict[str, tuple[str, tuple[int, ...]]]
+"""Type and shape of each tensor by its name."""
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 _NO_DESCRIPTION = "expected Triton's description of a model, got something else. Check that a Triton listens there."
 
@@ -84,11 +89,11 @@ def check_pairing(contract: Contract, served: ServedModel, address: str) -> None
     ):
         expected, actual = _expected(specs), {t.name: (t.datatype, t.shape) for t in tensors}
         if actual != expected:
-            raise ContractMismatch(f"{head}: expected the {what} {expected}, got {actual}. {remedy}")
+            difference = _difference(expected, actual)
+            raise ContractMismatch(f"{head}: expected the {what} {expected}, got {difference}. {remedy}")
     if served.max_batch_size < contract.head.max_batch_size:
-        raise ContractMismatch(
-            f"{head}: expected batches up to {contract.head.max_batch_size}, got {served.max_batch_size}. {remedy}"
-        )
+        got = max(served.max_batch_size, 0)  # a number of the server's below zero may be of any length
+        raise ContractMismatch(f"{head}: expected batches up to {contract.head.max_batch_size}, got {got}. {remedy}")
 
 
 def check_digest(contract: Contract, served: ServedConfig, address: str) -> None:
@@ -99,7 +104,9 @@ def check_digest(contract: Contract, served: ServedConfig, address: str) -> None
     """
     digest = served.parameters.get(digest_parameter(contract.head.version), _Parameter()).string_value
     if digest != contract.digest:
-        got = f"{digest[:12]}…" if digest else "none"
+        got = "something else" if digest else "none"  # it may be anything at all, a key of ours perhaps
+        if _DIGEST.fullmatch(digest):
+            got = f"{digest[:12]}…"
         raise ContractMismatch(
             f"{_head(contract, address)}: expected contract digest {contract.digest[:12]}…, got {got}. {_REMEDY}"
         )
@@ -109,5 +116,15 @@ def _head(contract: Contract, address: str) -> str:
     return f"the head {contract.head.model!r} version {contract.head.version} at {address}"
 
 
-def _expected(specs: Iterable[TensorSpec]) -> dict[str, tuple[str, tuple[int, ...]]]:
+def _difference(expected: _Tensors, actual: _Tensors) -> str:
+    """Say in our own words what differs: a server's names may be of any length, and hold what a terminal obeys."""
+    for name, described in expected.items():
+        if name not in actual:
+            return f"no {name!r}"
+        if actual[name] != described:
+            return f"{name!r} with another type or shape"
+    return "others besides them"
+
+
+def _expected(specs: Iterable[TensorSpec]) -> _Tensors:
     return {spec.name: (TRITON_TYPES[spec.dtype], (-1, *spec.shape)) for spec in specs}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import sys
 
 from ..deadline import Deadline
 from ..errors import ConfigError
@@ -49,8 +50,14 @@ def client_context(security: Security | None, *, protocol: str | None = None) ->
     security = security or Security()
     authorities, identity = security.authorities(), security.identity()
     try:
-        text = None if authorities is None else authorities.decode("ascii", "replace")
-        context = ssl.create_default_context(cadata=text)
+        if authorities is None:
+            context = ssl.create_default_context()
+        else:
+            # create_default_context(cadata=…) would add the public authorities where it takes the text for none.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.load_verify_locations(cadata=authorities.decode("ascii", "replace"))
+            if sys.version_info >= (3, 13):  # as strict as create_default_context is there
+                context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | ssl.VERIFY_X509_STRICT
         if identity is not None:
             assert security.certificate_file is not None
             # A passphrase would be asked for at the terminal: an empty one fails instead.

@@ -30,6 +30,8 @@ _FRAMING_BYTES = 1 << 16
 _DIAGNOSIS_S = 1.0
 _NEVER_TLS = ("refused", "DNS", "resolution", "unreachable", "No route", "not resolve")
 """Words of gRPC for a connection that failed before TLS could."""
+_RESTRICTED = "This protocol is restricted, expecting header"
+"""Triton's words for a missing key. One of them alone could stand in the name of a host that does not resolve."""
 
 
 class GrpcTransport(TritonTransport):
@@ -200,11 +202,15 @@ class GrpcTransport(TritonTransport):
 
 
 def _wants_key(status: str, details: str) -> bool:
-    return status in {"UNAUTHENTICATED", "PERMISSION_DENIED"} or "restricted" in details
+    return status in {"UNAUTHENTICATED", "PERMISSION_DENIED"} or _RESTRICTED in details
 
 
-def _channel_args(contract: Contract) -> list[tuple[str, int]]:
+def _channel_args(contract: Contract) -> list[tuple[str, int | str]]:
     return [
+        # $http_proxy and its like, set for other programs, would send the payload to a host that no option names.
+        ("grpc.enable_http_proxy", 0),
+        # The same for $GRPC_ADDRESS_HTTP_PROXY, which the line above does not switch off.
+        ("grpc.address_http_proxy_enabled_addresses", ""),
         # A message that is larger than the contract allows cannot even be sent.
         (
             "grpc.max_send_message_length",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -19,6 +20,8 @@ from dcp_sdk import (
     ConfigError,
     Contract,
     ContractMismatch,
+    DCPError,
+    DeadlineExceeded,
     Retries,
     ServerRejected,
     ServerTimeout,
@@ -161,9 +164,58 @@ def test_a_refused_payload_is_not_offered_elsewhere(ask: Ask) -> None:
     assert second.got == []
 
 
+@pytest.mark.parametrize(
+    "failure",
+    [AccessDenied("key"), TLSFailed("certificate"), ContractMismatch("head"), ServerTimeout("slow")],
+    ids=lambda failure: type(failure).__name__,
+)
+@pytest.mark.parametrize("first", [True, False])
+def test_only_those_that_may_recover_are_asked_again(first: bool, failure: DCPError, ask: Ask) -> None:
+    """A refusal elsewhere neither costs a retry nor brings another payload to who refused."""
+    failing, restarting = Script("a", [failure] * 9), Script("b", [ServerUnavailable("reset")] * 2)
+    answer = ask(*(failing, restarting) if first else (restarting, failing))
+    assert (answer.address, answer.sends) == ("b", 4)
+    assert (len(failing.got), len(restarting.got)) == (1, 3)
+
+
 def test_the_error_is_that_of_the_first(ask: Ask) -> None:
-    with pytest.raises(AccessDenied, match="a wants a key"):
-        ask(Script("a", [AccessDenied("a wants a key")]), Script("b", [ServerUnavailable("b is down")]))
+    down, refusing = Script("a", [ServerUnavailable("a is down")] * 9), Script("b", [AccessDenied("b wants a key")] * 9)
+    with pytest.raises(ServerUnavailable, match="a is down"):
+        ask(down, refusing)
+    with pytest.raises(AccessDenied, match="b wants a key"):
+        ask(refusing, down)
+    assert (len(down.got), len(refusing.got)) == (6, 2)
+
+
+def test_a_payload_that_is_refused_ends_the_call_in_a_later_round_too(ask: Ask) -> None:
+    down, second = Script("a", [ServerUnavailable("reset")] * 9), Script("b", [ServerRejected("payload")] * 9)
+    with pytest.raises(ServerRejected):
+        ask(down, second)
+    assert (len(down.got), len(second.got)) == (1, 1)
+
+
+def test_a_server_that_nobody_asked_in_time_is_not_to_blame(ask: Ask) -> None:
+    server = Script("a")
+    for _ in range(9):
+        with pytest.raises(DeadlineExceeded, match="Nothing was sent") as caught:
+            ask(server, timeout_s=0, breaker=CircuitBreaker(failures=5))
+        assert type(caught.value) is DeadlineExceeded
+    assert (server.connected, server.got) == (0, [])
+    assert ask(server).address == "a", "its circuit is closed"
+
+
+def test_where_the_first_took_all_the_time_the_error_is_its_own(tiny: Tiny) -> None:
+    class Greedy(Script):
+        def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
+            time.sleep(0.3)
+            raise ServerUnavailable("late")
+
+    second = Script("b")
+    breaker = CircuitBreaker(failures=1)
+    servers = Servers([Greedy("a"), second], tiny.manifest.contract, retries=Retries.none(), breaker=breaker)
+    with pytest.raises(ServerUnavailable, match="late"):
+        servers.infer(PAYLOAD, Deadline(0.2), Sends())
+    assert (servers.breakers(), second.connected) == ({"a": "open", "b": "closed"}, 0)
 
 
 def test_an_open_circuit_fails_at_once_says_until_when_and_closes_again(ask: Ask) -> None:
@@ -200,6 +252,108 @@ def test_a_trial_is_short_where_somebody_else_can_answer(tiny: Tiny) -> None:
         servers.infer(PAYLOAD, Deadline(5), Sends())
         limits[standby] = [round(timeout_s, 1) for _, timeout_s in server.got]
     assert limits == {False: [5.0, 5.0], True: [5.0, 0.1]}
+
+
+def test_a_trial_that_was_too_short_is_followed_by_a_longer_one(tiny: Tiny) -> None:
+    """A link that needs twice a pause comes back all the same, and the next outage begins with short trials again."""
+    pause_s, share_s = 0.1, 0.5
+    server = Script("a")
+    breaker = CircuitBreaker(failures=1, pause_s=pause_s)
+    servers = Servers([server], tiny.manifest.contract, retries=Retries.none(), breaker=breaker, standby=True)
+
+    def call() -> None:
+        servers.infer(PAYLOAD, Deadline(share_s), Sends())
+
+    for limits in ([0.5, 0.1, 0.2, 0.4, 0.5], [0.5, 0.1]):  # never beyond a share, and short again
+        server.got.clear()
+        server.waits_s = 9
+        for _ in limits:
+            with pytest.raises(ServerTimeout):
+                call()
+            time.sleep(pause_s + 0.05)
+        assert [timeout_s for _, timeout_s in server.got] == pytest.approx(limits, abs=0.05)
+        server.waits_s = 1.8 * pause_s
+        call()
+        assert servers.breakers() == {"a": "closed"}
+
+
+def test_a_long_trial_is_still_the_only_one(tiny: Tiny) -> None:
+    """Others that can be answered elsewhere do not wait beside it."""
+    pause_s = 0.1
+    server = Script("a", waits_s=9)
+    breaker = CircuitBreaker(failures=1, pause_s=pause_s)
+    servers = Servers([server], tiny.manifest.contract, retries=Retries.none(), breaker=breaker, standby=True)
+
+    def call() -> str:
+        with pytest.raises((ServerTimeout, CircuitOpen)) as caught:
+            servers.infer(PAYLOAD, Deadline(1), Sends())
+        return caught.type.__name__
+
+    for _ in range(3):  # the failure, and trials of one pause and two
+        assert call() == "ServerTimeout"
+        time.sleep(pause_s + 0.05)
+    with ThreadPoolExecutor(2) as pool:
+        trial = pool.submit(call)  # of four pauses
+        time.sleep(2.5 * pause_s)
+        assert pool.submit(call).result() == "CircuitOpen"
+        assert trial.result() == "ServerTimeout"
+
+
+Told = Callable[[], list[tuple[object, ...]]]
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Told:
+    """Read event, server and error of each record since the last time."""
+
+    def read() -> list[tuple[object, ...]]:
+        found = [
+            tuple(getattr(record, f"dcp_{name}", None) for name in ("event", "server", "error"))
+            for record in caplog.records
+        ]
+        caplog.clear()
+        return found
+
+    caplog.set_level(logging.INFO, "dcp_sdk")
+    return read
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [AccessDenied("secret"), TLSFailed("secret"), ServerRejected("secret"), ContractMismatch("secret")],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_a_refusal_is_told_once(failure: DCPError, ask: Ask, told: Told, caplog: pytest.LogCaptureFixture) -> None:
+    kind = type(failure).__name__
+    server = Script("a", [failure] * 3)
+    for _ in range(3):
+        with pytest.raises(type(failure)):
+            ask(server)
+    assert "secret" not in caplog.text, "what a server says may be what it was sent"
+    assert told() == [("server_refused", "a", kind)]
+    ask(server)
+    assert told() == [("server_back", "a", None)]
+
+
+def test_another_kind_of_failure_is_a_change(ask: Ask, told: Told) -> None:
+    failures: list[DCPError] = [ServerTimeout("1"), ServerUnavailable("2"), AccessDenied("3"), TLSFailed("4")]
+    server = Script("a", [*failures, ServerTimeout("5")])
+    for _ in range(5):
+        with pytest.raises(DCPError):
+            ask(server, retries=Retries.none())
+    assert told() == [
+        ("server_lost", "a", "ServerTimeout"),
+        ("server_refused", "a", "AccessDenied"),
+        ("server_refused", "a", "TLSFailed"),
+        ("server_lost", "a", "ServerTimeout"),
+    ]
+
+
+def test_a_failover_does_not_hide_its_cause(ask: Ask, told: Told) -> None:
+    first, second = Script("a", [AccessDenied("key")] * 9), Script("b")
+    for _ in range(3):
+        assert ask(first, second).address == "b"
+    assert told() == [("server_refused", "a", "AccessDenied"), ("failover", "b", None)]
 
 
 def test_one_call_at_a_time_tries_a_server_that_failed(ask: Ask) -> None:

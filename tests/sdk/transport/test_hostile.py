@@ -70,6 +70,7 @@ def test_lies_are_refused(lie: Callable[[Answer], Answer], scheme: str, tiny: Ti
 PASSING = [
     ("UNAVAILABLE", 503, "Exceeds maximum queue size"),
     ("UNAVAILABLE", 503, "Socket closed"),
+    ("UNAVAILABLE", 503, "DNS resolution failed for triton.restricted.example:8001"),
 ]
 GATEWAYS = [("UNAVAILABLE", code, "the server behind this gateway is away") for code in (429, 502, 504)]
 LASTING = [

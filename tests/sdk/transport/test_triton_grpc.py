@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from dcp_sdk import PrivateClient
+from dcp_sdk.preprocess import Image
+from tests.sdk.transport import hostile
+from tests.tiny import Tiny
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "https_proxy", "grpc_proxy", "GRPC_ADDRESS_HTTP_PROXY"])
+def test_no_proxy_of_the_environment_gets_a_payload(
+    variable: str, closed_port: int, tiny: Tiny, picture: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default gRPC asks a port at which nobody listens for the way to a server that is right here."""
+    for name in [name for name in os.environ if "proxy" in name.lower()]:
+        monkeypatch.delenv(name)
+    proxy = f"127.0.0.1:{closed_port}"
+    monkeypatch.setenv(variable, proxy if variable.startswith("GRPC") else f"http://{proxy}")
+    monkeypatch.setenv("GRPC_ADDRESS_HTTP_PROXY_ENABLED_ADDRESSES", "127.0.0.1")
+    contract = tiny.manifest.contract
+    with hostile.grpc_server(contract, hostile.true_answer(contract)) as address:
+        with PrivateClient(tiny.bundle, address, device="cpu") as client:
+            assert client.predict(picture).label
