@@ -28,7 +28,8 @@ class Camera(FrameSource):
     in time are dropped. A camera that goes away is opened again, once a second, until it is back.
 
     Args:
-        device: Number of the camera (0 is the first), or a URL such as ``rtsp://…`` that OpenCV opens.
+        device: Number of the camera (0 is the first), its file, such as ``/dev/v4l/by-id/…``, or a URL such as
+            ``rtsp://…`` that OpenCV opens.
         timeout_s: Longest wait, in seconds, for opening and for each frame. An older frame is never given.
 
     Raises:
@@ -44,7 +45,7 @@ class Camera(FrameSource):
             raise ConfigError(f"timeout_s: expected a positive number of at most {_LONGEST_S} s, got {timeout_s}.")
         if isinstance(device, int) and not 0 <= device < 2**31:
             raise ConfigError(f"device: expected the number of a camera, 0 for the first, got {device}.")
-        self.name = f"camera {_without_credentials(device)}"
+        self.name = f"camera {_shown(device)}"
         self._device = device
         self._timeout_s = timeout_s
         self._news = threading.Condition()
@@ -121,8 +122,9 @@ class Camera(FrameSource):
 
     def _record(self, index: int) -> int:
         """Give frames until the camera goes away; return the number of the next one."""
-        capture = _open(self._device, self._timeout_s)
+        capture = cv2.VideoCapture()
         try:
+            _open(capture, self._device, self._timeout_s)
             if not capture.isOpened():
                 self._lose("it does not open: wrong number or address, in use elsewhere, or no permission")
             while not self._closing.is_set() and capture.isOpened():
@@ -134,8 +136,8 @@ class Camera(FrameSource):
                 image_rgb = np.asarray(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), np.uint8)
                 self._publish(Frame(image_rgb, captured_at, self.name, index))
                 index += 1
-        except cv2.error as error:
-            self._lose(f"OpenCV failed ({error.err})")
+        except Exception as error:  # noqa: BLE001 - OpenCV's own, or no memory for a frame: this thread must go on
+            self._lose(f"OpenCV failed ({error.err if isinstance(error, cv2.error) else type(error).__name__})")
         finally:
             capture.release()
         return index
@@ -153,17 +155,25 @@ class Camera(FrameSource):
                 self._news.notify_all()
 
 
-def _without_credentials(device: int | str) -> int | str:
-    """Leave out of a URL what names could tell everybody: user, password and query."""
+def _shown(device: int | str) -> int | str:
+    """Of a URL, scheme, host and port: user and password may stand before them, in the path, or in the query.
+
+    Where it does not tell which is which, as with a slash in the password, no more than the scheme.
+    """
     if isinstance(device, int) or "://" not in device:
         return device
     scheme, _, rest = device.partition("://")
-    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
+    before, _, after = rest.partition("/")
+    host = "…" if "@" in after else before.rpartition("@")[2].partition("?")[0]
+    return f"{scheme}://{host}"
 
 
-def _open(device: int | str, timeout_s: float) -> cv2.VideoCapture:
+def _open(capture: cv2.VideoCapture, device: int | str, timeout_s: float) -> None:
     if isinstance(device, int):
-        return cv2.VideoCapture(device)
-    timeout_ms = int(timeout_s * 1000)
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
-    return cv2.VideoCapture(device, cv2.CAP_FFMPEG, limits)
+        capture.open(device)
+    elif "://" not in device:
+        capture.open(device, cv2.CAP_V4L2)
+    else:
+        timeout_ms = int(timeout_s * 1000)
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
+        capture.open(device, cv2.CAP_FFMPEG, limits)

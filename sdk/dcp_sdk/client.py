@@ -187,7 +187,7 @@ class PrivateClient:
             ConfigError: The client is closed, or has no camera.
             FrameError: It is not a picture, or the camera gave none.
             BundleError: The device graph failed.
-            RuntimeUnavailable: Memory ran out.
+            RuntimeUnavailable: Memory ran out, or the device was reset.
             PrivacyGuardError: The payload is not what the contract says; nothing was sent.
             DeadlineExceeded: ``timeouts.predict_s`` seconds were over before anything was sent.
             ServerError: No valid answer within that time, and no head on the device.
@@ -292,8 +292,11 @@ class PrivateClient:
             self._stages.ask(request)
         return self._stages.finish(request)
 
-    def _batches(self, frames: Iterable[FrameLike], batch_size: int | None) -> Iterator[list[Prediction]]:
-        """Answer one request after the other."""
+    def _batches(
+        self, frames: Iterable[FrameLike], batch_size: int | None, begin: Callable[[], Deadline] | None = None
+    ) -> Iterator[list[Prediction]]:
+        """Answer one request after the other; ``begin`` gives each its deadline, which else begins with the request."""
+        begin = begin or (lambda: Deadline(self.timeouts.predict_s))
         self._gate.check()
         largest = self.manifest.contract.head.max_batch_size
         size = largest if batch_size is None else batch_size
@@ -303,7 +306,7 @@ class PrivateClient:
             raise ConfigError(f"frames: expected several pictures, got {type(frames).__name__}. Use predict for one.")
         remaining = iter(frames)
         while True:
-            deadline = Deadline(self.timeouts.predict_s)  # before the first picture: waiting for it counts as well
+            deadline = begin()  # before the first picture: waiting for it counts as well
             first = list(islice(remaining, 1))
             if not first:
                 return

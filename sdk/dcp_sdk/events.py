@@ -22,6 +22,7 @@ Event = Literal[
     "guard_refused",
     "camera_stale",
     "camera_back",
+    "telemetry_failed",
 ]
 """Value of ``record.dcp_event``."""
 
@@ -36,6 +37,7 @@ LEVELS: dict[Event, int] = {
     "guard_refused": logging.ERROR,
     "camera_stale": logging.WARNING,
     "camera_back": logging.INFO,
+    "telemetry_failed": logging.WARNING,
 }
 """How loud each event is."""
 

@@ -7,7 +7,7 @@ import stat
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
@@ -31,8 +31,8 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 class Frame:
     """One picture and where it comes from."""
 
-    image_rgb: Image
-    """uint8 ``(H, W, 3)``, RGB."""
+    image_rgb: Image = field(repr=False)
+    """uint8 ``(H, W, 3)``, RGB. Left out of the text of a frame, which may stand in anybody's log."""
     captured_at: float
     """Value of ``time.monotonic()``, in seconds, when the picture was taken, or else read."""
     source: str
@@ -51,7 +51,10 @@ FrameLike = str | PathLike[str] | bytes | Image | Frame
 
 
 class FrameSource(ABC):
-    """Frames one after another. Closes itself at the end of a ``with`` block."""
+    """Frames one after another. Closes itself at the end of a ``with`` block.
+
+    The array of a frame that was given must not change any more: a stream asks for the next one while it waits.
+    """
 
     live: bool = False
     """Whether frames come by themselves, as from a camera: then a stream drops those that it is too slow for."""

@@ -55,7 +55,7 @@ class LocalHead:
 
         Raises:
             BundleError: The graph failed.
-            RuntimeUnavailable: Memory ran out.
+            RuntimeUnavailable: Memory ran out, or the device was reset.
             DeadlineExceeded: The deadline passed.
         """
         (answer,) = self._graph.run(dict(zip(self._names, payload, strict=True)), deadline)

@@ -79,7 +79,7 @@ class Obfuscator:
 
         Raises:
             BundleError: The graph failed.
-            RuntimeUnavailable: Memory ran out.
+            RuntimeUnavailable: Memory ran out, or the device was reset.
             DeadlineExceeded: The deadline passed.
         """
         return self._graph.run(graph_inputs(self._contract, pixels), deadline)

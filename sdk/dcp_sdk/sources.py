@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 
@@ -26,7 +27,11 @@ SourceLike = int | str | PathLike[str] | Iterable[Image | Frame] | FrameSource
 
 
 class Arrays(FrameSource):
-    """Any iterable of RGB arrays (uint8 ``(H, W, 3)``) or frames; read lazily, once."""
+    """Any iterable of RGB arrays (uint8 ``(H, W, 3)``) or frames; read lazily, once.
+
+    Each picture is copied: cameras' own libraries like to give one buffer again and again, and a stream asks for the
+    next picture while the last one still waits.
+    """
 
     def __init__(self, arrays: Iterable[Image | Frame]) -> None:
         self._arrays = arrays
@@ -34,9 +39,9 @@ class Arrays(FrameSource):
     def __iter__(self) -> Iterator[Frame]:
         for index, item in enumerate(self._arrays):
             if isinstance(item, Frame):
-                yield item
+                yield replace(item, image_rgb=check_frame(item.image_rgb).copy())
             else:
-                yield Frame(check_frame(item), time.monotonic(), "array", index)
+                yield Frame(check_frame(item).copy(), time.monotonic(), "array", index)
 
 
 class Folder(FrameSource):
@@ -96,7 +101,8 @@ class Video(FrameSource):
 
 
 def open_source(source: SourceLike) -> FrameSource:
-    """Choose the source that ``source`` names. A number is a camera, a text with ``://`` a network camera.
+    """Choose the source that ``source`` names. A number is a camera, and so is a device such as ``/dev/video0`` or
+    ``/dev/v4l/by-id/…``, whose name stays when a camera is plugged in anew; a text with ``://`` is a network camera.
 
     Args:
         source: See :data:`SourceLike`. A source is given back as it is.
@@ -106,10 +112,8 @@ def open_source(source: SourceLike) -> FrameSource:
     """
     if isinstance(source, FrameSource):
         return source
-    if isinstance(source, int):
-        return Camera(source)
-    if isinstance(source, str) and "://" in source:
-        return Camera(source)
+    if isinstance(source, int) or _names_camera(source):
+        return Camera(source if isinstance(source, int) else str(source))
     if isinstance(source, str | PathLike):
         path = Path(source)
         if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
@@ -124,3 +128,9 @@ def open_source(source: SourceLike) -> FrameSource:
     if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray | memoryview):
         return Arrays(source)
     raise FrameError(f"expected a camera, video, folder or pictures, got {type(source).__name__}.")
+
+
+def _names_camera(source: object) -> bool:
+    if isinstance(source, str) and "://" in source:
+        return True
+    return isinstance(source, str | PathLike) and Path(source).is_relative_to("/dev")

@@ -12,9 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from .errors import ConfigError
+from .events import log
 from .stats import BreakerState, Stats
 from .transport.base import TRACE_HEADERS
 
@@ -116,41 +118,64 @@ class Trace:
     def __init__(
         self, tracer: Tracer, caller: Context, facts: Mapping[str, str], started: float, *, propagate: bool
     ) -> None:
-        from opentelemetry.trace import set_span_in_context
+        from opentelemetry.trace import INVALID_SPAN, set_span_in_context
 
         self._tracer, self._propagate = tracer, propagate
-        self._span = tracer.start_span("dcp.predict", caller, attributes=facts, start_time=_epoch_ns(started))
+        self._span: Span = INVALID_SPAN
+        with _harmless():
+            self._span = tracer.start_span("dcp.predict", caller, attributes=facts, start_time=_epoch_ns(started))
         self._inside = set_span_in_context(self._span, caller)
 
     @contextmanager
     def stage(self, name: str, started: float) -> Iterator[None]:
         """Be in a stage for the length of the block; during ``network`` transports find the headers to send."""
-        from opentelemetry.trace import SpanKind
+        from opentelemetry.trace import INVALID_SPAN, SpanKind
 
         kind = SpanKind.CLIENT if name == "network" else SpanKind.INTERNAL
-        span = self._tracer.start_span(f"dcp.{name}", self._inside, kind, start_time=_epoch_ns(started))
+        span: Span = INVALID_SPAN
+        with _harmless():
+            span = self._tracer.start_span(f"dcp.{name}", self._inside, kind, start_time=_epoch_ns(started))
         sent = TRACE_HEADERS.set(_traceparent(span) if name == "network" and self._propagate else {})
         try:
             yield
         except Exception as error:
-            _fail(span, error)
+            with _harmless():
+                _fail(span, error)
             raise
         finally:
             TRACE_HEADERS.reset(sent)
-            span.end()
+            with _harmless():
+                span.end()
 
     def past(self, name: str, started: float, ended: float) -> None:
         """Add a stage that is over, by two values of ``time.perf_counter()``."""
-        span = self._tracer.start_span(f"dcp.{name}", self._inside, start_time=_epoch_ns(started))
-        span.end(_epoch_ns(ended))
+        with _harmless():
+            span = self._tracer.start_span(f"dcp.{name}", self._inside, start_time=_epoch_ns(started))
+            span.end(_epoch_ns(ended))
 
     def end(self, facts: Mapping[str, str | int], error: Exception | None = None) -> None:
         """End the call with some attributes, and with ``error`` if that is how it ended."""
-        for name, value in facts.items():
-            self._span.set_attribute(name, value)
-        if error is not None:
-            _fail(self._span, error)
-        self._span.end()
+        with _harmless():
+            for name, value in facts.items():
+                self._span.set_attribute(name, value)
+            if error is not None:
+                _fail(self._span, error)
+            self._span.end()
+
+
+@contextmanager
+def _harmless() -> Iterator[None]:
+    """Let no fault of samplers, processors and exporters, which are the program's own, reach a call."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - whatever they raise
+        _tell(type(error).__name__)
+
+
+@cache
+def _tell(kind: str) -> None:
+    """Log a fault: once, since it comes with every span."""
+    log("telemetry_failed", "a tracer failed, and the call goes on: %(error)s", error=kind)
 
 
 @dataclass

@@ -26,6 +26,7 @@ from dcp_sdk import (
     Timeouts,
 )
 from dcp_sdk.aio import ClientOptions
+from dcp_sdk.calls.stages import Request
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.obfuscate import Payload
 from dcp_sdk.preprocess import Image
@@ -99,6 +100,26 @@ def test_the_same_answers_as_the_client_without_asyncio(tiny: Tiny) -> None:
             assert client.provider == "cpu"
             assert client.stats().predictions == 60
             assert repr(client).startswith("<AsyncPrivateClient 'tiny' on cpu")
+
+    run(work)
+
+
+def test_waiting_for_a_thread_counts_for_a_batch_as_well(tiny: Tiny, picture: Image) -> None:
+    async def work() -> None:
+        begun: list[float] = []
+        async with AsyncPrivateClient(tiny.bundle, f"memory://{tiny.repository}", device="cpu", workers=1) as client:
+            stages = client._client._stages
+            capture = stages.capture
+
+            def noting(request: Request, *rest: Any, **options: Any) -> None:
+                begun.append(request.deadline.left_s())
+                capture(request, *rest, **options)
+
+            stages.capture = noting  # type: ignore[method-assign]
+            await client._slots.acquire()
+            asyncio.get_running_loop().call_later(0.5, client._slots.release)
+            assert len(await client.predict_batch([picture, picture])) == 2
+            assert begun[0] < client.timeouts.predict_s - 0.4, "the half second that it waited is gone"
 
     run(work)
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dcp_sdk import Camera, ConfigError, FrameError, PrivateClient
-from dcp_sdk.camera import _without_credentials
+from dcp_sdk.camera import _shown
 from dcp_sdk.serving import TritonServer
 from tests.e2e.bodies import payloads_in
 from tests.e2e.tap import tap
@@ -192,13 +192,17 @@ def test_its_credentials_stand_nowhere_and_the_log_tells_when_it_is_stale(
 @pytest.mark.parametrize(
     ("address", "shown"),
     [
-        ("rtsp://admin:pa?ss@10.0.0.2/live", "rtsp://10.0.0.2/live"),
-        ("rtsp://admin:pa@ss@10.0.0.2/live?user=admin", "rtsp://10.0.0.2/live"),
-        ("http://10.0.0.2/stream?key=x@y", "http://y"),
+        ("rtsp://admin:pa?ss@10.0.0.2:554/live", "rtsp://10.0.0.2:554"),
+        ("rtsp://admin:pa@ss@10.0.0.2/live?user=admin", "rtsp://10.0.0.2"),
+        ("rtsp://10.0.0.2:554/user=admin&password=s3cret&channel=1", "rtsp://10.0.0.2:554"),
+        ("http://10.0.0.2?key=x", "http://10.0.0.2"),
+        ("http://10.0.0.2/stream?key=x@y", "http://…"),
+        ("rtsp://admin:1234/5@10.0.0.2/live", "rtsp://…"),
+        ("/dev/v4l/by-id/usb-cam", "/dev/v4l/by-id/usb-cam"),
     ],
 )
 def test_of_an_address_only_what_everybody_may_know_is_shown(address: str, shown: str) -> None:
-    assert _without_credentials(address) == shown
+    assert _shown(address) == shown
 
 
 def test_close_ends_the_thread_and_reading(listen: Listen) -> None:

@@ -68,7 +68,11 @@ def test_arrays_are_read_lazily_and_checked(picture: Image) -> None:
     given = Frame(picture, 1.0, "mine", 7)
     frames = iter(Arrays(item for item in [picture, given, picture.astype(float)]))
     assert next(frames).index == 0
-    assert next(frames) is given
+    again = next(frames)
+    assert again.index == 7
+    np.testing.assert_array_equal(again.image_rgb, picture)
+    assert not np.shares_memory(again.image_rgb, picture), "whoever gave it may use it again"
+    assert "[" not in repr(again), "no pixels"
     with pytest.raises(FrameError, match="float64"):
         next(frames)
 
@@ -102,3 +106,5 @@ def test_camera_that_is_not_there_is_an_error_in_time() -> None:
         Camera(97, timeout_s=10)
     with pytest.raises(FrameError, match="camera http"):
         open_source("http://127.0.0.1:9/stream")
+    with pytest.raises(FrameError, match="expected a frame from camera /dev/video99"):
+        open_source("/dev/video99")

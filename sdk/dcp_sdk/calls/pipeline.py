@@ -125,13 +125,16 @@ class Pipeline:
     def _work(
         self, take: Callable[[], Trip | None], stage: Callable[[Request], None], give: Callable[[Trip], None]
     ) -> None:
-        while (trip := take()) is not None:
-            try:
-                stage(trip.request)
-            except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
-                self._frames.failed(error, trip.sequence)
-            else:
-                give(trip)
+        try:
+            while (trip := take()) is not None:
+                try:
+                    stage(trip.request)
+                except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
+                    self._frames.failed(error, trip.sequence)
+                else:
+                    give(trip)
+        except BaseException as error:  # noqa: BLE001 - likewise: without this thread the caller would wait for ever
+            self.stop(error if isinstance(error, Exception) else RuntimeError("a thread of the stream ended"))
 
 
 def _thread(name: str, work: Callable[..., None], *arguments: Any) -> threading.Thread:

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import numpy.typing as npt
@@ -43,7 +43,7 @@ T = TypeVar("T")
 class Answer:
     """What a server said, not yet checked against the contract."""
 
-    values: npt.NDArray[Any]
+    values: npt.NDArray[Any] = field(repr=False)
     address: str
     """Who said it."""
     sends: int

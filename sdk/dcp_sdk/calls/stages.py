@@ -47,12 +47,12 @@ class Request:
     started: float = field(default_factory=time.perf_counter)
     """Value of ``time.perf_counter()`` when its first stage began."""
     frames: list[Frame] = field(default_factory=list)
-    payload: Payload = ()
+    payload: Payload = field(default=(), repr=False)
     """What passed the guard, and nothing else, leaves the device."""
     server: str = ""
     failure: str | None = None
     """Class of the error that kept servers from answering, where the head on the device did."""
-    probabilities: npt.NDArray[np.float32] | None = None
+    probabilities: npt.NDArray[np.float32] | None = field(default=None, repr=False)
     sends: Sends = field(default_factory=Sends)
     times_ms: dict[str, float] = field(default_factory=dict)
     tracing: Tracing | None = None
@@ -151,7 +151,7 @@ class Stages:
         Raises:
             FrameError: A frame is not a picture.
             BundleError: The device graph failed.
-            RuntimeUnavailable: Memory ran out.
+            RuntimeUnavailable: Memory ran out, or the device was reset.
             PrivacyGuardError: The payload is not what the contract says.
             DeadlineExceeded: It took too long.
         """

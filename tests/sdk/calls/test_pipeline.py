@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
@@ -404,3 +404,47 @@ def test_frames_that_give_way_leave_no_span_without_its_parent(live: bool) -> No
     assert len(captured) == len(calls) == 2
     assert all(span.parent is not None and span.parent.span_id in calls for span in captured)
     assert all(span.end_time - span.start_time < 1e9 for span in captured), "waiting for its turn is no capture"
+
+
+class Broken(SpanProcessor):
+    """Fails with every span, as one that has lost its exporter may."""
+
+    def on_start(self, span: object, parent_context: object = None) -> None:
+        raise RuntimeError("no exporter")
+
+    on_end = on_start  # type: ignore[assignment]
+
+
+def test_tracing_that_fails_fails_no_frame(caplog: pytest.LogCaptureFixture) -> None:
+    tracers = TracerProvider()
+    tracers.add_span_processor(Broken())
+    with running(iter([IMAGE] * 5), tracing=Telemetry(tracer_provider=tracers).tracing("tiny", "cpu")) as stream:
+        assert len(stream.rest()) == 5
+    told = [record for record in caplog.records if record.__dict__.get("dcp_event") == "telemetry_failed"]
+    assert [record.__dict__["dcp_error"] for record in told] == ["RuntimeError"], "once"
+
+
+def test_a_thread_that_ends_ends_the_stream() -> None:
+    def tracing(_: float) -> Any:
+        raise LookupError("no trace")
+
+    with running(iter([IMAGE] * 5), tracing=tracing) as stream, pytest.raises(LookupError):
+        stream.rest()
+
+
+def test_a_buffer_that_is_used_again_gives_each_picture() -> None:
+    def camera() -> Iterator[Any]:
+        buffer = np.zeros((4, 4, 3), np.uint8)
+        for level in range(12):
+            buffer[:] = level
+            yield buffer if level % 2 else Frame(buffer, time.monotonic(), "camera", level)
+
+    seen: list[int] = []
+
+    def compute(request: Request) -> None:
+        time.sleep(0.01)  # the source is ahead
+        seen.append(int(request.frames[0].image_rgb[0, 0, 0]))
+
+    with running(camera(), compute) as stream:
+        assert len(stream.rest()) == 12
+    assert seen == list(range(12))
