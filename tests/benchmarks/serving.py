@@ -144,7 +144,8 @@ def ceiling(contract: Contract, graph: Path, server: TritonServer, *, turns: int
     Pictures per second by the clock, and per second of the processor, which other work on the machine does not touch.
     """
     options = ort.SessionOptions()
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # as model.py
+    options.intra_op_num_threads = 1  # as model.py, like the next line
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     figures = {}
     with (

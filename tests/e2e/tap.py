@@ -31,6 +31,7 @@ class Tap:
         """Where the device connects."""
         self._sockets: list[socket.socket] = []
         self._forgotten: set[socket.socket] = set()
+        self._closed = False
         self._threads: list[threading.Thread] = []
         self._start(self._accept, self._listener)
 
@@ -58,17 +59,22 @@ class Tap:
 
     def cut(self) -> None:
         """Reset all connections that are open."""
-        sockets, self._sockets = self._sockets, []
-        for sock in sockets:
+        for sock in self._take_all():
             _reset(sock)
 
     def close(self) -> None:
         """End all connections and threads."""
+        self._closed = True
         _end(self._listener)
-        for sock in self._sockets:
+        for sock in self._take_all():
             _end(sock)
         for thread in self._threads:
             thread.join(10)
+
+    def _take_all(self) -> list[socket.socket]:
+        with self._arrived:
+            sockets, self._sockets = self._sockets, []
+        return sockets
 
     def _start(self, work: object, *arguments: object) -> None:
         thread = threading.Thread(target=work, args=arguments)  # type: ignore[arg-type]
@@ -97,7 +103,11 @@ class Tap:
                 self._record(device.recv(1 << 16), stream)
             _end(device)
             return
-        self._sockets += [device, server]
+        with self._arrived:
+            self._sockets += [device, server]
+        if self._closed:  # a device that connects once more just then
+            for sock in self._take_all():
+                _end(sock)
         self._start(self._forward, server, device, None)
         self._forward(device, server, stream)
 
