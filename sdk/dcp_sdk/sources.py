@@ -133,4 +133,6 @@ def open_source(source: SourceLike) -> FrameSource:
 def _names_camera(source: object) -> bool:
     if isinstance(source, str) and "://" in source:
         return True
-    return isinstance(source, str | PathLike) and Path(source).is_relative_to("/dev")
+    if not isinstance(source, str | PathLike) or not Path(source).is_relative_to("/dev"):
+        return False
+    return not os.path.isfile(source) and not os.path.isdir(source)  # noqa: PTH112, PTH113 - /dev/shm holds files, too
