@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -17,8 +18,10 @@ from .frames import Frame, FrameSource
 __all__ = ["Camera"]
 
 _REOPEN_S = 1.0
-_LONGEST_S = 86_400
 """Between attempts to open a camera that went away."""
+_LONGEST_S = 86_400
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<rest>.*)", re.IGNORECASE | re.DOTALL)
+_HOST_AND_PORT = re.compile(r"([\w.-]+|\[[0-9a-f:.]+\])(:\d+)?", re.IGNORECASE)
 
 
 class Camera(FrameSource):
@@ -158,14 +161,16 @@ class Camera(FrameSource):
 def _shown(device: int | str) -> int | str:
     """Of a URL, scheme, host and port: user and password may stand before them, in the path, or in the query.
 
-    Where it does not tell which is which, as with a slash in the password, no more than the scheme.
+    Where it does not tell which is which, as with a slash in the password, no more than the scheme; and nothing of
+    what is neither a URL nor a path.
     """
-    if isinstance(device, int) or "://" not in device:
+    if isinstance(device, int) or device.startswith("/"):
         return device
-    scheme, _, rest = device.partition("://")
-    before, _, after = rest.partition("/")
-    host = "…" if "@" in after else before.rpartition("@")[2].partition("?")[0]
-    return f"{scheme}://{host}"
+    if (parts := _URL.fullmatch(device)) is None:
+        return "…"
+    host = parts["authority"].rpartition("@")[2]
+    is_clear = "@" not in parts["rest"] and _HOST_AND_PORT.fullmatch(host)
+    return f"{parts['scheme']}://{host if is_clear else '…'}"
 
 
 def _open(capture: cv2.VideoCapture, device: int | str, timeout_s: float) -> None:

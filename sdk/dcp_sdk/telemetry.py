@@ -133,9 +133,11 @@ class Trace:
 
         kind = SpanKind.CLIENT if name == "network" else SpanKind.INTERNAL
         span: Span = INVALID_SPAN
+        headers: dict[str, str] = {}
         with _harmless():
             span = self._tracer.start_span(f"dcp.{name}", self._inside, kind, start_time=_epoch_ns(started))
-        sent = TRACE_HEADERS.set(_traceparent(span) if name == "network" and self._propagate else {})
+            headers = _traceparent(span) if name == "network" and self._propagate else {}
+        sent = TRACE_HEADERS.set(headers)
         try:
             yield
         except Exception as error:
@@ -160,6 +162,7 @@ class Trace:
                 self._span.set_attribute(name, value)
             if error is not None:
                 _fail(self._span, error)
+        with _harmless():  # on its own: a span that is not ended is never exported
             self._span.end()
 
 

@@ -78,10 +78,11 @@ def tls_proxy(target: int, identity: Identity, *, clients: Path | None = None) -
     yield listener.getsockname()[1]
     for sock in [listener, *sockets]:
         with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)
-        sock.close()
+            sock.shutdown(socket.SHUT_RDWR)  # ends who waits for it; a number that is closed could be anybody's
     for thread in threads:
         thread.join(12)
+    for sock in [listener, *sockets]:
+        sock.close()
 
 
 @contextlib.contextmanager

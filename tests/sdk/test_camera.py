@@ -192,17 +192,69 @@ def test_its_credentials_stand_nowhere_and_the_log_tells_when_it_is_stale(
 @pytest.mark.parametrize(
     ("address", "shown"),
     [
-        ("rtsp://admin:pa?ss@10.0.0.2:554/live", "rtsp://10.0.0.2:554"),
+        ("rtsp://admin:pa?ss@10.0.0.2:554/live", "rtsp://…"),
         ("rtsp://admin:pa@ss@10.0.0.2/live?user=admin", "rtsp://10.0.0.2"),
         ("rtsp://10.0.0.2:554/user=admin&password=s3cret&channel=1", "rtsp://10.0.0.2:554"),
         ("http://10.0.0.2?key=x", "http://10.0.0.2"),
         ("http://10.0.0.2/stream?key=x@y", "http://…"),
         ("rtsp://admin:1234/5@10.0.0.2/live", "rtsp://…"),
+        ("http://10.0.0.2?key=x@y", "http://…"),
+        ("rtsp://10.0.0.2:554?user=admin&password=s3@cret", "rtsp://…"),
+        ("rtsp://10.0.0.2#admin:s3cret", "rtsp://10.0.0.2"),
+        ("rtsp://10.0.0.2:554;password=s3cret", "rtsp://…"),
+        ("rtsp://admin:pa?ss@10.0.0.2:s3cret/live", "rtsp://…"),
+        ("rtsp://admin:s3cret@[fe80::1]:554/live", "rtsp://[fe80::1]:554"),
+        ("10.0.0.2:554/user=admin&password=s3cret", "…"),
+        ("rtsp:/admin:s3cret@10.0.0.2/live", "…"),
         ("/dev/v4l/by-id/usb-cam", "/dev/v4l/by-id/usb-cam"),
     ],
 )
 def test_of_an_address_only_what_everybody_may_know_is_shown(address: str, shown: str) -> None:
     assert _shown(address) == shown
+
+
+@pytest.mark.parametrize("where", ["open", "read"])
+def test_a_failure_of_any_kind_is_a_camera_that_was_lost(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is opened again: its thread does not die of memory that ran out once."""
+    opened: list[int] = []
+
+    class Driver:
+        def open(self, device: int) -> None:
+            opened.append(device)
+            if (where, len(opened)) == ("open", 2):
+                raise MemoryError
+
+        def isOpened(self) -> bool:
+            return True
+
+        def read(self) -> tuple[bool, np.ndarray]:
+            time.sleep(0.01)
+            if len(opened) == 1 and camera_has_given.is_set():
+                if where == "read":
+                    raise MemoryError
+                return False, np.empty(0)
+            return True, np.zeros((4, 4, 3), np.uint8)
+
+        def release(self) -> None:
+            pass
+
+    camera_has_given = threading.Event()
+    monkeypatch.setattr(cv2, "VideoCapture", Driver)
+    with Camera(0, timeout_s=20) as camera:
+        before = camera.read().index
+        camera_has_given.set()
+        lost, after, end = set[str](), before, time.monotonic() + 30
+        while len(opened) < (3 if where == "open" else 2) or after == before:
+            assert time.monotonic() < end, lost
+            try:
+                frame = camera.read(0.5)
+            except FrameError as error:
+                lost.add(str(error))
+                time.sleep(0.01)
+            else:
+                after = frame.index if lost else before
+        assert any("MemoryError" in why for why in lost)
+        assert after > before, "numbers go on"
 
 
 def test_close_ends_the_thread_and_reading(listen: Listen) -> None:

@@ -167,7 +167,8 @@ def test_nor_over_http(tiny_server: TritonServer, path: str) -> None:
     request = urllib.request.Request(f"{tiny_server.http_address}/{path}", data=b"{}", method="POST")
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request, timeout=10)
-    assert caught.value.code == 403
+    with caught.value as answer:
+        assert answer.code == 403
 
 
 @pytest.mark.triton
