@@ -163,15 +163,15 @@ class AsyncPrivateClient:
         Raises:
             DCPError: As :meth:`PrivateClient.predict_batch`.
         """
-        client, predictions = self._client, list[Prediction]()
-        begun: list[Deadline] = []
+        client = self._client
+        predictions: list[Prediction] = []
+        deadline = Deadline(client.timeouts.predict_s)
         # Waiting for a thread counts: the request goes on with the deadline that its wait began with.
-        requests = client._batches(frames, batch_size, lambda: begun[-1])
-        while True:
-            begun.append(Deadline(client.timeouts.predict_s))
-            if not (batch := await self._run(begun[-1], next, requests, [])):
-                return predictions
+        requests = client._batches(frames, batch_size, lambda: deadline)
+        while batch := await self._run(deadline, next, requests, []):
             predictions += batch
+            deadline = Deadline(client.timeouts.predict_s)
+        return predictions
 
     def stream(
         self, source: SourceLike | None = None, *, in_flight: int = 2, observe: Observer | None = None
