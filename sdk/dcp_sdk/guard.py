@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .contract import Contract
 from .errors import PrivacyGuardError
@@ -33,19 +35,19 @@ def check_payload(contract: Contract, payload: Sequence[object]) -> Payload:
     if len(payload) != len(contract.payload):
         raise _refuse(f"expected {len(contract.payload)} tensors, got {len(payload)}")
     # A subclass (masked, memory-mapped) may carry more than its plain values, or serialise in its own way.
+    checked: list[npt.NDArray[Any]] = []
     for spec, value in zip(contract.payload, payload, strict=True):
         if type(value) is not np.ndarray:
             raise _refuse(f"{spec.name}: expected a plain numpy array, got {type(value).__name__}")
-    checked = tuple(np.array(value, order="C", copy=True) for value in payload)
-    for spec, copy in zip(contract.payload, checked, strict=True):
-        if violation := spec.violation(copy):
+        checked.append(value.copy(order="C"))
+        if violation := spec.violation(checked[-1]):
             raise _refuse(violation)
     batches = {len(copy) for copy in checked}
     if len(batches) != 1:
         raise _refuse(f"the tensors disagree about the batch: {sorted(batches)}")
     if max(batches) > contract.head.max_batch_size:
         raise _refuse(f"expected a batch of at most {contract.head.max_batch_size}, got {max(batches)}")
-    return checked
+    return tuple(checked)
 
 
 def _refuse(reason: str) -> PrivacyGuardError:

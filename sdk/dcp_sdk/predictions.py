@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -124,7 +125,7 @@ def decode_answer(contract: Contract, answer: object, batch: int) -> npt.NDArray
     probabilities: npt.NDArray[Any] = np.asarray(answer)
     if len(probabilities) != batch:
         raise ServerRejected(f"{expected} of {batch} picture(s), got {len(probabilities)}. Look into the server's log.")
-    if bool(np.any(np.abs(probabilities.sum(axis=-1, dtype=np.float64) - 1) > _SUM_TOLERANCE)):
+    if any(abs(math.fsum(row) - 1) > _SUM_TOLERANCE for row in probabilities.tolist()):
         raise ServerRejected(f"{expected}, got rows that do not sum to 1. Look into the server's log.")
     return probabilities
 
@@ -157,14 +158,16 @@ def make_predictions(
         sequence: Number of the first picture in the stream or the batch.
     """
     labels = contract.task.labels
+    rows = probabilities.tolist()
     kept = _kept_channels(contract, payload)
+    bytes_sent = sum(tensor.nbytes for tensor in payload) // len(rows)
     return [
         Prediction(
             label=labels[index],
             index=index,
-            probabilities=dict(zip(labels, row.tolist(), strict=True)),
-            kept_channels=tuple(channels),
-            bytes_sent=sum(tensor[0].nbytes for tensor in payload),
+            probabilities=dict(zip(labels, row, strict=True)),
+            kept_channels=channels,
+            bytes_sent=bytes_sent,
             frame_age_ms=frame.age_ms,
             timings=timings,
             provider=provider,
@@ -174,14 +177,13 @@ def make_predictions(
             sends=sends,
             sequence=number,
         )
-        for number, (frame, row, channels, index) in enumerate(
-            zip(frames, probabilities, kept, probabilities.argmax(axis=-1).tolist(), strict=True), start=sequence
-        )
+        for number, (frame, row, channels) in enumerate(zip(frames, rows, kept, strict=True), start=sequence)
+        for index in (row.index(max(row)),)
     ]
 
 
-def _kept_channels(contract: Contract, payload: Payload) -> list[list[int]]:
+def _kept_channels(contract: Contract, payload: Payload) -> list[tuple[int, ...]]:
     for spec, tensor in zip(contract.payload, payload, strict=True):
         if spec.order == "strictly_ascending":
-            return [row.ravel().tolist() for row in tensor]
-    return [[] for _ in payload[0]]
+            return [tuple(row) for row in tensor.reshape(len(tensor), -1).tolist()]
+    return [() for _ in payload[0]]

@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-import heapq
-import itertools
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 __all__ = ["Watchdog"]
-
-
-_FEW = 64
-
-
-@dataclass(order=True)
-class _Watch:
-    end: float
-    number: int
-    bark: Callable[[], None] = field(compare=False)
-    over: bool = field(default=False, compare=False)
 
 
 class Watchdog:
@@ -29,47 +16,38 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._numbers = itertools.count()
-        self._watches: list[_Watch] = []
-        self._over = 0
+        self._watched: dict[object, tuple[float, Callable[[], None]]] = {}
+        """When each block should be over, and whom to call if it is not."""
+        self._wakes = math.inf
+        """When the thread looks again."""
         self._thread: threading.Thread | None = None
 
     @contextmanager
     def watching(self, timeout_s: float, bark: Callable[[], None]) -> Iterator[None]:
         """Call ``bark`` from another thread if the block takes longer than ``timeout_s`` seconds."""
-        watch = _Watch(time.monotonic() + timeout_s, next(self._numbers), bark)
+        block, end = object(), time.monotonic() + timeout_s
         with self._changed:
-            heapq.heappush(self._watches, watch)
+            self._watched[block] = end, bark
             if self._thread is None or not self._thread.is_alive():  # it does not live on in a forked child
                 self._thread = threading.Thread(target=self._watch, name="dcp watchdog", daemon=True)
                 self._thread.start()
-            if self._watches[0] is watch:
+            if end < self._wakes:  # seldom: mostly it will look in time for an earlier block, over or not
                 self._changed.notify()
         try:
             yield
         finally:
-            watch.over = True
-            self._forget()
-
-    def _forget(self) -> None:
-        """Let go of blocks that are over, once they are most of all: their ends may be a day away."""
-        with self._changed:
-            self._over += 1
-            if self._over > max(_FEW, len(self._watches) // 2):
-                self._watches = [watch for watch in self._watches if not watch.over]
-                heapq.heapify(self._watches)
-                self._over = 0
+            with self._changed:
+                self._watched.pop(block, None)
 
     def _watch(self) -> None:
         while True:
             with self._changed:
-                while not self._watches:
-                    self._changed.wait()
-                watch = self._watches[0]
-                left_s = watch.end - time.monotonic()
-                if not watch.over and left_s > 0:
-                    self._changed.wait(left_s)
+                now = time.monotonic()
+                late = [block for block, (end, _) in self._watched.items() if end <= now]
+                barks = [self._watched.pop(block)[1] for block in late]
+                if not barks:
+                    self._wakes = min((end for end, _ in self._watched.values()), default=math.inf)
+                    self._changed.wait(None if self._wakes == math.inf else self._wakes - now)
                     continue
-                heapq.heappop(self._watches)
-            if not watch.over:
-                watch.bark()
+            for bark in barks:
+                bark()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pybreaker
@@ -69,7 +69,7 @@ class Breaker:
             CircuitOpen: It is to be left alone.
         """
         with self._lock:
-            call = self._enter(trial_s)
+            call = None if self._is_calm() else self._enter(trial_s)
         try:
             yield
         except BaseException as error:
@@ -78,8 +78,13 @@ class Breaker:
             self._leave(call, error)
             self._tell()
             raise
-        self._leave(call, None)
-        self._tell()
+        if call is not None or not self._is_calm():
+            self._leave(call, None)
+            self._tell()
+
+    def _is_calm(self) -> bool:
+        """Whether the last call was answered: then another answer is nothing to remember."""
+        return self.is_closed and not self._storage.counter
 
     def _enter(self, trial_s: float) -> AbstractContextManager[None]:
         """Start the library's own bookkeeping of one call; of those after a pause, one at a time."""
@@ -94,8 +99,9 @@ class Breaker:
         self._probe_until = time.monotonic() + trial_s
         return call
 
-    def _leave(self, call: AbstractContextManager[None], error: BaseException | None) -> None:
-        with self._lock:
+    def _leave(self, call: AbstractContextManager[None] | None, error: BaseException | None) -> None:
+        with self._lock, suppress(CircuitOpen):  # of those that began in calm, others know already
+            call = call or self._enter(0)
             try:
                 call.__exit__(type(error) if error else None, error, None)
             except BaseException as same:

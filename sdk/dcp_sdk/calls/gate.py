@@ -71,7 +71,8 @@ class Gate:
         finally:
             with self._changed:
                 self._inside -= 1
-                self._changed.notify_all()
+                if self._closed:  # else nobody waits
+                    self._changed.notify_all()
 
     def close(self, timeout_s: float) -> None:
         """Let nobody in any more, and wait until all are out, but at most ``timeout_s`` seconds."""

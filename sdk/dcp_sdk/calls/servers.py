@@ -231,23 +231,16 @@ class _Server:
     @contextmanager
     def _trying(self, deadline: Deadline) -> Iterator[None]:
         """Remember how it went: for the breaker, for the log, and for the time of the next trial."""
-        with self.breaker.guarding(self._trial_s), self._noticing():
+        with self.breaker.guarding(self._trial_s):
             try:
                 yield
-            except ServerTimeout:
-                if deadline.timeout_s == self._trial_s:  # a trial, and not one that an ordinary share cut short
+            except (ServerError, ContractMismatch) as error:
+                # A trial, and not one that an ordinary share cut short.
+                if isinstance(error, ServerTimeout) and deadline.timeout_s == self._trial_s:
                     self._trial_s = 2 * deadline.timeout_s
+                self._notice(error)
                 raise
         self._trial_s = self._first_trial_s
-
-    @contextmanager
-    def _noticing(self) -> Iterator[None]:
-        """Log the first failure of a kind after an answer, and the first answer after a failure."""
-        try:
-            yield
-        except (ServerError, ContractMismatch) as error:
-            self._notice(error)
-            raise
         if self._trouble:
             self._trouble = ""
             seconds = round(time.monotonic() - self._failing_since, 3)

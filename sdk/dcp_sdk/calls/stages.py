@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -70,16 +70,14 @@ class Request:
             if self.times_ms:
                 self.trace.past("capture", self.started, self._last)
 
-    @contextmanager
-    def stage(self, name: str, words: str | None = None) -> Iterator[None]:
+    def stage(self, name: str, words: str | None = None) -> AbstractContextManager[None]:
         """Be in a stage for the length of the block: it began when the last one ended.
 
         Raises:
             DeadlineExceeded: It has ``words`` and left no time.
         """
-        with nullcontext() if self.trace is None else self.trace.stage(name, self._last):
-            yield
-            self.lap(f"{name}_ms", words)
+        lap = _Lap(self, f"{name}_ms", words)
+        return lap if self.trace is None else _traced(self.trace.stage(name, self._last), lap)
 
     def end(self, error: Exception | None = None) -> None:
         """Tell the trace, if there is one, how it ended."""
@@ -103,6 +101,29 @@ class Request:
     def timings(self) -> Timings:
         """Tell how long each stage took, up to the last lap."""
         return Timings(**self.times_ms, total_ms=(self._last - self.started) * 1000)
+
+
+class _Lap:
+    """A block whose time is added when it ends well. A class, since a generator costs a call some microseconds more."""
+
+    __slots__ = ("_name", "_request", "_words")
+
+    def __init__(self, request: Request, name: str, words: str | None) -> None:
+        self._request, self._name, self._words = request, name, words
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            self._request.lap(self._name, self._words)
+
+
+@contextmanager
+def _traced(span: AbstractContextManager[None], lap: _Lap) -> Iterator[None]:
+    """Be inside of both: a stage that left no time has failed."""
+    with span, lap:
+        yield
 
 
 class Stages:
@@ -140,10 +161,15 @@ class Stages:
             DeadlineExceeded: It took too long.
         """
         spec = self._contract.preprocessing
-        with self._counting_failures(request), request.stage("capture", "capture"):
-            for frame in frames:
-                request.frames.append(replace(frame, image_rgb=preprocess(frame.image_rgb, spec)) if crop else frame)
-                request.deadline.check("capture")
+        try:
+            with request.stage("capture", "capture"):
+                for frame in frames:
+                    kept = replace(frame, image_rgb=preprocess(frame.image_rgb, spec)) if crop else frame
+                    request.frames.append(kept)
+                    request.deadline.check("capture")
+        except Exception as error:
+            self._failed(request, error)
+            raise
 
     def obfuscate(self, request: Request) -> None:
         """Crop, run the device graph, and let the guard look at what comes out: pixels stop here.
@@ -155,15 +181,18 @@ class Stages:
             PrivacyGuardError: The payload is not what the contract says.
             DeadlineExceeded: It took too long.
         """
-        with self._counting_failures(request):
+        try:
             request.lap("queue_ms", "waiting for the device graph")
             spec = self._contract.preprocessing
             with request.stage("preprocess", "preprocessing"):
-                pixels = np.stack([preprocess(frame.image_rgb, spec) for frame in request.frames])
+                pixels = np.array([preprocess(frame.image_rgb, spec) for frame in request.frames])
             with request.stage("obfuscate", "the device graph"):
                 raw = self._obfuscator.run(pixels, request.deadline)
             with request.stage("guard", "the guard"):
                 request.payload = self._guarded(raw)
+        except Exception as error:
+            self._failed(request, error)
+            raise
 
     def ask(self, request: Request) -> None:
         """Let a server answer, or the head on the device where that is wanted and no server does.
@@ -173,13 +202,18 @@ class Stages:
             ServerError: No valid answer in time.
             ContractMismatch: A server has another head now.
         """
-        with self._counting_failures(request), self._counting_sends(request):
+        try:
             request.lap("queue_ms", "waiting for the network")
             with request.stage("network"):
                 answer = self._answer(request)
             with request.stage("decode"):
                 request.probabilities = decode_answer(self._contract, answer.values, len(request.frames))
                 request.server = answer.address
+        except Exception as error:
+            self._failed(request, error)
+            raise
+        finally:
+            self._count_sends(request)
         self._counters.hid(request.sends.failures)
         request.end()
 
@@ -250,24 +284,15 @@ class Stages:
                 "Allow more with Timeouts(predict_s=…), or look into the load of this device."
             ) from failure
 
-    @contextmanager
-    def _counting_failures(self, request: Request) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self._counters.failed(error)
-            request.end(error)
-            raise
+    def _failed(self, request: Request, error: Exception) -> None:
+        self._counters.failed(error)
+        request.end(error)
 
-    @contextmanager
-    def _counting_sends(self, request: Request) -> Iterator[None]:
-        try:
-            yield
-        finally:
-            sends = request.sends
-            self._counters.add(
-                sends=sends.count,
-                retries=max(0, sends.rounds - 1),
-                failovers=request.server not in ("", DEVICE, self._servers.addresses[0]),
-                bytes_sent=sends.count * sum(tensor.nbytes for tensor in request.payload),
-            )
+    def _count_sends(self, request: Request) -> None:
+        sends = request.sends
+        self._counters.add(
+            sends=sends.count,
+            retries=max(0, sends.rounds - 1),
+            failovers=request.server not in ("", DEVICE, self._servers.first.address),
+            bytes_sent=sends.count * sum(tensor.nbytes for tensor in request.payload),
+        )

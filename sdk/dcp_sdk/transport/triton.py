@@ -64,6 +64,7 @@ class TritonTransport(Transport):
         security: Security | None = None,
     ) -> None:
         self._target = target
+        self._address = f"{self.scheme}{'s' if secure else ''}://{target}"
         self._host, self._port = split_target(target)
         self._headers = _check_headers(headers or {})
         self._secure, self._security = secure, security
@@ -74,7 +75,7 @@ class TritonTransport(Transport):
 
     @property
     def address(self) -> str:
-        return f"{self.scheme}{'s' if self._secure else ''}://{self._target}"
+        return self._address
 
     def _request_headers(self) -> dict[str, str]:
         """Read the access key anew: somebody may have changed it.
