@@ -1,7 +1,7 @@
 """Ratios of times, measured in turns in one run: ``python -m tests.benchmarks.speed``.
 
 * device cost: the whole device graph against the client network alone, cut out of the same file;
-* SDK tax: what ``dcp bench`` shows, on a real Triton, over gRPC and HTTP.
+* SDK tax: what ``dcp bench`` shows, on a real Triton, over gRPC and HTTP, for both bundles.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dcp_sdk.bench import measure
 from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.serving import TritonServer
 from tests.benchmarks.record import record
-from tests.tiny import PAPER, ROOT
+from tests.tiny import PAPER, ROOT, SHIPPED
 
 WARM_UP, BLOCK = 5, 40
 
@@ -81,11 +81,16 @@ def device_cost(bundle: Path, turns: int, threads: int) -> dict[str, Any]:
     }
 
 
-def sdk_tax(bundle: Path, address: str, calls: int) -> dict[str, Any]:
-    """Measure what ``dcp bench`` shows, rounded."""
-    with PrivateClient(bundle, address, device="cpu") as client:
-        budget = asdict(measure(client, calls=calls))
-    return {"calls": budget.pop("calls"), "stages": _rounded(budget.pop("stages")), **_rounded(budget)}
+def sdk_tax(bundle: Path, calls: int) -> dict[str, Any]:
+    """Measure what ``dcp bench`` shows, rounded, over both protocols."""
+    taxes = {}
+    models = (Manifest.load(bundle).contract.head.model,)
+    with TritonServer(ROOT / "triton_models", models=models, venv=ROOT / ".venv-triton") as server:
+        for scheme, address in (("grpc", server.grpc_address), ("http", server.http_address)):
+            with PrivateClient(bundle, address, device="cpu") as client:
+                budget = asdict(measure(client, calls=calls))
+            taxes[scheme] = {"calls": budget.pop("calls"), "stages": _rounded(budget.pop("stages")), **_rounded(budget)}
+    return taxes
 
 
 def _rounded(stages: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
@@ -101,12 +106,7 @@ def main() -> None:
     figures: dict[str, Any] = {
         "device_cost": [device_cost(options.bundle, options.turns, threads) for threads in (0, 1)]
     }
-    models = (Manifest.load(options.bundle).contract.head.model,)
-    with TritonServer(ROOT / "triton_models", models=models, venv=ROOT / ".venv-triton") as server:
-        figures["sdk_tax"] = {
-            scheme: sdk_tax(options.bundle, address, options.turns * BLOCK)
-            for scheme, address in (("grpc", server.grpc_address), ("http", server.http_address))
-        }
+    figures["sdk_tax"] = {bundle.name: sdk_tax(bundle, options.turns * BLOCK) for bundle in (SHIPPED, PAPER)}
     record("speed", "python -m tests.benchmarks.speed", figures)
 
 
