@@ -17,7 +17,7 @@ from dcp_sdk.bundles.bundle import (
     MODEL_CARD_FILE,
     PRIVACY_REPORT_FILE,
 )
-from dcp_sdk.bundles.manifest import BitsCost, Manifest, Provenance
+from dcp_sdk.bundles.manifest import BitsCost, ExportCost, Manifest, Provenance
 from dcp_sdk.bundles.signature import SIGNATURE_FILE
 from dcp_sdk.contract import Contract, Packing, Pruning, TaskHead, TensorSpec, sha256_file
 from dcp_sdk.errors import ConfigError
@@ -122,6 +122,7 @@ def write_manifest(
     name: str,
     data: str,
     bits_cost: BitsCost | None = None,
+    half_trunk_cost: ExportCost | None = None,
 ) -> Manifest:
     """Write manifest and model card into ``folder``.
 
@@ -133,6 +134,7 @@ def write_manifest(
         name: The bundle's.
         data: What it was trained on, and under which licence.
         bits_cost: What it costs to send fewer bits than it was trained with.
+        half_trunk_cost: What it costs to compute the client network in half precision.
     """
     manifest = Manifest(
         name=name,
@@ -147,6 +149,7 @@ def write_manifest(
             hours=round(checkpoint.hours, 2),
             checkpoint_sha256=sha256_file(checkpoint_file),
             bits_cost=bits_cost,
+            half_trunk_cost=half_trunk_cost,
             versions={package: found for package in _WRITERS if (found := _version(package))},
         ),
     )

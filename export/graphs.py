@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from dcp_sdk.bundles.onnx_check import check_graph
 
-__all__ = ["OPSET", "write_graph"]
+__all__ = ["OPSET", "ancestors", "write_graph"]
 
 OPSET = 20
 _IR_VERSION = 10  # what Triton 24.10's ONNX Runtime reads
@@ -65,6 +65,19 @@ def write_graph(
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     check_graph(path.read_bytes(), path)  # as each device will
+
+
+def ancestors(graph: onnx.GraphProto, name: str) -> set[str]:
+    """Return ``name`` and all the tensors that it is computed from."""
+    producers = {output: node for node in graph.node for output in node.output}
+    found: set[str] = set()
+    waiting = [name]
+    while waiting:
+        tensor = waiting.pop()
+        if tensor not in found:
+            found.add(tensor)
+            waiting.extend(producers[tensor].input if tensor in producers else ())
+    return found
 
 
 def _stable_sort(value: Any, stable: bool, dim: int = -1, descending: bool = False) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import onnxruntime as ort
 import torch
 from onnx import TensorProto, helper
 
-from dcp_sdk.bundles.manifest import BitsCost
+from dcp_sdk.bundles.manifest import BitsCost, ExportCost
 from dcp_sdk.errors import BundleError
 
 from .fused import DeviceGraph, HeadGraph, unpack
+from .graphs import ancestors
 
-__all__ = ["GARBAGE", "Parity", "compare", "cost_of_bits", "open_graph", "with_garbage"]
+__all__ = ["GARBAGE", "Parity", "compare", "cost_of_bits", "cost_of_half", "open_graph", "with_garbage"]
 
 BATCH = 64
 GARBAGE = "garbage"
@@ -92,7 +94,6 @@ def compare(device: DeviceGraph, head: HeadGraph, device_file: Path, head_file: 
     return result
 
 
-@torch.no_grad()
 def cost_of_bits(
     trained: tuple[DeviceGraph, HeadGraph],
     exported: tuple[DeviceGraph, HeadGraph],
@@ -107,24 +108,28 @@ def cost_of_bits(
         pictures: uint8 ``(N, S, S, 3)``.
         labels: Of the first pictures, those that the training did not see; may be empty.
     """
-    generator, answers = np.random.default_rng(0), []
-    for batch in _batches(pictures):
-        inputs = _inputs(trained[0], batch, generator)
-        both = []
-        for device, head in (trained, exported):
-            channels, features = map(torch.from_numpy, _in_torch(device, inputs))
-            both.append(head(channels, features).argmax(1).numpy())
-        answers.append(np.stack(both))
-    before, after = np.concatenate(answers, axis=1)
-    right = [float(np.mean(found[: len(labels)] == labels)) if len(labels) else None for found in (before, after)]
-    return BitsCost(
-        trained_bits=trained[0].bits,
-        pictures=len(pictures),
-        answers_changed=int((before != after).sum()),
-        labelled=len(labels),
-        accuracy_trained=right[0],
-        accuracy=right[1],
+    before, after = (
+        _answers(partial(_in_torch, device), device, head, pictures) for device, head in (trained, exported)
     )
+    return BitsCost(trained_bits=trained[0].bits, **_cost(before, after, labels))
+
+
+def cost_of_half(
+    trained: tuple[DeviceGraph, HeadGraph], device_file: Path, pictures: Pictures, labels: npt.NDArray[np.int64]
+) -> ExportCost:
+    """Compare the answers of a device graph in half precision to those in single, as :func:`cost_of_bits` does.
+
+    Args:
+        trained: Both halves as they are in torch.
+        device_file: The exported device graph.
+        pictures: uint8 ``(N, S, S, 3)``.
+        labels: Of the first pictures.
+    """
+    device, head = trained
+    session = open_graph(device_file)
+    before = _answers(partial(_in_torch, device), device, head, pictures)
+    after = _answers(lambda inputs: session.run(["channels", "features"], inputs), device, head, pictures)
+    return ExportCost(**_cost(before, after, labels))
 
 
 def with_garbage(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -136,7 +141,7 @@ def with_garbage(model: onnx.ModelProto) -> onnx.ModelProto:
     surgery = onnx.ModelProto()
     surgery.CopyFrom(model)
     graph = surgery.graph
-    deciding = _ancestors(graph, "channels")
+    deciding = ancestors(graph, "channels")
     reader_inputs = [
         (node, index)
         for node in graph.node
@@ -173,6 +178,32 @@ def with_garbage(model: onnx.ModelProto) -> onnx.ModelProto:
     return surgery
 
 
+@torch.no_grad()
+def _answers(
+    run: Callable[[dict[str, npt.NDArray[Any]]], Sequence[npt.NDArray[Any]]],
+    device: DeviceGraph,
+    head: HeadGraph,
+    pictures: Pictures,
+) -> npt.NDArray[np.int64]:
+    """Return the class number of each picture, where ``run`` is what the device does."""
+    generator, answers = np.random.default_rng(0), []
+    for batch in _batches(pictures):
+        channels, features = run(_inputs(device, batch, generator))
+        answers.append(head(torch.from_numpy(channels.astype(np.int64)), torch.from_numpy(features)).argmax(1).numpy())
+    return np.concatenate(answers)
+
+
+def _cost(before: npt.NDArray[np.int64], after: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> dict[str, Any]:
+    right = [float(np.mean(found[: len(labels)] == labels)) if len(labels) else None for found in (before, after)]
+    return {
+        "pictures": len(before),
+        "answers_changed": int((before != after).sum()),
+        "labelled": len(labels),
+        "accuracy_trained": right[0],
+        "accuracy": right[1],
+    }
+
+
 def open_graph(graph: Path | onnx.ModelProto) -> ort.InferenceSession:
     """Open a graph with ONNX Runtime on the CPU."""
     source: Any = str(graph) if isinstance(graph, Path) else graph.SerializeToString()
@@ -207,16 +238,3 @@ def _bits(channels: npt.NDArray[Any], count: int) -> npt.NDArray[np.bool_]:
     bits = np.zeros((len(channels), count), bool)
     np.put_along_axis(bits, channels.astype(np.int64), True, axis=1)
     return bits
-
-
-def _ancestors(graph: onnx.GraphProto, name: str) -> set[str]:
-    """Return ``name`` and all the tensors that it is computed from."""
-    producers = {output: node for node in graph.node for output in node.output}
-    found: set[str] = set()
-    waiting = [name]
-    while waiting:
-        tensor = waiting.pop()
-        if tensor not in found:
-            found.add(tensor)
-            waiting.extend(producers[tensor].input if tensor in producers else ())
-    return found

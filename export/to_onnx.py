@@ -13,6 +13,7 @@ if not __package__:  # run as a script, from any folder
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import typer
 from rich.table import Table
 
@@ -23,7 +24,8 @@ from dcp_sdk.commands.tables import readable_bytes
 from dcp_sdk.serving.repository import GRAPH_FILE, ModelRepository
 from export import bundle as files
 from export.fused import halves
-from export.parity import Parity, compare, cost_of_bits
+from export.half_trunk import with_half_trunk
+from export.parity import Parity, compare, cost_of_bits, cost_of_half
 from training import data as datasets
 from training.checkpoint import Checkpoint
 from training.console import console
@@ -42,6 +44,7 @@ def export(
     model: str | None = None,
     data_note: str = "not stated",
     bits: int | None = None,
+    half_trunk: bool = False,
     with_head: bool = False,
     force: bool = False,
 ) -> Parity:
@@ -58,6 +61,7 @@ def export(
         data_note: What it was trained on, and under which licence; stands in the model card.
         bits: Of a value on the wire, 1, 2, 4 or 8; fewer than 8 are packed several to a byte. None takes as many as it
             was trained with. What fewer cost stands in the manifest.
+        half_trunk: Compute the client network in float16, on GPUs. What it costs stands in the manifest.
         with_head: Let the bundle carry the head, too, for a client with ``on_failure="local"``.
         force: Replace an existing bundle, and a ``model`` that is the head of another contract.
 
@@ -76,10 +80,14 @@ def export(
     with tempfile.TemporaryDirectory(dir=bundle.parent, prefix=".export-") as temporary:
         built = Path(temporary)
         files.write_graphs(device, head, checkpoint.recipe.data.size_px, built)
-        stated = files.state_contract(checkpoint, device, built, name=name, model=model)
-        contract = ModelRepository(repository).place(stated, replace=force)
         parity = compare(device, head, built / DEVICE_GRAPH_FILE, built / GRAPH_FILE, sample)
         parity.check()
+        half_trunk_cost = None
+        if half_trunk:
+            onnx.save(with_half_trunk(onnx.load(built / DEVICE_GRAPH_FILE)), built / DEVICE_GRAPH_FILE)
+            half_trunk_cost = cost_of_half((device, head), built / DEVICE_GRAPH_FILE, sample, labels)
+        stated = files.state_contract(checkpoint, device, built, name=name, model=model)
+        contract = ModelRepository(repository).place(stated, replace=force)
         as_trained = device.bits == checkpoint.recipe.network.bits
         files.write_manifest(
             checkpoint,
@@ -89,6 +97,7 @@ def export(
             name=name,
             data=data_note,
             bits_cost=None if as_trained else cost_of_bits(halves(checkpoint), (device, head), sample, labels),
+            half_trunk_cost=half_trunk_cost,
         )
         files.install(built, contract, bundle, repository, with_head=with_head, replace=force)
     return parity
@@ -133,6 +142,9 @@ def _main(
         int | None,
         typer.Option(help="bits of a value on the wire: 8, 4, 2 or 1; by default as many as it was trained with"),
     ] = None,
+    half_trunk: Annotated[
+        bool, typer.Option("--half-trunk", help="compute the client network in half precision, for devices with a GPU")
+    ] = False,
     with_head: Annotated[
         bool, typer.Option("--with-head", help="let the bundle carry the head, for answers without a server")
     ] = False,
@@ -152,6 +164,7 @@ def _main(
             model=head,
             data_note=data_note,
             bits=bits,
+            half_trunk=half_trunk,
             with_head=with_head,
             force=force,
         )
@@ -161,9 +174,10 @@ def _main(
     table = Table("torch against ONNX Runtime", "", title=title, title_justify="left")
     for key, value in asdict(parity).items():
         table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.2g}")
-    if (cost := manifest.provenance.bits_cost) is not None:
-        for key, value in cost.model_dump().items():
-            table.add_row(key.replace("_", " "), "not known" if value is None else f"{value:,}")
+    provenance = manifest.provenance
+    for what, cost in (("fewer bits", provenance.bits_cost), ("half precision", provenance.half_trunk_cost)):
+        for key, value in cost.model_dump().items() if cost else ():
+            table.add_row(f"{what}: {key.replace('_', ' ')}", "not known" if value is None else f"{value:,}")
     table.add_row("payload", readable_bytes(manifest.contract.payload_bytes))
     graph = bundle / DEVICE_GRAPH_FILE
     table.add_row("device graph", readable_bytes(graph.stat().st_size))

@@ -23,7 +23,7 @@ from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.errors import ConfigError
 
 from .results import points_beside
-from .statements import checked, draws, fewer_bits, luck, statements
+from .statements import checked, draws, luck, statements, unlike_trained
 from .svg import as_svg
 from .trade_off import TradeOffPoint, trade_off
 
@@ -93,7 +93,7 @@ def _verdict(manifest: Manifest, report: PrivacyReport) -> str:
 <div><b>{contract.payload_bytes:,} bytes</b>what leaves the device, of {contract.input.nbytes:,} in the cropped picture</div>
 </div>
 <p>The device computes {contract.pruning.channels} channels and sends {contract.pruning.kept} of them
-(rule <em>{contract.pruning.rule}</em>{_choices(report)}). Everything below is about those bytes and nothing else. {fewer_bits(manifest)}{_readout(report)}{draws(report)}</p>"""
+(rule <em>{contract.pruning.rule}</em>{_choices(report)}). Everything below is about those bytes and nothing else. {" ".join(unlike_trained(manifest).values())}{_readout(report)}{draws(report)}</p>"""
 
 
 def _choices(report: PrivacyReport) -> str:

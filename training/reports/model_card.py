@@ -8,7 +8,7 @@ from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.errors import ConfigError
 
 from ..config import Recipe
-from .statements import checked, draws, fewer_bits, luck, statements
+from .statements import checked, draws, luck, statements, unlike_trained
 
 __all__ = ["render"]
 
@@ -55,7 +55,7 @@ def _neck(manifest: Manifest) -> str:
 
 def _training(manifest: Manifest) -> str:
     origin = manifest.provenance
-    bits = f"\n| fewer bits | {cost} |" if (cost := fewer_bits(manifest)) else ""
+    costs = "".join(f"\n| {what} | {cost} |" for what, cost in unlike_trained(manifest).items())
     return f"""## Training
 
 | | |
@@ -67,7 +67,7 @@ def _training(manifest: Manifest) -> str:
 | time | {origin.hours:g} h |
 | exported | {origin.created}, {", ".join(f"{name} {version}" for name, version in origin.versions.items())} |
 | checkpoint | SHA-256 `{origin.checkpoint_sha256}` |
-| contract digest | `{manifest.contract.digest}` |{bits}"""
+| contract digest | `{manifest.contract.digest}` |{costs}"""
 
 
 def _command(origin: Provenance) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.manifest import ExportCost, Manifest
 from dcp_sdk.bundles.measurements import share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 
-__all__ = ["checked", "draws", "fewer_bits", "luck", "statements"]
+__all__ = ["checked", "draws", "luck", "statements", "unlike_trained"]
 
 
 def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
@@ -82,18 +82,22 @@ def draws(report: PrivacyReport) -> str:
     return f" Each picture was asked about {several} times, each with its own noise; the mean counts." * (several > 1)
 
 
-def fewer_bits(manifest: Manifest) -> str:
-    """Say what it costs that values have fewer bits than in training; empty where they have as many."""
-    cost = manifest.provenance.bits_cost
-    if cost is None:
-        return ""
+def unlike_trained(manifest: Manifest) -> dict[str, str]:
+    """Say what it costs that the bundle is not quite what was trained, by what is different; empty where nothing is."""
+    origin, costs = manifest.provenance, {}
+    if (bits := origin.bits_cost) is not None:
+        words = f"A value has {manifest.contract.bits} bits instead of the {bits.trained_bits} of its training"
+        costs["fewer bits"] = f"{words}: {_answers_change(bits)}"
+    if (half := origin.half_trunk_cost) is not None:
+        costs["half precision"] = f"The client network computes in half precision: {_answers_change(half)}"
+    return costs
+
+
+def _answers_change(cost: ExportCost) -> str:
     accuracy = ""
     if cost.accuracy is not None and cost.accuracy_trained is not None:
         accuracy = (
             f", and {share(cost.accuracy)} of {cost.labelled:,} validation pictures are right instead of "
             f"{share(cost.accuracy_trained)}"
         )
-    return (
-        f"A value has {manifest.contract.bits} bits instead of the {cost.trained_bits} of its training: "
-        f"{cost.answers_changed:,} of {cost.pictures:,} answers change{accuracy}."
-    )
+    return f"{cost.answers_changed:,} of {cost.pictures:,} answers change{accuracy}."

@@ -12,26 +12,31 @@ from ..contract import Contract, Frozen, Name, Sha256
 from ..errors import BundleError
 from .bundle import MANIFEST_FILE, Bundle, BundleLike
 
-__all__ = ["BitsCost", "Manifest", "Provenance"]
+__all__ = ["BitsCost", "ExportCost", "Manifest", "Provenance"]
 
 SCHEMA_VERSION = 1
 """Version of ``manifest.json`` that this package reads and writes."""
 
 
-class BitsCost(Frozen):
-    """What it costs that a value has fewer bits than the checkpoint was trained with, on pictures of the export."""
+class ExportCost(Frozen):
+    """What it costs to export something else than what was trained, on pictures of the export."""
 
-    trained_bits: int
-    """Of a value, in training."""
     pictures: int
     answers_changed: int
     """Of these pictures, those that get another label, with the same random numbers where there are any."""
     labelled: int = 0
     """Of these pictures, the first ones, which the training did not see; both accuracies are theirs."""
     accuracy_trained: float | None = None
-    """Share that is answered right with :attr:`trained_bits`; None where no labels are known."""
+    """Share that is answered right as it was trained; None where no labels are known."""
     accuracy: float | None = None
     """The same as it was exported."""
+
+
+class BitsCost(ExportCost):
+    """What it costs that a value has fewer bits than the checkpoint was trained with."""
+
+    trained_bits: int
+    """Of a value, in training."""
 
 
 class Provenance(Frozen):
@@ -53,6 +58,8 @@ class Provenance(Frozen):
     checkpoint_sha256: Sha256
     bits_cost: BitsCost | None = None
     """None: values have the bits that they were trained with."""
+    half_trunk_cost: ExportCost | None = None
+    """None: the client network computes in float32."""
     versions: dict[Name, Name]
     """Versions of the packages that wrote the graphs."""
 

@@ -1,0 +1,66 @@
+"""The client network in half precision: nothing else changes, and what it costs is written down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, shape_inference
+
+from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
+from dcp_sdk.bundles.manifest import Manifest
+from export.graphs import ancestors
+from export.half_trunk import with_half_trunk
+from export.parity import open_graph
+from export.to_onnx import export
+from tests.tiny import PAPER, SHIPPED
+from tests.trained import Trained
+
+
+@pytest.mark.parametrize("bundle", [SHIPPED, PAPER], ids=lambda bundle: bundle.name)
+def test_the_trunk_is_half_and_what_decides_the_mask_is_not(bundle: Path) -> None:
+    model = onnx.load(bundle / DEVICE_GRAPH_FILE)
+    graph = shape_inference.infer_shapes(with_half_trunk(model), strict_mode=True).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    types |= {weight.name: weight.data_type for weight in graph.initializer}
+    trunk = ancestors(graph, "activations.trunk")
+    convolutions = [node for node in graph.node if node.op_type == "Conv" and trunk.intersection(node.output)]
+    assert len(convolutions) == sum(node.op_type == "Conv" for node in model.graph.node)
+    assert {types[name] for node in convolutions for name in (*node.input, *node.output)} == {TensorProto.FLOAT16}
+    after = {name for node in graph.node if not trunk.intersection(node.output) for name in node.output}
+    stored = {name for name in after if name.endswith(".half")}
+    assert TensorProto.FLOAT16 not in {types[name] for name in after - stored if name in types}
+    assert [output.name for output in graph.output] == ["channels", "features"]
+
+
+@pytest.mark.parametrize("bundle", [SHIPPED, PAPER], ids=lambda bundle: bundle.name)
+def test_a_payload_moves_by_a_step_here_and_there(bundle: Path) -> None:
+    """ONNX Runtime on the CPU rounds to half after each operator, as a GPU does."""
+    model = onnx.load(bundle / DEVICE_GRAPH_FILE)
+    single, half = open_graph(model), open_graph(with_half_trunk(model))
+    random = np.random.default_rng(0)
+    inputs = {"image": random.integers(0, 256, (32, 112, 112, 3), np.uint8)}
+    for extra in single.get_inputs()[1:]:
+        inputs[extra.name] = random.random((32, *extra.shape[1:]), np.float32)
+    (channels, values), (half_channels, half_values) = (one.run(None, inputs) for one in (single, half))
+    assert np.mean(channels != half_channels) < 0.01
+    same = (channels == half_channels).all(axis=1)
+    steps = np.abs(values[same].astype(int) - half_values[same])
+    assert steps.any(), "it is the same graph"
+    assert steps.max() <= 2
+    assert np.mean(steps > 0) < 0.05
+
+
+def test_what_it_costs_is_written_down(trained: Trained, tmp_path: Path) -> None:
+    bundle, repository = tmp_path / "bundle", tmp_path / "models"
+    export(trained.checkpoint, bundle, repository, folder=None, pictures=96, half_trunk=True).check()
+    cost = Manifest.load(bundle).provenance.half_trunk_cost
+    assert cost is not None
+    assert (cost.pictures, cost.labelled) == (96, 32)
+    assert cost.accuracy is not None and cost.accuracy_trained is not None
+    assert abs(cost.accuracy - cost.accuracy_trained) * cost.labelled <= cost.answers_changed
+    price = f"in half precision: {cost.answers_changed} of 96 answers change"
+    assert price in (bundle / "MODEL_CARD.md").read_text()
+    assert trained.manifest.provenance.half_trunk_cost is None
