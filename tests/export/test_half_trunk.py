@@ -9,6 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, shape_inference
 
+from dcp_sdk import PrivateClient
 from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.bundles.manifest import Manifest
 from export.graphs import ancestors
@@ -64,3 +65,10 @@ def test_what_it_costs_is_written_down(trained: Trained, tmp_path: Path) -> None
     price = f"in half precision: {cost.answers_changed} of 96 answers change"
     assert price in (bundle / "MODEL_CARD.md").read_text()
     assert trained.manifest.provenance.half_trunk_cost is None
+    side = trained.manifest.contract.preprocessing.size_px
+    picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
+    with (
+        PrivateClient(bundle, f"memory://{repository}") as client,
+        PrivateClient(trained.bundle, f"memory://{trained.repository}") as twin,
+    ):
+        assert client.predict(picture).probability == pytest.approx(twin.predict(picture).probability, abs=0.05)
