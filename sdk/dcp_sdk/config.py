@@ -116,7 +116,7 @@ class CircuitBreaker(Options):
     """Failures in a row after which nothing is sent to this server for a while."""
     pause_s: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Seconds of that while, and with it the longest delay after the server is back. Where somebody else can answer,
-    trying it takes no longer at first, and twice as long each time that this was too short."""
+    no call waits for it: a thread tries it, with the smallest payload there is, which holds nothing of a picture."""
 
 
 class ServerAddress(Options):

@@ -14,7 +14,7 @@ import json
 import math
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,13 @@ class TensorSpec(Frozen):
     def nbytes(self) -> int:
         """Bytes of one picture's tensor."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def smallest(self) -> npt.NDArray[Any]:
+        """Return the smallest tensor that is allowed, ``shape``: it says nothing of any picture."""
+        values = np.full(self.shape, self.low, self.dtype)
+        if self.order == "strictly_ascending":
+            values += np.arange(self.shape[-1], dtype=self.dtype)
+        return values
 
     def violation(self, value: object) -> str | None:
         """Say why ``value`` (expected: ``(N, *shape)`` with N >= 1) breaks this specification; None if it does not.

@@ -58,6 +58,11 @@ class Breaker:
             return "closed"
         return "open" if self._storage.age_s() < self._options.pause_s else "half-open"
 
+    def left_alone(self) -> CircuitOpen:
+        """Return what a call gets that is not to ask the server."""
+        now = time.monotonic()
+        return self._open_error(max(self._options.pause_s - self._storage.age_s(), self._probe_until - now))
+
     @contextmanager
     def guarding(self, trial_s: float) -> Iterator[None]:
         """Run the block unless the server is to be left alone, and remember how it ended.
@@ -89,12 +94,12 @@ class Breaker:
     def _enter(self, trial_s: float) -> AbstractContextManager[None]:
         """Start the library's own bookkeeping of one call; of those after a pause, one at a time."""
         if self._circuit.current_state == pybreaker.STATE_HALF_OPEN and time.monotonic() < self._probe_until:
-            raise self._open_error(self._probe_until - time.monotonic())
+            raise self.left_alone()
         call = self._circuit.calling()
         try:
             call.__enter__()
         except pybreaker.CircuitBreakerError:
-            raise self._open_error(self._options.pause_s - self._storage.age_s()) from None
+            raise self.left_alone() from None
         # A trial that hangs does not keep others from trying for longer than it may take.
         self._probe_until = time.monotonic() + trial_s
         return call

@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -161,6 +161,9 @@ class Servers:
 
         def ask(server: _Server, share: Deadline) -> Answer:
             try:
+                if not server.is_well and self._is_dispensable(server):
+                    server.find_out(share.timeout_s)
+                    raise server.breaker.left_alone()
                 return server.infer(payload, share, sends)
             except DCPError as error:
                 sends.failures[type(error).__name__] += 1
@@ -173,6 +176,10 @@ class Servers:
             log("failover", "%(server)s answers now, no longer %(before)s", server=answer.address, before=before)
         return answer
 
+    def _is_dispensable(self, server: _Server) -> bool:
+        """Whether somebody else can answer."""
+        return self._standby or any(other.is_well for other in self._servers if other is not server)
+
     def _first_well(self, deadline: Deadline, ask: Callable[[_Server, Deadline], T], failures: _Failures) -> T:
         """Ask one server after the other, each for its share of the time; raise the first's error if all fail.
 
@@ -183,8 +190,7 @@ class Servers:
             if (left_s := deadline.left_s()) == 0:
                 break  # whoever was asked now would be blamed for the time that this device took
             try:
-                share_s = server.share_s(left_s, left, others=self._standby or left > 1)
-                return ask(server, Deadline(share_s))
+                return ask(server, Deadline(left_s / left))
             except _ELSEWHERE as error:
                 failures[server] = error
         if not failures:
@@ -201,20 +207,35 @@ class _Server:
         self.transport = transport
         self._contract = contract
         self.breaker = Breaker(transport.address, options)
-        self._first_trial_s = self._trial_s = options.pause_s
+        self._nothing: Payload = tuple(spec.smallest()[None] for spec in contract.payload)
+        self._finding_out = threading.Lock()
         self._checking = threading.Lock()
         self._checked = False
         self._trouble = ""
         self._failing_since = 0.0
 
-    def share_s(self, left_s: float, servers: int, *, others: bool) -> float:
-        """Seconds of ``left_s`` that this server may take, the first of ``servers`` that are left to ask.
+    @property
+    def is_well(self) -> bool:
+        """Whether it is asked as usual."""
+        return self.breaker.is_closed
 
-        Where ``others`` can answer, finding out whether it is back takes no longer than it was left alone; twice as
-        long after each time that this was too short, since a slow link may need longer than any pause.
+    def find_out(self, timeout_s: float) -> None:
+        """Once the pause is over, ask it in a thread of its own whether it is back, so that no call waits for it.
+
+        It gets the smallest payload that the contract allows, the same each time, which no picture had a part in.
+
+        Args:
+            timeout_s: Seconds that it may take.
         """
-        share = left_s / servers
-        return min(share, self._trial_s) if others and not self.breaker.is_closed else share
+        if self.breaker.state == "half-open" and self._finding_out.acquire(blocking=False):
+            threading.Thread(target=self._find_out, args=(timeout_s,), name="dcp trial", daemon=True).start()
+
+    def _find_out(self, timeout_s: float) -> None:
+        try:
+            with suppress(DCPError):  # counted, and told
+                self.infer(self._nothing, Deadline(timeout_s), Sends())
+        finally:
+            self._finding_out.release()
 
     def check(self, deadline: Deadline) -> None:
         with self._trying(deadline):
@@ -230,21 +251,18 @@ class _Server:
 
     @contextmanager
     def _trying(self, deadline: Deadline) -> Iterator[None]:
-        """Remember how it went: for the breaker, for the log, and for the time of the next trial."""
-        with self.breaker.guarding(self._trial_s):
+        """Remember how it went: for the breaker, and for the log."""
+        with self.breaker.guarding(deadline.timeout_s):
             try:
                 yield
             except (ServerError, ContractMismatch) as error:
-                # A trial, and not one that an ordinary share cut short.
-                if isinstance(error, ServerTimeout) and deadline.timeout_s == self._trial_s:
-                    self._trial_s = 2 * deadline.timeout_s
                 self._notice(error)
                 raise
-        self._trial_s = self._first_trial_s
-        if self._trouble:
-            self._trouble = ""
-            seconds = round(time.monotonic() - self._failing_since, 3)
-            log("server_back", "%(server)s answers after %(seconds)s s", server=self.transport.address, seconds=seconds)
+            if self._trouble:
+                self._trouble = ""
+                seconds = round(time.monotonic() - self._failing_since, 3)
+                server = self.transport.address
+                log("server_back", "%(server)s answers after %(seconds)s s", server=server, seconds=seconds)
 
     def _notice(self, error: DCPError) -> None:
         """Log a failure of another kind than the last: all that may pass are one kind, the others go by class."""

@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
@@ -105,7 +104,8 @@ def files(contracts: Contract | Sequence[Contract]) -> dict[str, bytes]:
         contracts: As :func:`render` takes them.
     """
     first = contracts if isinstance(contracts, Contract) else contracts[0]
-    warm_up = {f"warmup/{spec.name}": _smallest(spec) for spec in first.payload}
+    # The smallest tensors that the contract allows: Triton's own zeros need not be.
+    warm_up = {f"warmup/{spec.name}": spec.smallest().tobytes() for spec in first.payload}
     # The configuration that Triton looks for comes last: it names all others.
     return warm_up | {CONFIG_FILES[backend]: render(contracts, backend).encode() for backend in get_args(Backend)[::-1]}
 
@@ -141,14 +141,6 @@ def _warm_up(contract: Contract, batch_size: int) -> pb.ModelWarmup:
         tensor = pb.ModelWarmup.Input(data_type=_DATA_TYPES[spec.dtype], dims=spec.shape, input_data_file=spec.name)
         warm_up.inputs[spec.name].CopyFrom(tensor)
     return warm_up
-
-
-def _smallest(spec: TensorSpec) -> bytes:
-    """Give the bytes of the smallest tensor that the contract allows. Triton's own zeros need not be one."""
-    values = np.full(spec.shape, spec.low, spec.dtype)
-    if spec.order == "strictly_ascending":
-        values += np.arange(spec.shape[-1], dtype=spec.dtype)
-    return values.tobytes()
 
 
 def _parameters(served: Sequence[Contract], backend: Backend) -> dict[str, str]:

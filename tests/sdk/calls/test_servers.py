@@ -33,6 +33,7 @@ from dcp_sdk.calls.servers import Answer, Sends, Servers
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.obfuscate import Payload
 from tests import tiny as graph
+from tests.sdk.calls.test_pipeline import eventually
 from tests.tiny import Tiny
 
 PAYLOAD = tuple(graph.payload(1).values())
@@ -239,64 +240,49 @@ def test_an_open_circuit_fails_at_once_says_until_when_and_closes_again(ask: Ask
     assert ask(server, **options).address == "a"
 
 
-def test_a_trial_is_short_where_somebody_else_can_answer(tiny: Tiny) -> None:
-    """Another server, or the head on the device; without one the only server may take all the time there is."""
-    limits = {}
-    for standby in (False, True):
-        server = Script("a", [ServerUnavailable("reset")])
-        breaker = CircuitBreaker(failures=1, pause_s=0.1)
-        servers = Servers([server], tiny.manifest.contract, retries=Retries.none(), breaker=breaker, standby=standby)
-        with pytest.raises(ServerUnavailable):
-            servers.infer(PAYLOAD, Deadline(5), Sends())
-        time.sleep(0.15)
-        servers.infer(PAYLOAD, Deadline(5), Sends())
-        limits[standby] = [round(timeout_s, 1) for _, timeout_s in server.got]
-    assert limits == {False: [5.0, 5.0], True: [5.0, 0.1]}
-
-
-def test_a_trial_that_was_too_short_is_followed_by_a_longer_one(tiny: Tiny) -> None:
-    """A link that needs twice a pause comes back all the same, and the next outage begins with short trials again."""
-    pause_s, share_s = 0.1, 0.5
-    server = Script("a")
-    breaker = CircuitBreaker(failures=1, pause_s=pause_s)
-    servers = Servers([server], tiny.manifest.contract, retries=Retries.none(), breaker=breaker, standby=True)
-
-    def call() -> None:
-        servers.infer(PAYLOAD, Deadline(share_s), Sends())
-
-    for limits in ([0.5, 0.1, 0.2, 0.4, 0.5], [0.5, 0.1]):  # never beyond a share, and short again
-        server.got.clear()
-        server.waits_s = 9
-        for _ in limits:
-            with pytest.raises(ServerTimeout):
-                call()
-            time.sleep(pause_s + 0.05)
-        assert [timeout_s for _, timeout_s in server.got] == pytest.approx(limits, abs=0.05)
-        server.waits_s = 1.8 * pause_s
-        call()
-        assert servers.breakers() == {"a": "closed"}
-
-
-def test_a_long_trial_is_still_the_only_one(tiny: Tiny) -> None:
-    """Others that can be answered elsewhere do not wait beside it."""
-    pause_s = 0.1
-    server = Script("a", waits_s=9)
-    breaker = CircuitBreaker(failures=1, pause_s=pause_s)
-    servers = Servers([server], tiny.manifest.contract, retries=Retries.none(), breaker=breaker, standby=True)
+@pytest.mark.parametrize("by", ["another server", "the device"])
+def test_no_call_waits_for_a_server_that_swallows_all_while_another_can_answer(by: str, tiny: Tiny) -> None:
+    """It is tried all the same, with a payload that no picture had a part in, and asked again once it is back."""
+    first = Script("a", waits_s=9)
+    others = [Script("b")] if by == "another server" else []
+    breaker = CircuitBreaker(failures=1, pause_s=0.1)
+    contract = tiny.manifest.contract
+    servers = Servers([first, *others], contract, retries=Retries.none(), breaker=breaker, standby=not others)
 
     def call() -> str:
-        with pytest.raises((ServerTimeout, CircuitOpen)) as caught:
-            servers.infer(PAYLOAD, Deadline(1), Sends())
-        return caught.type.__name__
+        try:
+            return servers.infer(PAYLOAD, Deadline(1), Sends()).address
+        except (ServerTimeout, CircuitOpen) as error:
+            return type(error).__name__
 
-    for _ in range(3):  # the failure, and trials of one pause and two
-        assert call() == "ServerTimeout"
-        time.sleep(pause_s + 0.05)
-    with ThreadPoolExecutor(2) as pool:
-        trial = pool.submit(call)  # of four pauses
-        time.sleep(2.5 * pause_s)
-        assert pool.submit(call).result() == "CircuitOpen"
-        assert trial.result() == "ServerTimeout"
+    elsewhere = "b" if others else "CircuitOpen"
+    assert call() == ("b" if others else "ServerTimeout"), "found out by a call"
+    start, answers = time.monotonic(), 0
+    while time.monotonic() < start + 1.5:
+        before = time.monotonic()
+        assert call() == elsewhere
+        assert time.monotonic() - before < 0.1, "no call waits"
+        answers += 1
+        time.sleep(0.02)
+    trials = [payload for payload, _ in first.got[1:]]
+    assert 1 <= len(trials) <= 4, "one after the other, for the share of a call each"
+    for payload in trials:
+        assert [tensor.tolist() for tensor in payload] == [[spec.smallest().tolist()] for spec in contract.payload]
+        assert all(spec.violation(tensor) is None for spec, tensor in zip(contract.payload, payload, strict=True))
+    first.waits_s = 0.3  # a link that needs three pauses
+    assert eventually(lambda: call() == "a")
+    assert servers.breakers()["a"] == "closed"
+
+
+def test_where_all_are_left_alone_a_call_tries_them_itself(tiny: Tiny) -> None:
+    first, second = Script("a", [ServerUnavailable("reset")]), Script("b", [ServerUnavailable("reset")] * 9)
+    breaker = CircuitBreaker(failures=1, pause_s=0.1)
+    servers = Servers([first, second], tiny.manifest.contract, retries=Retries.none(), breaker=breaker)
+    with pytest.raises(ServerUnavailable):
+        servers.infer(PAYLOAD, Deadline(5), Sends())
+    time.sleep(0.15)
+    assert servers.infer(PAYLOAD, Deadline(5), Sends()).address == "a"
+    assert [payload is PAYLOAD for payload, _ in first.got] == [True, True]
 
 
 Told = Callable[[], list[tuple[object, ...]]]
