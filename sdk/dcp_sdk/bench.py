@@ -20,7 +20,7 @@ from .stats import Stage, stages_of
 from .transport.pairing import TRITON_TYPES
 from .transport.tls import client_context
 from .transport.triton import TritonTransport
-from .transport.triton_grpc import GrpcTransport
+from .transport.triton_grpc import NO_PROXY, GrpcTransport
 
 __all__ = ["Bare", "Budget", "measure", "paired_times"]
 
@@ -102,7 +102,7 @@ class Bare:
     def _connect(self, transport: TritonTransport) -> Any:
         options: dict[str, Any] = {"ssl": transport._secure}
         if isinstance(transport, GrpcTransport):
-            options["creds"] = transport._credentials()
+            options |= {"creds": transport._credentials(), "channel_args": NO_PROXY}
         else:
             options |= {"connection_timeout": self._timeout_s, "network_timeout": self._timeout_s}
             if transport._secure:

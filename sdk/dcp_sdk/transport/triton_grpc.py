@@ -23,8 +23,15 @@ from .pairing import TRITON_TYPES, ServedConfig, ServedModel, check_digest, chec
 from .tls import speaks_tls, why_no_tls
 from .triton import ConnectionOptions, TritonTransport
 
-__all__ = ["GrpcTransport"]
+__all__ = ["NO_PROXY", "GrpcTransport"]
 
+NO_PROXY: list[tuple[str, int | str]] = [
+    # $http_proxy and its like, set for other programs, would send the payload to a host that no option names.
+    ("grpc.enable_http_proxy", 0),
+    # The same for $GRPC_ADDRESS_HTTP_PROXY, which the line above does not switch off.
+    ("grpc.address_http_proxy_enabled_addresses", ""),
+]
+"""Channel arguments."""
 _LARGEST_ANSWER_BYTES = 1 << 20
 _FRAMING_BYTES = 1 << 16
 _DIAGNOSIS_S = 1.0
@@ -207,10 +214,7 @@ def _wants_key(status: str, details: str) -> bool:
 
 def _channel_args(contract: Contract) -> list[tuple[str, int | str]]:
     return [
-        # $http_proxy and its like, set for other programs, would send the payload to a host that no option names.
-        ("grpc.enable_http_proxy", 0),
-        # The same for $GRPC_ADDRESS_HTTP_PROXY, which the line above does not switch off.
-        ("grpc.address_http_proxy_enabled_addresses", ""),
+        *NO_PROXY,
         # A message that is larger than the contract allows cannot even be sent.
         (
             "grpc.max_send_message_length",

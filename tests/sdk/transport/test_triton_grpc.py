@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 
 import pytest
 
 from dcp_sdk import PrivateClient
-from dcp_sdk.preprocess import Image
+from dcp_sdk.bench import Bare
+from dcp_sdk.preprocess import Image, preprocess
 from tests.sdk.transport import hostile
 from tests.tiny import Tiny
 
@@ -24,3 +26,5 @@ def test_no_proxy_of_the_environment_gets_a_payload(
     with hostile.grpc_server(contract, hostile.true_answer(contract)) as address:
         with PrivateClient(tiny.bundle, address, device="cpu") as client:
             assert client.predict(picture).label
+            with closing(Bare(client)) as bare:  # what ``dcp bench`` compares with sends a payload, too
+                assert bare(preprocess(picture, contract.preprocessing)).shape == (1, *contract.answer.shape)
