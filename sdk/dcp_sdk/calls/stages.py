@@ -207,8 +207,7 @@ class Stages:
             with request.stage("network"):
                 answer = self._answer(request)
             with request.stage("decode"):
-                request.probabilities = decode_answer(self._contract, answer.values, len(request.frames))
-                request.server = answer.address
+                request.probabilities, request.server = self._decoded(request, answer)
         except Exception as error:
             self._failed(request, error)
             raise
@@ -249,16 +248,22 @@ class Stages:
         if self._local is None:
             return self._servers.infer(payload, deadline, sends)
         try:
-            answer = self._servers.infer(payload, Deadline((1 - _LOCAL_SHARE) * deadline.left_s()), sends)
+            return self._servers.infer(payload, Deadline((1 - _LOCAL_SHARE) * deadline.left_s()), sends)
         except (ServerError, ContractMismatch, DeadlineExceeded) as failure:
             return self._locally(request, self._local, failure)
+
+    def _decoded(self, request: Request, answer: Answer) -> tuple[npt.NDArray[np.float32], str]:
+        """Return the probabilities and who gave them: the head on the device, if there is one, in place of nonsense."""
         try:
-            decode_answer(self._contract, answer.values, len(payload[0]))
-        except ServerRejected as failure:  # nonsense is no answer
-            sends.failures[type(failure).__name__] += 1
-            return self._locally(request, self._local, failure)
-        self._alone = ""
-        return answer
+            probabilities = decode_answer(self._contract, answer.values, len(request.frames))
+        except ServerRejected as failure:
+            if self._local is None or answer.address == DEVICE:
+                raise
+            request.sends.failures[type(failure).__name__] += 1
+            return self._decoded(request, self._locally(request, self._local, failure))
+        if answer.address != DEVICE:
+            self._alone = ""
+        return probabilities, answer.address
 
     def _locally(self, request: Request, head: LocalHead, failure: DCPError) -> Answer:
         """Let the head on the device answer, and do not let it pass in silence."""
