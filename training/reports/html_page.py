@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from dcp_sdk.bundles.bundle import HTML_REPORT_FILE
 from dcp_sdk.bundles.manifest import Manifest
-from dcp_sdk.bundles.measurements import Confusion, Interval, SideChannel, percent, share, strongest_of
+from dcp_sdk.bundles.measurements import Confusion, Interval, SideChannel, percent, points, share, strongest_of
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.errors import ConfigError
@@ -157,11 +157,11 @@ def _groups(report: PrivacyReport) -> str:
     rows = "".join(
         f"<tr><td>{_text(group.label)}<td>{group.pictures:,}<td>{percent(group.balanced_accuracy)}"
         f"<td>{share(strongest.recalls[group.label]) if strongest and group.label in strongest.recalls else ''}"
-        f"<td>{f'{100 * exposures[group.label]:+.1f} points' if group.label in exposures else ''}"
+        f"<td>{points(exposures[group.label]) if group.label in exposures else ''}"
         for group in report.utility.groups
     )
     return f"""<h2>Is one group served worse, or exposed more?</h2>
-<table><tr><th>group<th>pictures<th>task, balanced accuracy<th>called so by the strongest adversary<th>more often than the others on average</tr>{rows}</table>
+<table><tr><th>group<th>pictures<th>task, balanced accuracy<th>called so by the strongest adversary<th>more often than the others on average, points</tr>{rows}</table>
 <div class="pair">{figures}</div>"""
 
 

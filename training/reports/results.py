@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dcp_sdk.bundles.measurements import percent, share
+from dcp_sdk.bundles.measurements import percent, points, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.contract import Contract
 from dcp_sdk.errors import ConfigError
@@ -195,12 +195,10 @@ def _groups_line(row: Row) -> str:
     report = row.report
     certificate = report.certificate
     exposed = served = best = told = ""
-    exposures = [
-        (points, group) for attack in report.attacks if attack.counts for group, points in attack.exposures.items()
-    ]
+    exposures = [each for attack in report.attacks if attack.counts for each in attack.exposures.items()]
     if exposures:
-        points, group = max(exposures)
-        exposed = f"{group}, {100 * points:+.1f}"
+        group, exposure = max(exposures, key=lambda each: each[1].value)
+        exposed = f"{group}, {points(exposure)}"
     if report.utility.groups:
         worst = min(report.utility.groups, key=lambda group: group.balanced_accuracy.value)
         served = f"{worst.label}, {percent(worst.balanced_accuracy)}"

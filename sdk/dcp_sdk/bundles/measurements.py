@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import Annotated
 
 from pydantic import Field
@@ -25,6 +27,7 @@ __all__ = [
     "Utility",
     "has_trained",
     "percent",
+    "points",
     "share",
     "strongest_of",
 ]
@@ -39,7 +42,7 @@ class Confusion(Frozen):
 
 
 class Interval(Frozen):
-    """A share with its 95 % interval, all in 0..1."""
+    """A share, or the difference of two, with its 95 % interval."""
 
     value: float
     low: float
@@ -107,22 +110,18 @@ class AttackResult(Frozen):
     """Only of one that did not train: whether there was nothing to learn, or it cannot learn."""
 
     @property
-    def exposures(self) -> dict[str, float]:
+    def exposures(self) -> dict[str, Interval]:
         """By how much more often than the mean of the other groups each group is called what it is: 0 for who guesses,
         however often that is the answer, 1 for who knows. Empty without :attr:`confusion`.
         """
         if self.confusion is None:
             return {}
-        called = {
-            label: [count / max(1, sum(row)) for count in row]
-            for label, row in zip(self.confusion.labels, self.confusion.counts, strict=True)
-            if sum(row)
-        }
+        rows = {label: row for label, row in zip(self.confusion.labels, self.confusion.counts, strict=True) if sum(row)}
         return {
-            label: row[number]
-            - sum(other[number] for name, other in called.items() if name != label) / (len(called) - 1)
+            label: _difference(row[number], sum(row), [(other[number], sum(other)) for other in others])
             for number, label in enumerate(self.confusion.labels)
-            if len(called) > 1 and (row := called.get(label)) is not None
+            if (row := rows.get(label)) is not None
+            and (others := [other for name, other in rows.items() if name != label])
         }
 
     @property
@@ -264,8 +263,23 @@ def share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def points(difference: Interval) -> str:
+    """Write a difference of shares: ``+8.3 (-0.6 to 17.2)``."""
+    return f"{100 * difference.value:+.1f} ({100 * difference.low:.1f} to {100 * difference.high:.1f})"
+
+
 def percent(value: Interval | None) -> str:
     """Write ``61.9 % (59.4 to 64.4)``."""
     if value is None:
         return "not measured"
     return f"{share(value.value)} ({100 * value.low:.1f} to {100 * value.high:.1f})"
+
+
+def _difference(named: int, pictures: int, others: Sequence[tuple[int, int]]) -> Interval:
+    """Return the share of ``named`` less the mean of the ``others``, with the normal approximation's interval."""
+    share_named, shares = named / pictures, [count / size for count, size in others]
+    value = share_named - sum(shares) / len(shares)
+    variance = share_named * (1 - share_named) / pictures
+    variance += sum(one * (1 - one) / size for one, (_, size) in zip(shares, others, strict=True)) / len(shares) ** 2
+    reach = NormalDist().inv_cdf(0.975) * math.sqrt(variance)
+    return Interval(value=value, low=value - reach, high=value + reach)

@@ -127,14 +127,21 @@ def test_an_attack_that_beats_the_certificate_is_named() -> None:
 
 
 def test_a_group_is_exposed_by_what_is_known_of_it_not_by_how_often_it_is_named() -> None:
-    def exposures(*counts: tuple[int, ...]) -> dict[str, float]:
+    def intervals(*counts: tuple[int, ...]) -> dict[str, Interval]:
         answers = Confusion(labels=("a", "b", "c"), counts=counts)
         return attack(CLEAR).model_copy(update={"confusion": answers}).exposures
+
+    def exposures(*counts: tuple[int, ...]) -> dict[str, float]:
+        return {group: exposure.value for group, exposure in intervals(*counts).items()}
 
     assert exposures((0, 100, 0), (0, 50, 0), (0, 10, 0)) == {"a": 0, "b": 0, "c": 0}, "always the same answer"
     assert exposures((10, 0, 0), (0, 10, 0), (0, 0, 10)) == {"a": 1, "b": 1, "c": 1}
     assert exposures((60, 40, 0), (10, 40, 50), (20, 30, 50))["a"] == pytest.approx(0.6 - 0.15)
     assert attack(CLEAR).exposures == {}
+    # Who guesses one group in three is outside of the interval once in twenty times.
+    counts = np.random.default_rng(0).multinomial(90, [1 / 3] * 3, (2000, 3))
+    covered = [one.low <= 0 <= one.high for table in counts for one in intervals(*map(tuple, table.tolist())).values()]
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.01)
 
 
 def test_who_reads_far_beyond_guessing_counts_however_it_came_to_that() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dcp_sdk.bundles.manifest import Manifest
-from dcp_sdk.bundles.measurements import Interval, Reconstruction, percent
+from dcp_sdk.bundles.measurements import Interval, Reconstruction, percent, points
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.contract import Attribute
 from dcp_sdk.errors import ConfigError
@@ -63,8 +63,11 @@ def test_a_table_says_what_the_row_says() -> None:
     assert "| gaussian noise | 0.5 | 0 | 100 |" in text
     assert percent(one.report.strongest) in text
     assert "**not protected**" in text
-    most = max(points for attack in one.report.attacks for points in attack.exposures.values())
-    assert f"{100 * most:+.1f}" in text
+    most = max(
+        (exposure for attack in one.report.attacks for exposure in attack.exposures.values()),
+        key=lambda each: each.value,
+    )
+    assert points(most) in text
     assert "](results/one.json)" in text
     assert "drawn" not in text
 
