@@ -10,9 +10,11 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from dcp_sdk.errors import BundleError
+
 from .graphs import ancestors
 
-__all__ = ["with_half_trunk"]
+__all__ = ["with_half_trunk", "with_rounded_trunk"]
 
 _TRUNK_ENDS = "activations"
 
@@ -24,35 +26,76 @@ def with_half_trunk(model: onnx.ModelProto) -> onnx.ModelProto:
 
     Args:
         model: From :func:`export.graphs.write_graph`.
+
+    Raises:
+        BundleError: A weight is too large for float16.
     """
-    half = onnx.ModelProto()
-    half.CopyFrom(model)
-    graph = half.graph
+    return _rewritten(model, rounded=False)
+
+
+def with_rounded_trunk(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return what a GPU computes of :func:`with_half_trunk` as a graph for the CPU: rounded after each operator.
+
+    ONNX Runtime has no float16 kernels for the CPU. It computes such a graph in float32, and takes the casts in
+    between out again: it would show neither what rounding does nor what overflows.
+    """
+    return _rewritten(model, rounded=True)
+
+
+def _rewritten(model: onnx.ModelProto, *, rounded: bool) -> onnx.ModelProto:
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    graph = result.graph
     constants = dict(_constants(graph))
-    inside, nodes, ready = set[str](), [], set[str]()
     leading = ancestors(graph, _TRUNK_ENDS)
+    inside, ready, nodes = set[str](), set[str](), []
     for node in graph.node:
-        if leading.intersection(node.output) and (node.op_type == "Conv" or inside.intersection(node.input)):
-            for index, name in enumerate(node.input):
-                if name in inside or not name or not _is_float(name, constants):
-                    continue
-                node.input[index] = f"{name}.trunk"
-                if name in ready:
-                    continue
-                ready.add(name)
-                if name in constants:
-                    values = constants[name].astype(np.float16)
-                    graph.initializer.append(numpy_helper.from_array(values, f"{name}.trunk"))
-                else:
-                    nodes.append(helper.make_node("Cast", [name], [f"{name}.trunk"], to=TensorProto.FLOAT16))
-            inside.update(node.output)
-            if _TRUNK_ENDS in node.output:
-                node.output[0] = f"{_TRUNK_ENDS}.trunk"
+        if not (leading.intersection(node.output) and (node.op_type == "Conv" or inside.intersection(node.input))):
+            nodes.append(node)
+            continue
+        for index, name in enumerate(node.input):
+            if name in inside or not name or not _is_float(name, constants):
+                continue
+            node.input[index] = inner = f"{name}.trunk"
+            if inner in ready:
+                continue
+            ready.add(inner)
+            if name in constants:
+                values = _as_half(constants[name], name)
+                graph.initializer.append(
+                    numpy_helper.from_array(values.astype(np.float32) if rounded else values, inner)
+                )
+            else:
+                nodes += _rounding(name, inner) if rounded else [_cast(name, inner, TensorProto.FLOAT16)]
+        inside.update(node.output)
+        (output,) = node.output
         nodes.append(node)
-        if f"{_TRUNK_ENDS}.trunk" in node.output:
-            nodes.append(helper.make_node("Cast", list(node.output), [_TRUNK_ENDS], to=TensorProto.FLOAT))
+        if rounded:
+            node.output[0] = f"{output}.exact"
+            nodes += _rounding(f"{output}.exact", output)
+        elif output == _TRUNK_ENDS:
+            node.output[0] = f"{output}.trunk"
+            nodes.append(_cast(f"{output}.trunk", output, TensorProto.FLOAT))
     _replace_nodes(graph, nodes)
-    onnx.checker.check_model(half, full_check=True)
+    onnx.checker.check_model(result, full_check=True)
+    return result
+
+
+def _cast(name: str, to: str, kind: int) -> onnx.NodeProto:
+    return helper.make_node("Cast", [name], [to], to=kind)
+
+
+def _rounding(name: str, to: str) -> list[onnx.NodeProto]:
+    return [_cast(name, f"{to}.rounded", TensorProto.FLOAT16), _cast(f"{to}.rounded", to, TensorProto.FLOAT)]
+
+
+def _as_half(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.float16]:
+    with np.errstate(over="ignore"):
+        half: npt.NDArray[np.float16] = values.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise BundleError(
+            f"expected weights that half precision can hold (up to 65,504), {name} has others. Leave --half-trunk away."
+        )
     return half
 
 

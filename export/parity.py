@@ -28,6 +28,8 @@ GARBAGE = "garbage"
 """Extra input of :func:`with_garbage`: float32 ``(N, C, h, w)``."""
 
 Pictures = npt.NDArray[np.uint8]
+_MOST_CHANGED = 0.05
+"""Share of the answers that may change in half precision."""
 
 
 @dataclass
@@ -115,21 +117,30 @@ def cost_of_bits(
 
 
 def cost_of_half(
-    trained: tuple[DeviceGraph, HeadGraph], device_file: Path, pictures: Pictures, labels: npt.NDArray[np.int64]
+    trained: tuple[DeviceGraph, HeadGraph], rounded: onnx.ModelProto, pictures: Pictures, labels: npt.NDArray[np.int64]
 ) -> ExportCost:
     """Compare the answers of a device graph in half precision to those in single, as :func:`cost_of_bits` does.
 
     Args:
         trained: Both halves as they are in torch.
-        device_file: The exported device graph.
+        rounded: From :func:`export.half_trunk.with_rounded_trunk`.
         pictures: uint8 ``(N, S, S, 3)``.
         labels: Of the first pictures.
+
+    Raises:
+        BundleError: More than a twentieth of the answers change.
     """
     device, head = trained
-    session = open_graph(device_file)
+    session = open_graph(rounded)
     before = _answers(partial(_in_torch, device), device, head, pictures)
     after = _answers(lambda inputs: session.run(["channels", "features"], inputs), device, head, pictures)
-    return ExportCost(**_cost(before, after, labels))
+    cost = ExportCost(**_cost(before, after, labels))
+    if cost.answers_changed > _MOST_CHANGED * cost.pictures:
+        raise BundleError(
+            f"expected a client network that bears half precision, but {cost.answers_changed} of {cost.pictures} "
+            "answers change. Leave --half-trunk away."
+        )
+    return cost
 
 
 def with_garbage(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -19,12 +19,13 @@ from rich.table import Table
 
 from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.onnx_check import check_graph
 from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.commands.tables import readable_bytes
 from dcp_sdk.serving.repository import GRAPH_FILE, ModelRepository
 from export import bundle as files
 from export.fused import halves
-from export.half_trunk import with_half_trunk
+from export.half_trunk import with_half_trunk, with_rounded_trunk
 from export.parity import Parity, compare, cost_of_bits, cost_of_half
 from training import data as datasets
 from training.checkpoint import Checkpoint
@@ -68,7 +69,7 @@ def export(
     Raises:
         ConfigError: No checkpoint there, or it was trained with fewer bits; or the bundle exists, or ``model`` is
             another contract's, and ``force`` is not given.
-        BundleError: The exported graphs do not compute what torch computes.
+        BundleError: The exported graphs do not compute what torch computes, or change too much in half precision.
     """
     if not force:
         files.refuse_to_overwrite(bundle)
@@ -84,8 +85,10 @@ def export(
         parity.check()
         half_trunk_cost = None
         if half_trunk:
-            onnx.save(with_half_trunk(onnx.load(built / DEVICE_GRAPH_FILE)), built / DEVICE_GRAPH_FILE)
-            half_trunk_cost = cost_of_half((device, head), built / DEVICE_GRAPH_FILE, sample, labels)
+            single = onnx.load(built / DEVICE_GRAPH_FILE)
+            half_trunk_cost = cost_of_half((device, head), with_rounded_trunk(single), sample, labels)
+            onnx.save(with_half_trunk(single), built / DEVICE_GRAPH_FILE)
+            check_graph((built / DEVICE_GRAPH_FILE).read_bytes(), built / DEVICE_GRAPH_FILE)  # as each device will
         stated = files.state_contract(checkpoint, device, built, name=name, model=model)
         contract = ModelRepository(repository).place(stated, replace=force)
         as_trained = device.bits == checkpoint.recipe.network.bits

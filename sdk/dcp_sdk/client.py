@@ -52,7 +52,7 @@ class PrivateClient:
     Making one checks all that can be checked before the first picture: who signed the bundle, its hashes, the
     graph, and that the served head was exported together with this bundle. A request ends by its deadline, whatever
     happens. Within it, a failure that may pass by itself is tried again and the next server is asked, with the very
-    same payload: a server that broke off may see it twice. Nothing but this payload is ever sent.
+    same payload: a server that broke off may see it twice. Nothing else of a picture is ever sent.
 
     >>> with PrivateClient("bundles/gender", "grpc://localhost:8001") as client:  # doctest: +SKIP
     ...     print(client.predict("face.jpg").label)

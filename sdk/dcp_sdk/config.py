@@ -106,7 +106,7 @@ class Retries(Options):
 class CircuitBreaker(Options):
     """When to stop asking a server that keeps failing, so that calls fail at once instead of waiting for it.
 
-    Only failures that may pass by themselves count. After the pause one call tries the server again.
+    Only failures that may pass by themselves count. After the pause one call, or a thread, tries the server again.
 
     Raises:
         ConfigError: A value is out of range.
@@ -115,8 +115,9 @@ class CircuitBreaker(Options):
     failures: Annotated[int, Field(ge=1)] = 5
     """Failures in a row after which nothing is sent to this server for a while."""
     pause_s: Annotated[float, Field(gt=0, le=1)] = 0.3
-    """Seconds of that while, and with it the longest delay after the server is back. Where somebody else can answer,
-    no call waits for it: a thread tries it, with the smallest payload there is, which holds nothing of a picture."""
+    """Seconds of that while, and with it the longest delay after the server is back; after trials that got no answer
+    at all it is longer, up to a call's time. Where somebody else can answer, no call waits for it: a thread tries it,
+    with the smallest payload there is, which holds nothing of a picture."""
 
 
 class ServerAddress(Options):

@@ -73,7 +73,10 @@ class TensorSpec(Frozen):
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
     def smallest(self) -> npt.NDArray[Any]:
-        """Return the smallest tensor that is allowed, ``shape``: it says nothing of any picture."""
+        """Return the smallest tensor that is allowed, ``shape``: it says nothing of any picture.
+
+        Limits between two numbers of the type allow none such; the guard refuses it like any other.
+        """
         values = np.full(self.shape, self.low, self.dtype)
         if self.order == "strictly_ascending":
             values += np.arange(self.shape[-1], dtype=self.dtype)

@@ -16,7 +16,7 @@ from .predictions import Timings
 __all__ = ["BreakerState", "Counters", "Stage", "Stats", "stages_of"]
 
 BreakerState = Literal["closed", "open", "half-open"]
-"""``closed``: asked as usual; ``open``: left alone for a moment; ``half-open``: the next call finds out."""
+"""``closed``: asked as usual; ``open``: left alone; ``half-open``: the next call finds out, or a thread."""
 
 _REMEMBERED = 1024
 """Requests of which the times are kept: some 200 kB."""

@@ -32,7 +32,7 @@ class Watchdog:
                 self._thread = threading.Thread(target=self._watch, name="dcp watchdog", daemon=True)
                 self._thread.start()
             if end < self._wakes:  # seldom: mostly it will look in time for an earlier block, over or not
-                self._changed.notify()
+                self._changed.notify_all()  # in a forked child a waiter of the parent's still stands first
         try:
             yield
         finally:

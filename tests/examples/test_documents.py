@@ -101,7 +101,6 @@ def test_nobody_is_told_to_install_a_strangers_package() -> None:
 def test_the_readme_tells_what_was_measured() -> None:
     """Its figures are those of the reports beside it, no better."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    results = ROOT / "tests" / "benchmarks" / "results"
     for bundle, title in ((SHIPPED, "`gender_112`, **shipped**"), (PAPER, "`gender_112_paper`, the paper's method")):
         contract = Manifest.load(bundle).contract
         report = PrivacyReport.load(bundle, contract)
@@ -120,16 +119,27 @@ def test_the_readme_tells_what_was_measured() -> None:
     assert f"frames with {percent(report.many_frames[-1].balanced_accuracy)}; guessing gives" in security
     best = f"would read {share(report.certificate.best_accuracy)} from one payload"
     assert f"An attacker who knew the noise and every one of the {report.tested:,} tested pictures {best}" in security
+
+
+def test_the_readme_tells_how_fast_it_is() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    results = ROOT / "tests" / "benchmarks" / "results"
     speed = json.loads((results / "speed.json").read_text())
     assert f"| {max(cost['ratio_p50'] for cost in speed['device_cost']):.2f} times as long or less |" in readme
-    taxes = [f"{speed['sdk_tax'][scheme]['tax']['p50_ms']:.2f} ms over" for scheme in ("grpc", "http")]
-    assert "| {} gRPC, {} HTTP |".format(*taxes) in readme
+    for bundle, taxes in speed["sdk_tax"].items():
+        medians = [f"{taxes[scheme]['tax']['p50_ms']:.2f} ms over" for scheme in ("grpc", "http")]
+        assert "{} gRPC, {} HTTP (`{}`)".format(*medians, bundle) in readme
+    grpc = speed["sdk_tax"][SHIPPED.name]["grpc"]
+    assert f"{grpc['predict']['p99_ms']:.1f} ms against {grpc['bare']['p99_ms']:.1f} ms" in readme
     shares = json.loads((results / "device_share.json").read_text())["bundles"]
     of_whole = {one["bundle"]: one["share_p50"] for one in shares}
     assert "{gender_112:.2f} of the time (`gender_112`), {gender_112_paper:.2f} (".format(**of_whole) in readme
     stream, rival = (json.loads((results / f"{name}.json").read_text()) for name in ("stream", "rival"))
-    assert f"| {stream['stream_to_camera_p50']:.2f} of the pace |" in readme
-    side_by_side, alone = (stream[f"stream_to_{what}_p50"] for what in ("both_stages_together", "slowest_stage"))
+    computing, waiting = stream["cases"]
+    assert (computing["slowest_stage"], waiting["slowest_stage"]) == ("device", "network")
+    assert f"| {computing['stream_to_camera_p50']:.2f} of the pace |" in readme
+    assert f"| {waiting['stream_to_slowest_stage_p50']:.2f} |" in readme
+    side_by_side, alone = (computing[f"stream_to_{what}_p50"] for what in ("both_stages_together", "slowest_stage"))
     assert f"| {side_by_side:.2f}; {alone:.2f} |" in readme
     for q in ("p50", "p99"):
         assert f"{rival['predict'][f'{q}_ms']:.0f} ms against {rival['rival'][f'{q}_ms']:.0f} ms" in readme

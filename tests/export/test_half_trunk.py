@@ -12,12 +12,15 @@ from onnx import TensorProto, shape_inference
 from dcp_sdk import PrivateClient
 from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.errors import BundleError
+from export.fused import halves
 from export.graphs import ancestors
-from export.half_trunk import with_half_trunk
-from export.parity import open_graph
+from export.half_trunk import with_half_trunk, with_rounded_trunk
+from export.parity import cost_of_half, open_graph
 from export.to_onnx import export
 from tests.tiny import PAPER, SHIPPED
 from tests.trained import Trained
+from training.checkpoint import Checkpoint
 
 
 @pytest.mark.parametrize("bundle", [SHIPPED, PAPER], ids=lambda bundle: bundle.name)
@@ -37,21 +40,40 @@ def test_the_trunk_is_half_and_what_decides_the_mask_is_not(bundle: Path) -> Non
 
 
 @pytest.mark.parametrize("bundle", [SHIPPED, PAPER], ids=lambda bundle: bundle.name)
-def test_a_payload_moves_by_a_step_here_and_there(bundle: Path) -> None:
-    """ONNX Runtime on the CPU rounds to half after each operator, as a GPU does."""
+def test_its_twin_for_the_cpu_rounds_after_each_operator_and_moves_a_payload_by_a_step(bundle: Path) -> None:
     model = onnx.load(bundle / DEVICE_GRAPH_FILE)
-    single, half = open_graph(model), open_graph(with_half_trunk(model))
+    rounded = with_rounded_trunk(model)
+    rounded.graph.output.append(onnx.helper.make_tensor_value_info("activations", TensorProto.FLOAT, None))
+    single, half = open_graph(model), open_graph(rounded)
     random = np.random.default_rng(0)
     inputs = {"image": random.integers(0, 256, (32, 112, 112, 3), np.uint8)}
     for extra in single.get_inputs()[1:]:
         inputs[extra.name] = random.random((32, *extra.shape[1:]), np.float32)
-    (channels, values), (half_channels, half_values) = (one.run(None, inputs) for one in (single, half))
+    channels, values = single.run(None, inputs)
+    half_channels, half_values, activations = half.run(None, inputs)
+    assert np.array_equal(activations, activations.astype(np.float16)), "ONNX Runtime took the rounding out"
     assert np.mean(channels != half_channels) < 0.01
     same = (channels == half_channels).all(axis=1)
     steps = np.abs(values[same].astype(int) - half_values[same])
     assert steps.any(), "it is the same graph"
     assert steps.max() <= 2
     assert np.mean(steps > 0) < 0.05
+
+
+def test_what_half_precision_cannot_hold_is_refused(trained: Trained) -> None:
+    """A weight beyond its range, and a network whose values overflow within."""
+    model = onnx.load(trained.bundle / DEVICE_GRAPH_FILE)
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    bias = next(weight for weight in model.graph.initializer if weight.name == first.input[2])
+    values = onnx.numpy_helper.to_array(bias)
+    bias.CopyFrom(onnx.numpy_helper.from_array(values + np.float32(7e4), bias.name))
+    with pytest.raises(BundleError, match="half precision can hold"):
+        with_half_trunk(model)
+    bias.CopyFrom(onnx.numpy_helper.from_array(values + np.float32(6e4), bias.name))
+    halves_of_it = halves(Checkpoint.load(trained.checkpoint))
+    pictures = np.random.default_rng(0).integers(0, 256, (64, *trained.manifest.contract.input.shape), np.uint8)
+    with pytest.raises(BundleError, match="answers"):
+        cost_of_half(halves_of_it, with_rounded_trunk(model), pictures, np.empty(0, np.int64))
 
 
 def test_what_it_costs_is_written_down(trained: Trained, tmp_path: Path) -> None:

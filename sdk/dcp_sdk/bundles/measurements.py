@@ -276,10 +276,12 @@ def percent(value: Interval | None) -> str:
 
 
 def _difference(named: int, pictures: int, others: Sequence[tuple[int, int]]) -> Interval:
-    """Return the share of ``named`` less the mean of the ``others``, with the normal approximation's interval."""
-    share_named, shares = named / pictures, [count / size for count, size in others]
-    value = share_named - sum(shares) / len(shares)
-    variance = share_named * (1 - share_named) / pictures
-    variance += sum(one * (1 - one) / size for one, (_, size) in zip(shares, others, strict=True)) / len(shares) ** 2
-    reach = NormalDist().inv_cdf(0.975) * math.sqrt(variance)
-    return Interval(value=value, low=value - reach, high=value + reach)
+    """Return the share of ``named`` less the mean of the ``others``, with the normal approximation's interval.
+
+    Its variance is that of one more in and one more out of each group (Agresti and Caffo 2000): none or all of a few
+    pictures are not certain.
+    """
+    value = named / pictures - sum(count / size for count, size in others) / len(others)
+    variances = [(count + 1) * (size - count + 1) / (size + 2) ** 3 for count, size in ((named, pictures), *others)]
+    reach = NormalDist().inv_cdf(0.975) * math.sqrt(variances[0] + sum(variances[1:]) / len(others) ** 2)
+    return Interval(value=value, low=max(-1.0, value - reach), high=min(1.0, value + reach))

@@ -60,8 +60,15 @@ class Breaker:
 
     def left_alone(self) -> CircuitOpen:
         """Return what a call gets that is not to ask the server."""
-        now = time.monotonic()
-        return self._open_error(max(self._options.pause_s - self._storage.age_s(), self._probe_until - now))
+        trying = self._circuit.current_state == pybreaker.STATE_HALF_OPEN
+        left_s = self._probe_until - time.monotonic() if trying else self._options.pause_s - self._storage.age_s()
+        return self._open_error(left_s)
+
+    def distrust(self) -> None:
+        """Let one failure be enough to leave the server alone again, until a call was answered."""
+        with self._lock:
+            for _ in range(self._options.failures - 1 if self.is_closed else 0):
+                self._storage.increment_counter()
 
     @contextmanager
     def guarding(self, trial_s: float) -> Iterator[None]:

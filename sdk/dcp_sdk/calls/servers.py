@@ -6,7 +6,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ from ..errors import (
     TLSFailed,
 )
 from ..events import log
+from ..guard import check_payload
 from ..obfuscate import Payload
 from ..stats import BreakerState
 from ..transport import Transport
@@ -161,8 +162,9 @@ class Servers:
 
         def ask(server: _Server, share: Deadline) -> Answer:
             try:
-                if not server.is_well and self._is_dispensable(server):
-                    server.find_out(share.timeout_s)
+                if not server.is_well and self._can_wait(server, failures):
+                    if not self._closing.is_set():
+                        server.find_out(share.timeout_s)
                     raise server.breaker.left_alone()
                 return server.infer(payload, share, sends)
             except DCPError as error:
@@ -170,22 +172,38 @@ class Servers:
                 raise
 
         sends.rounds += 1
-        answer = self._first_well(deadline, ask, failures)
+        try:
+            answer = self._first_well(deadline, ask, failures)
+        except _ELSEWHERE:
+            # Those that were passed over because another could answer: it did not.
+            alone = [server for server in self._servers if isinstance(failures.get(server), CircuitOpen)]
+            if self._standby or not alone:
+                raise
+            answer = self._first_well(deadline, ask, failures, alone)
         before, self._answering = self._answering, answer.address
         if before != answer.address:
             log("failover", "%(server)s answers now, no longer %(before)s", server=answer.address, before=before)
         return answer
 
-    def _is_dispensable(self, server: _Server) -> bool:
-        """Whether somebody else can answer."""
-        return self._standby or any(other.is_well for other in self._servers if other is not server)
+    def _can_wait(self, server: _Server, failures: _Failures) -> bool:
+        """Whether somebody else can answer: the head on the device, or a server that is well and did not fail now."""
+        return self._standby or any(
+            other.is_well and other not in failures for other in self._servers if other is not server
+        )
 
-    def _first_well(self, deadline: Deadline, ask: Callable[[_Server, Deadline], T], failures: _Failures) -> T:
+    def _first_well(
+        self,
+        deadline: Deadline,
+        ask: Callable[[_Server, Deadline], T],
+        failures: _Failures,
+        servers: Sequence[_Server] | None = None,
+    ) -> T:
         """Ask one server after the other, each for its share of the time; raise the first's error if all fail.
 
-        Those that failed in ``failures`` for good are passed over; it then holds the last failure of each.
+        Those that failed in ``failures`` for good are passed over; it then holds the last failure of each. None takes
+        all servers.
         """
-        servers = [server for server in self._servers if _is_worth_asking(failures.get(server))]
+        servers = [server for server in servers or self._servers if _is_worth_asking(failures.get(server))]
         for left, server in zip(range(len(servers), 0, -1), servers, strict=True):
             if (left_s := deadline.left_s()) == 0:
                 break  # whoever was asked now would be blamed for the time that this device took
@@ -209,6 +227,7 @@ class _Server:
         self.breaker = Breaker(transport.address, options)
         self._nothing: Payload = tuple(spec.smallest()[None] for spec in contract.payload)
         self._finding_out = threading.Lock()
+        self._first_trial_s = self._trial_s = options.pause_s
         self._checking = threading.Lock()
         self._checked = False
         self._trouble = ""
@@ -223,17 +242,29 @@ class _Server:
         """Once the pause is over, ask it in a thread of its own whether it is back, so that no call waits for it.
 
         It gets the smallest payload that the contract allows, the same each time, which no picture had a part in.
+        A trial takes no longer than the pause, so that a server that is back is soon asked again; twice as long after
+        each that was too short, since a slow link may need longer than any pause.
 
         Args:
-            timeout_s: Seconds that it may take.
+            timeout_s: Seconds that it may take at the most.
         """
-        if self.breaker.state == "half-open" and self._finding_out.acquire(blocking=False):
-            threading.Thread(target=self._find_out, args=(timeout_s,), name="dcp trial", daemon=True).start()
-
-    def _find_out(self, timeout_s: float) -> None:
+        if self.breaker.state != "half-open" or not self._finding_out.acquire(blocking=False):
+            return
+        limit_s = min(timeout_s, self._trial_s)
         try:
-            with suppress(DCPError):  # counted, and told
-                self.infer(self._nothing, Deadline(timeout_s), Sends())
+            threading.Thread(target=self._find_out, args=(limit_s,), name="dcp trial", daemon=True).start()
+        except RuntimeError:  # no thread can be had now; a later call finds out
+            self._finding_out.release()
+
+    def _find_out(self, limit_s: float) -> None:
+        try:
+            self.infer(check_payload(self._contract, self._nothing), Deadline(limit_s), Sends())
+            self.breaker.distrust()  # it answered next to nothing; a real payload may be another matter
+            self._trial_s = self._first_trial_s
+        except ServerTimeout:
+            self._trial_s = 2 * limit_s
+        except DCPError:
+            pass  # counted, and told
         finally:
             self._finding_out.release()
 

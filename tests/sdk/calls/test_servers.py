@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
@@ -272,6 +274,63 @@ def test_no_call_waits_for_a_server_that_swallows_all_while_another_can_answer(b
     first.waits_s = 0.3  # a link that needs three pauses
     assert eventually(lambda: call() == "a")
     assert servers.breakers()["a"] == "closed"
+    first.waits_s = 9
+    call()
+    assert servers.breakers()["a"] == "open", "one failure is enough after a trial"
+
+
+@pytest.mark.parametrize("failure", [ServerUnavailable("reset"), ServerTimeout("slow"), AccessDenied("key")])
+@pytest.mark.parametrize("order", ["ab", "ba"])
+def test_who_was_left_alone_is_asked_after_all_where_the_others_fail(order: str, failure: DCPError, tiny: Tiny) -> None:
+    """A server that has been well again for hours, and nobody noticed, since another answered."""
+    back, other = Script("b", [ServerUnavailable("reset")]), Script("a")
+    scripts = [other, back] if order == "ab" else [back, other]
+    breaker = CircuitBreaker(failures=1, pause_s=0.1)
+    servers = Servers(scripts, tiny.manifest.contract, retries=Retries.none(), breaker=breaker)
+    if order == "ab":
+        other._failures.append(ServerUnavailable("blip"))
+        with pytest.raises(ServerUnavailable):
+            servers.infer(PAYLOAD, Deadline(5), Sends())
+        time.sleep(0.15)
+    assert servers.infer(PAYLOAD, Deadline(5), Sends()).address == "a"
+    assert servers.breakers()["b"] != "closed"
+    time.sleep(0.15)
+    other._failures.append(failure)
+    assert servers.infer(PAYLOAD, Deadline(5), Sends()).address == "b"
+
+
+def test_a_thread_that_cannot_be_had_is_tried_again(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Script("a", [ServerUnavailable("reset")])
+    breaker = CircuitBreaker(failures=1, pause_s=0.1)
+    servers = Servers([first, Script("b")], tiny.manifest.contract, retries=Retries.none(), breaker=breaker)
+
+    def call() -> str:
+        return servers.infer(PAYLOAD, Deadline(5), Sends()).address
+
+    assert call() == "b"
+    time.sleep(0.15)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            threading.Thread, "start", lambda _: (_ for _ in ()).throw(RuntimeError("can't start new thread"))
+        )
+        assert call() == "b"
+    assert eventually(lambda: call() == "a")
+
+
+def test_an_open_circuit_tells_the_end_of_its_pause_however_long_a_call_may_take(tiny: Tiny) -> None:
+    server = Script("a", [ServerUnavailable("reset")] * 9)
+    breaker = CircuitBreaker(failures=3, pause_s=0.3)
+    servers = Servers([server], tiny.manifest.contract, retries=Retries.none(), breaker=breaker)
+    for _ in range(3):
+        with pytest.raises(ServerUnavailable):
+            servers.infer(PAYLOAD, Deadline(60), Sends())
+    before = datetime.now(UTC)
+    with pytest.raises(CircuitOpen) as caught:
+        servers.infer(PAYLOAD, Deadline(60), Sends())
+    told = re.search(r"until (\S+) UTC", str(caught.value))
+    assert told is not None
+    until = datetime.combine(before.date(), datetime.strptime(told[1], "%H:%M:%S.%f").time(), UTC)
+    assert (until - before).total_seconds() % 86_400 < 0.35
 
 
 def test_where_all_are_left_alone_a_call_tries_them_itself(tiny: Tiny) -> None:
