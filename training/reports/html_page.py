@@ -23,7 +23,7 @@ from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.errors import ConfigError
 
 from .results import points_beside
-from .statements import checked, draws, luck, statements, unlike_trained
+from .statements import checked, draws, exposed, luck, statements, unlike_trained
 from .svg import as_svg
 from .trade_off import TradeOffPoint, trade_off
 
@@ -162,6 +162,7 @@ def _groups(report: PrivacyReport) -> str:
     )
     return f"""<h2>Is one group served worse, or exposed more?</h2>
 <table><tr><th>group<th>pictures<th>task, balanced accuracy<th>called so by the strongest adversary<th>more often than the others on average, points</tr>{rows}</table>
+<p>{_text(exposed(report))}</p>
 <div class="pair">{figures}</div>"""
 
 

@@ -8,7 +8,7 @@ from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.errors import ConfigError
 
 from ..config import Recipe
-from .statements import checked, draws, luck, statements, unlike_trained
+from .statements import checked, draws, exposed, luck, statements, unlike_trained
 
 __all__ = ["render"]
 
@@ -135,13 +135,17 @@ right for {share(report.majority)}. Of several seeds the strongest is shown.{luc
 |---|---:|---:|---|
 {rows}
 
-{_readout(report)}{_beside(report)}{_certificate(report)}Measured {report.created} on {report.hardware}, first seed {report.seed}, with
+{_exposed(report)}{_readout(report)}{_beside(report)}{_certificate(report)}Measured {report.created} on {report.hardware}, first seed {report.seed}, with
 `{report.command}`."""
 
 
 def _certificate(report: PrivacyReport) -> str:
     lines = [f"* {what}: {value}. Holds if: {condition}." for what, value, condition in statements(report)]
     return "\n".join(["Against *any* attacker:", "", *lines, "", checked(report), "", ""]) if lines else ""
+
+
+def _exposed(report: PrivacyReport) -> str:
+    return f"{sentence}\n\n" if (sentence := exposed(report)) else ""
 
 
 def _readout(report: PrivacyReport) -> str:

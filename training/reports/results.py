@@ -195,9 +195,8 @@ def _groups_line(row: Row) -> str:
     report = row.report
     certificate = report.certificate
     exposed = served = best = told = ""
-    exposures = [each for attack in report.attacks if attack.counts for each in attack.exposures.items()]
-    if exposures:
-        group, exposure = max(exposures, key=lambda each: each[1].value)
+    if report.most_exposed is not None:
+        group, exposure = report.most_exposed
         exposed = f"{group}, {points(exposure)}"
     if report.utility.groups:
         worst = min(report.utility.groups, key=lambda group: group.balanced_accuracy.value)

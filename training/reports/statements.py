@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dcp_sdk.bundles.manifest import ExportCost, Manifest
-from dcp_sdk.bundles.measurements import share
+from dcp_sdk.bundles.measurements import points, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 
-__all__ = ["checked", "draws", "luck", "statements", "unlike_trained"]
+__all__ = ["checked", "draws", "exposed", "luck", "statements", "unlike_trained"]
 
 
 def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
@@ -73,7 +73,19 @@ def luck(report: PrivacyReport) -> str:
     """Say what the strongest of so many would be expected to read if all of them guessed; empty for one alone."""
     if report.lucky_guesser is None:
         return ""
-    return f" If all of them only guessed, the luckiest would be expected at {share(report.lucky_guesser)}."
+    luckiest = share(report.lucky_guesser)
+    return f" If all of them only guessed, each for itself, the luckiest would be expected at {luckiest}."
+
+
+def exposed(report: PrivacyReport) -> str:
+    """Say which group any adversary tells most of; empty where none does."""
+    if report.most_exposed is None:
+        return ""
+    group, exposure = report.most_exposed
+    return (
+        f"The group that any of them exposes most is {group}: called so more often than the others are on average by "
+        f"{points(exposure)} points, 0 for who guesses."
+    )
 
 
 def draws(report: PrivacyReport) -> str:

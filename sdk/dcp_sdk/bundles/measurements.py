@@ -146,7 +146,7 @@ class AttackResult(Frozen):
             return "did not train: proves nothing"
         assert self.control is not None
         read = percent(self.control.balanced_accuracy)
-        return f"{self.how}; learnt nothing, while it reads the task with {read} from the same payloads"
+        return f"{self.how}; its loss stayed near guessing, while it reads the task with {read} from the same payloads"
 
 
 class SideChannel(Frozen):

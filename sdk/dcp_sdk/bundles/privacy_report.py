@@ -132,6 +132,12 @@ class PrivacyReport(Frozen):
         return ", and that is more than guessing" if reading.low > self.chance and self.protected is not False else ""
 
     @property
+    def most_exposed(self) -> tuple[str, Interval] | None:
+        """The group of which any adversary that counts tells most, and how much (:attr:`AttackResult.exposures`)."""
+        exposures = [each for attack in self.attacks if attack.counts for each in attack.exposures.items()]
+        return max(exposures, key=lambda each: each[1].value, default=None)
+
+    @property
     def lucky_guesser(self) -> float | None:
         """Balanced accuracy that the best of as many adversaries would be expected to show if all of them guessed.
 

@@ -68,6 +68,7 @@ def test_a_table_says_what_the_row_says() -> None:
         key=lambda each: each.value,
     )
     assert points(most) in text
+    assert one.report.most_exposed is not None and one.report.most_exposed[1] == most
     assert "](results/one.json)" in text
     assert "drawn" not in text
 
