@@ -32,6 +32,7 @@ __all__ = ["attack_settings", "evaluate", "search_settings", "without_data"]
 
 SEEDS = 3
 FRAMES = (10, 100)
+MOVING = 10
 _QUICK_PAIRS = 3000
 
 
@@ -46,6 +47,7 @@ def evaluate(
     seeds: int = SEEDS,
     targets: int | None = None,
     frames: Sequence[int] = FRAMES,
+    moving: int = MOVING,
     work: Path | None = None,
     command: str = "training.evaluate.evaluate",
 ) -> PrivacyReport:
@@ -61,6 +63,8 @@ def evaluate(
         seeds: How many; a quick look takes one.
         targets: Pictures that each search draws; None takes a few. More of them test the certificate harder.
         frames: Over how many frames of one picture a server averages, each measured by itself.
+        moving: Over how many frames of a face that moves; 0 leaves it out, and so does a quick look: the client network
+            runs for each.
         work: Folder for results that a later call may take up where this one was cut off; None keeps none.
         command: Stands in the report.
 
@@ -91,11 +95,12 @@ def evaluate(
         seeds=1 if quick else seeds,
         pairs=_QUICK_PAIRS if quick else None,
         frames=tuple(sorted(set(frames))),
+        moving=0 if quick else moving,
         work=work,
     )
     _forget_a_strangers_report(bundle, manifest)
     utility = audit.utility(repository)
-    results = audit.adversaries([name for name in ATTACKS if name in chosen], utility.balanced_accuracy.value)
+    results, luck = audit.adversaries([name for name in ATTACKS if name in chosen], utility.balanced_accuracy.value)
     drawings, panels = audit.drawings([name for name in RECONSTRUCTIONS if name in chosen])
     report = PrivacyReport(
         contract_digest=manifest.contract.digest,
@@ -106,7 +111,8 @@ def evaluate(
         tested=len(audit.target),
         utility=utility,
         attacks=tuple(results),
-        side_channels=audit.side_channels(),
+        luck=luck,
+        side_channels=audit.side_channels(repository),
         leaked_curve=audit.fewer_pairs(results),
         many_frames=tuple(audit.many_frames(results)),
         reconstructions=tuple(drawings),
@@ -197,6 +203,9 @@ def _main(
         list[int] | None,
         typer.Option(min=2, help="how many frames a server averages, may be repeated; 10 and 100 by default"),
     ] = None,
+    moving: Annotated[
+        int, typer.Option(min=0, help="how many frames of a face that moves a server averages; 0 leaves it out")
+    ] = MOVING,
     work: Annotated[Path, typer.Option(help="results of a run that was cut off are taken up from here")] = Path(
         "runs/evaluations"
     ),
@@ -215,6 +224,7 @@ def _main(
             seeds=seeds,
             targets=targets,
             frames=frames or FRAMES,
+            moving=moving,
             work=work,
             command=command,
         )

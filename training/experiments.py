@@ -39,8 +39,8 @@ SUITES = Path(__file__).parent / "suites"
 app = typer.Typer(pretty_exceptions_show_locals=False)
 
 Effort = Literal["quick", "row", "drawn"]
-"""``row``: every adversary with one seed, one frame and averages of 100; ``drawn``: averages of 10 and reconstructions,
-too; ``quick``: a first look that never says that anything is protected."""
+"""``row``: every adversary with one seed, one frame and averages of 100; ``drawn``: averages of 10, those of a moving
+face and reconstructions, too; ``quick``: a first look that never says that anything is protected."""
 
 
 class _Entry(BaseModel):
@@ -90,7 +90,7 @@ class Experiment(BaseModel):
         readers = [word for attack in ATTACKS for word in ("--attacks", attack)]
         efforts = {
             "quick": ["--quick", *readers],
-            "row": ["--seeds", "1", "--frames", "100", *readers],
+            "row": ["--seeds", "1", "--frames", "100", "--moving", "0", *readers],
             "drawn": ["--seeds", "1"],
         }
         pair = ["--bundle", bundle, "--model-repository", repository, "--data", "DIR"]

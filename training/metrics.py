@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.metrics import confusion_matrix, roc_auc_score
+from scipy.stats import rankdata
+from sklearn.metrics import confusion_matrix
 from torchmetrics.functional.image import learned_perceptual_image_patch_similarity as lpips
 from torchmetrics.functional.image import peak_signal_noise_ratio as psnr
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
@@ -91,7 +92,7 @@ def confusion(predicted: Labels, truth: Labels, labels: tuple[str, ...]) -> Conf
     return Confusion(labels=labels, counts=tuple(tuple(row) for row in counts.tolist()))
 
 
-def macro_auc(probabilities: npt.NDArray[np.float32], truth: Labels) -> float | None:
+def macro_auc(probabilities: npt.NDArray[np.float32], truth: Labels) -> tuple[float, float] | None:
     """Area under the ROC curve of each class against the rest, averaged over the classes that occur.
 
     Args:
@@ -99,12 +100,25 @@ def macro_auc(probabilities: npt.NDArray[np.float32], truth: Labels) -> float | 
         truth: int64 ``(N,)``.
 
     Returns:
-        0..1; None where only one class occurs.
+        0..1, and its standard error by placements (DeLong, DeLong and Clarke-Pearson, Biometrics 1988), those of all
+        classes taken together; None where only one class occurs.
     """
     present = np.unique(truth)
     if len(present) < 2:
         return None
-    return float(np.mean([roc_auc_score(truth == label, probabilities[:, label]) for label in present]))
+    areas, moves = [], np.zeros(len(truth))
+    for label in present:
+        inside, scores = truth == label, probabilities[:, label]
+        # The share of the other side that each picture is placed above, or below if it is of the rest; ties count half.
+        among_all, among_own = rankdata(scores), np.zeros(len(truth))
+        for side in (inside, ~inside):
+            among_own[side] = rankdata(scores[side])
+        others = np.where(inside, (~inside).sum(), inside.sum())
+        placements = (among_all - among_own) / others
+        placements[~inside] = 1 - placements[~inside]
+        areas.append(placements[inside].mean())
+        moves += (placements - areas[-1]) / (len(truth) - others)
+    return float(np.mean(areas)), float(np.sqrt(np.square(moves).sum()) / len(present))
 
 
 def similarity(drawn: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8]) -> tuple[float, float]:

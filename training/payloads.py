@@ -33,7 +33,7 @@ class Payloads:
     labels: npt.NDArray[np.int64]
     """Sensitive class, ``(N,)``."""
     answers: npt.NDArray[np.int64]
-    """Task class, ``(N,)``: the server sees it, whatever is hidden."""
+    """Task class that the picture really has, ``(N,)``: what the server answers tells it, whatever is hidden."""
     total_channels: int
     """C."""
     scale: float

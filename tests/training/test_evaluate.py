@@ -20,7 +20,7 @@ from tests.tiny import PAPER, Tiny
 from tests.trained import Trained
 from training.attacks import ATTACKS, ENSEMBLE, RECONSTRUCTIONS, AttackSettings, Knowledge, SearchSettings
 from training.attacks.scaling import SCALINGS, ranked
-from training.attacks.side_channels import latency, mask_only
+from training.attacks.side_channels import mask_only, numbers_only
 from training.audit.drawings import measure_reconstruction
 from training.audit.measure import measure_attack, run_attack, run_control, tries
 from training.config import NetworkConfig
@@ -190,6 +190,14 @@ def test_a_bundle_is_measured_and_its_card_says_so(
     assert report.readout is not None
     assert 1 <= (report.masks or 0) <= report.tested
     assert report.many_frames == (), "nothing is random in this bundle"
+    assert [channel.name for channel in report.side_channels] == [
+        "mask only",
+        "latency of the device graph",
+        "the answer alone",
+        "the answer with its probabilities",
+    ]
+    assert report.luck is not None
+    assert report.luck.balanced_accuracy.low < report.luck.balanced_accuracy.value < report.luck.balanced_accuracy.high
     assert [attack.name for attack in report.attacks] == [*ATTACKS, ENSEMBLE]
     assert [drawing.name for drawing in report.reconstructions] == list(RECONSTRUCTIONS)
     assert report.panels is not None
@@ -258,7 +266,7 @@ def test_side_channels_speak_when_there_is_something_to_say() -> None:
         some.channels[:, 2:] = [100, 101]
     told = mask_only(leaked, target, SETTINGS)
     assert balanced_accuracy(told.probabilities.argmax(1), target.labels).low > 0.9
-    slow = latency((leaked.labels * 2.0, leaked), (target.labels * 2.0, target), SETTINGS)
+    slow = numbers_only((leaked.labels * 2.0, leaked), (target.labels * 2.0, target), SETTINGS)
     assert balanced_accuracy(slow.probabilities.argmax(1), target.labels).low > 0.9
 
 

@@ -7,10 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torchvision.models import AlexNet_Weights, alexnet
 
 from training.generated import draw_pictures
-from training.metrics import balanced_accuracy, information_bits, mean_interval, perceptual_distance, similarity
+from training.metrics import (
+    balanced_accuracy,
+    information_bits,
+    macro_auc,
+    mean_interval,
+    perceptual_distance,
+    similarity,
+)
 
 
 def test_balanced_accuracy_is_the_mean_recall_and_its_interval_covers() -> None:
@@ -42,6 +50,21 @@ def test_answers_prove_the_bits_that_they_hold() -> None:
     assert information_bits(knows, truth) == pytest.approx(1.0, abs=0.02)
     assert information_bits(np.full((len(truth), 4), 0.25, np.float32), truth) == pytest.approx(0, abs=1e-3)
     assert information_bits(np.roll(knows, 1, axis=1), truth) == 0, "wrong answers prove nothing"
+
+
+def test_the_area_is_the_usual_one_and_its_error_covers() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, 3, 600)
+    errors, areas = [], []
+    for _ in range(300):
+        scores = (rng.normal(size=(600, 3)) + 0.5 * np.eye(3)[truth]).round(1).astype(np.float32)  # with ties
+        found = macro_auc(scores, truth)
+        assert found is not None
+        assert found[0] == pytest.approx(np.mean([roc_auc_score(truth == each, scores[:, each]) for each in range(3)]))
+        areas.append(found[0])
+        errors.append(found[1])
+    assert np.mean(errors) == pytest.approx(np.std(areas), rel=0.15)
+    assert macro_auc(scores, np.zeros_like(truth)) is None
 
 
 def test_likeness_falls_with_noise() -> None:

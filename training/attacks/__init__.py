@@ -11,7 +11,7 @@ from .decoder import decoder
 from .deep_image_prior import deep_image_prior
 from .ensemble import ENSEMBLE, together
 from .inversion import inversion
-from .likelihood import LIKELIHOOD, likelihood
+from .likelihood import LIKELIHOOD, likelihood, likelihood_of_frames
 from .linear_probe import linear_probe
 from .mlp import mlp
 from .reconstruction import Knowledge, Reconstruct, SearchSettings
@@ -30,6 +30,7 @@ __all__ = [
     "Reconstruct",
     "SearchSettings",
     "likelihood",
+    "likelihood_of_frames",
     "together",
 ]
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 from scipy.special import log_ndtr, logsumexp
@@ -9,7 +13,14 @@ from scipy.special import log_ndtr, logsumexp
 from ..payloads import Payloads
 from .base import Guess
 
-__all__ = ["LIKELIHOOD", "by_group", "likelihood", "log_likelihoods"]
+__all__ = [
+    "LIKELIHOOD",
+    "by_group",
+    "likelihood",
+    "likelihood_of_frames",
+    "log_likelihoods",
+    "log_likelihoods_of_frames",
+]
 
 LIKELIHOOD = "likelihood under the noise"
 """The name that reports use."""
@@ -34,23 +45,55 @@ def likelihood(
         levels: Steps of the quantiser.
         classes: Number of groups.
     """
-    groups, weights = leaked.labels, leaked.weights()
 
     def answers(payloads: Payloads) -> Floats:
         steps = payloads.features.reshape(len(payloads), -1).astype(np.int64)
-        rows = [
-            by_group(log_likelihoods(steps[start : start + _ROWS], values, deviation, levels), groups, classes, weights)
-            for start in range(0, len(steps), _ROWS)
-        ]
-        logits = np.concatenate(rows)
-        return np.asarray(np.exp(logits - logsumexp(logits, axis=1, keepdims=True)))
+        return _answers(
+            steps, partial(log_likelihoods, values=values, deviation=deviation, levels=levels), leaked, classes
+        )
 
-    right = answers(leaked)[np.arange(len(leaked)), groups]
+    right = answers(leaked)[np.arange(len(leaked)), leaked.labels]
     return Guess(
         probabilities=answers(target).astype(np.float32),
-        training_loss=-float((np.log(np.maximum(right, 1e-12)) * weights).mean()),
+        training_loss=-float((np.log(np.maximum(right, 1e-12)) * leaked.weights()).mean()),
         how=f"{len(leaked):,} leaked pictures, exact noise",
     )
+
+
+def likelihood_of_frames(
+    leaked: Payloads, values: Floats, seen: npt.NDArray[np.integer], deviation: float, classes: int
+) -> Guess:
+    """As :func:`likelihood`, for who sees many frames of each picture: their likelihoods multiply.
+
+    Args:
+        leaked: Labels of the leaked pictures.
+        values: What they give before noise, in 0..1, ``(N, D)``.
+        seen: How often each value took each level among the frames of M pictures, ``(M, D, levels)``.
+        deviation: Of the noise, on the scale of 0..1.
+        classes: Number of groups.
+    """
+    answers = _answers(seen, partial(log_likelihoods_of_frames, values=values, deviation=deviation), leaked, classes)
+    return Guess(
+        probabilities=answers.astype(np.float32),
+        training_loss=math.nan,
+        how=f"{len(leaked):,} leaked pictures, exact noise",
+    )
+
+
+def _answers(
+    received: npt.NDArray[np.integer],
+    likelihoods: Callable[[npt.NDArray[np.integer]], Floats],
+    leaked: Payloads,
+    classes: int,
+) -> Floats:
+    """Return what each group's probability is, groups counting alike, ``(M, classes)``, some rows at a time."""
+    weights = leaked.weights()
+    rows = [
+        by_group(likelihoods(received[start : start + _ROWS]), leaked.labels, classes, weights)
+        for start in range(0, len(received), _ROWS)
+    ]
+    logits = np.concatenate(rows)
+    return np.asarray(np.exp(logits - logsumexp(logits, axis=1, keepdims=True)))
 
 
 def by_group(
@@ -84,12 +127,24 @@ def log_likelihoods(steps: npt.NDArray[np.integer], values: Floats, deviation: f
     Returns:
         float64 ``(M, N)``.
     """
-    edges = (np.arange(1, levels) - 0.5) / (levels - 1)
-    bounds = np.concatenate([[-np.inf], edges, [np.inf]])
     total = np.zeros((len(steps), len(values)))
     for column in range(values.shape[1]):
-        upper = log_ndtr((bounds[1:, None] - values[None, :, column]) / deviation)
-        lower = log_ndtr((bounds[:-1, None] - values[None, :, column]) / deviation)
-        bins = upper + np.log1p(-np.exp(np.minimum(lower - upper, -1e-12)))  # log(Φ(b) - Φ(a)), (levels, N)
-        total += bins[steps[:, column]]
+        total += _log_bins(values[:, column], deviation, levels)[steps[:, column]]
     return total
+
+
+def log_likelihoods_of_frames(seen: npt.NDArray[np.integer], values: Floats, deviation: float) -> Floats:
+    """As :func:`log_likelihoods`, of many payloads of one picture together: ``seen (M, D, levels)`` counts them."""
+    total = np.zeros((len(seen), len(values)))
+    for column in range(values.shape[1]):
+        total += seen[:, column].astype(np.float64) @ _log_bins(values[:, column], deviation, seen.shape[2])
+    return total
+
+
+def _log_bins(values: Floats, deviation: float, levels: int) -> Floats:
+    """``log p(level | value)``, ``(levels, N)``."""
+    edges = (np.arange(1, levels) - 0.5) / (levels - 1)
+    bounds = np.concatenate([[-np.inf], edges, [np.inf]])
+    upper = log_ndtr((bounds[1:, None] - values[None]) / deviation)
+    lower = log_ndtr((bounds[:-1, None] - values[None]) / deviation)
+    return np.asarray(upper + np.log1p(-np.exp(np.minimum(lower - upper, -1e-12))))  # log(Φ(b) - Φ(a))

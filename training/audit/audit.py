@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.measurements import (
@@ -18,6 +19,7 @@ from dcp_sdk.bundles.measurements import (
     FramesPoint,
     Interval,
     LeakedPoint,
+    Luck,
     OtherAttribute,
     Panels,
     Reconstruction,
@@ -37,6 +39,7 @@ from ..attacks import (
     Knowledge,
     SearchSettings,
     likelihood,
+    likelihood_of_frames,
     together,
 )
 from ..config import Recipe
@@ -45,7 +48,8 @@ from ..payloads import Payloads, collect
 from ..reports.panels import as_panels, panel_payloads, panel_pictures
 from .certificate import certify, is_covered_by_noise
 from .drawings import measure_reconstruction
-from .many_frames import averages, before_noise
+from .luck import by_luck
+from .many_frames import averages, before_noise, histograms
 from .measure import (
     as_control,
     judge,
@@ -68,6 +72,7 @@ _SMALL = 256
 """Values of a payload up to which every adversary tries the averages, too."""
 _OTHERS = ("linear probe", "MLP", "gradient boosting")
 """Who tries attributes that nobody asked to hide."""
+_SPLITS = ("train", "val")
 
 
 @dataclass(frozen=True)
@@ -94,6 +99,8 @@ class Audit:
     """Leaked pairs at most."""
     frames: tuple[int, ...]
     """Over how many frames of one picture a server averages, each a measurement of its own."""
+    moving: int
+    """The same for frames of a face that moves; 0 leaves it out."""
     work: Path | None
     """Folder of the notebooks; None keeps none."""
 
@@ -119,8 +126,10 @@ class Audit:
         console.print(f"{self.manifest.name}: {self.manifest.contract.task.name} {percent(utility.balanced_accuracy)}")
         return utility
 
-    def adversaries(self, names: Sequence[str], head: float) -> list[AttackResult]:
+    def adversaries(self, names: Sequence[str], head: float) -> tuple[list[AttackResult], Luck | None]:
         """Let each adversary learn and answer with each seed, and then all of them together that work.
+
+        What the best of them would read by luck comes with it.
 
         Args:
             names: Out of ``ATTACKS``.
@@ -148,7 +157,7 @@ class Audit:
             controls = [result.control for result in results if result.counts and result.control is not None]
             weakest = min(controls, key=lambda control: control.balanced_accuracy.value, default=None)
             add(ENSEMBLE, {str(self.settings.seed): mean}, weakest)
-        return results
+        return results, by_luck(working, self.target.labels)
 
     def fewer_pairs(self, results: Sequence[AttackResult]) -> tuple[LeakedPoint, ...]:
         """Repeat the strongest adversary with less that has leaked."""
@@ -163,16 +172,27 @@ class Audit:
         if math.prod(self.manifest.contract.values_shape) > _SMALL:
             working = sorted(working, key=lambda result: result.balanced_accuracy.value)[-1:]
         names = [result.name for result in working]
-        known, unknown = (self._averages(name) for name in ("train", "val"))
-        points = []
-        for count, learned, target in zip(self.frames, known, unknown, strict=True):
-            some = learned[np.arange(len(self.leaked))]
-            measure = partial(measure_many_frames, count, some, target, self.settings, self.labels, names, self._seeds)
-            points.append(
-                self._notebook_for(self.settings, names, self.seeds).once(f"{count} frames", FramesPoint, measure)
-            )
-            console.print(f"{count} frames: {percent(points[-1].balanced_accuracy)} ({points[-1].attack})")
+        still = zip(self.frames, *(self._averages(split, self.frames) for split in _SPLITS), strict=True)
+        points = [self._frames_point(count, names, known, target) for count, known, target in still]
+        if self.moving:
+            (known,), (target,) = (self._averages(split, (self.moving,), moving=True) for split in _SPLITS)
+            points.append(self._frames_point(self.moving, names, known, target, moving=True))
         return points
+
+    def _frames_point(
+        self, count: int, names: Sequence[str], known: Payloads, target: Payloads, *, moving: bool = False
+    ) -> FramesPoint:
+        some = known[np.arange(len(self.leaked))]
+
+        def measure() -> FramesPoint:
+            exact = None if moving else self._likelihood_of_frames(count)
+            best = measure_many_frames(some, target, self.settings, self.labels, names, self._seeds, exact)
+            return FramesPoint(frames=count, moving=moving, attack=best.name, balanced_accuracy=best.balanced_accuracy)
+
+        what = f"{count} frames{' of a moving face' if moving else ''}"
+        point = self._notebook_for(self.settings, names, self.seeds).once(what, FramesPoint, measure)
+        console.print(f"{what}: {percent(point.balanced_accuracy)} ({point.attack})")
+        return point
 
     def drawings(self, names: Sequence[str]) -> tuple[list[Reconstruction], Panels | None]:
         """Let each reconstruction draw the pictures behind the payloads, and those that the report may show.
@@ -194,9 +214,11 @@ class Audit:
             console.print(f"{name} draws the picture: SSIM {drawings[-1].ssim:.2f}, {drawings[-1].psnr_db:.1f} dB")
         return drawings, panels
 
-    def side_channels(self) -> tuple[SideChannel, ...]:
-        """Measure what mask and latency tell."""
-        return measure_side_channels(self.bundle, self.manifest, self.splits, self.leaked, self.target, self.settings)
+    def side_channels(self, repository: Path) -> tuple[SideChannel, ...]:
+        """Measure what mask, latency and the answers of the head in ``repository`` tell."""
+        return measure_side_channels(
+            self.bundle, self.manifest, repository, self.splits, self.leaked, self.target, self.settings
+        )
 
     def certificate(self) -> Certificate:
         """State what holds against any attacker."""
@@ -236,17 +258,33 @@ class Audit:
 
     def _likelihood(self, head: float) -> tuple[dict[str, Guess], Control]:
         """Let the attacker answer who knows the noise, about the attribute and, as a control, about the task."""
-        contract, neck = self.manifest.contract, self.recipe.network.bottleneck
-        assert neck is not None
-        values = before_noise(self.bundle, contract, self.splits.train.pictures[: len(self.leaked)])
+        values, deviation, levels = self._before_noise, self._deviation, 2**self.manifest.contract.bits
 
         def guess(leaked: Payloads, target: Payloads, classes: int) -> Guess:
-            return likelihood(leaked, values, target, neck.noise / (2 * neck.reach), 2**contract.bits, classes)
+            return likelihood(leaked, values, target, deviation, levels, classes)
 
         leaked, target, settings = self._task
         control = as_control(guess(leaked, target, settings.classes), target, settings.classes, head)
         once = tries(self.leaked, self.target, self.settings, [self.settings.seed])
         return {key: guess(pairs, self.target, how.classes) for key, pairs, how in once}, control
+
+    def _likelihood_of_frames(self, count: int) -> Guess | None:
+        if not is_covered_by_noise(self.manifest.contract, self.recipe.network.bottleneck):
+            return None
+        (seen,) = histograms(self.bundle, self.manifest, self.splits.val.pictures, (count,))
+        return likelihood_of_frames(self.leaked, self._before_noise, seen, self._deviation, self.settings.classes)
+
+    @cached_property
+    def _before_noise(self) -> npt.NDArray[np.float64]:
+        pictures = self.splits.train.pictures[: len(self.leaked)]
+        return before_noise(self.bundle, self.manifest.contract, pictures)
+
+    @property
+    def _deviation(self) -> float:
+        """Of the noise, on values in 0..1."""
+        neck = self.recipe.network.bottleneck
+        assert neck is not None
+        return neck.noise / (2 * neck.reach)
 
     def _control(self, name: str, head: float) -> Control:
         control = self._notebook.once(f"{name}, control", Control, partial(run_control, name, *self._task, head))
@@ -273,10 +311,12 @@ class Audit:
     def _payloads(self, name: str, pictures: datasets.LabelledPictures) -> Payloads:
         return self._collected.payloads(name, partial(collect, self.bundle, self.manifest, pictures))
 
-    def _averages(self, name: str) -> list[Payloads]:
+    def _averages(self, name: str, counts: tuple[int, ...], *, moving: bool = False) -> list[Payloads]:
         pictures = {"train": self.splits.train, "val": self.splits.val}[name]
-        names = [f"{name}, {count} frames" for count in self.frames]
-        return self._collected.many(names, partial(averages, self.bundle, self.manifest, pictures, self.frames))
+        names = [f"{name}, {count} frames{' of a moving face' if moving else ''}" for count in counts]
+        return self._collected.many(
+            names, partial(averages, self.bundle, self.manifest, pictures, counts, moving=moving)
+        )
 
     @property
     def _collected(self) -> Notebook:

@@ -68,8 +68,10 @@ def certify(bundle: Path, manifest: Manifest, neck: BottleneckConfig | None, spl
             frames: round(gaussian_epsilon(math.sqrt(frames * count), deviation, _DELTA), 2) for frames in _FRAMES
         },
         best_accuracy=best.accuracy,
+        shuffled_accuracy=best.shuffled_accuracy,
         information_bits=best.information_bits,
         information_error=best.information_error,
+        shuffled_bits=best.shuffled_bits,
     )
 
 

@@ -59,6 +59,10 @@ class BestAttacker:
     """Mutual information of payload and group."""
     information_error: float
     """Standard error of that, from the number of draws."""
+    shuffled_accuracy: float
+    """As :attr:`accuracy`, where the groups are shuffled: what knowing the population by heart is worth alone."""
+    shuffled_bits: float
+    """As :attr:`information_bits`, where the groups are shuffled."""
 
 
 def best_attacker(
@@ -78,20 +82,28 @@ def best_attacker(
         draws: Payloads of each picture, over which the results are averaged.
     """
     rng = np.random.default_rng(0)
-    shares = np.bincount(groups, minlength=classes) / len(groups)
-    known = shares > 0
-    accuracies, informations = [], []
+    results, by_heart = [], []
     for _ in range(draws):
         noisy = np.clip(values + deviation * rng.standard_normal(values.shape), 0, 1)
-        steps = np.round(noisy * (levels - 1)).astype(np.int64)
-        likelihoods = by_group(log_likelihoods(steps, values, deviation, levels), groups, classes)
-        answers = likelihoods.argmax(1)
-        accuracies.append(np.mean([(answers[groups == group] == group).mean() for group in np.flatnonzero(known)]))
-        overall = logsumexp(likelihoods[:, known] + np.log(shares[known]), axis=1)
-        informations.append((likelihoods[np.arange(len(groups)), groups] - overall).mean() / math.log(2))
-    return BestAttacker(
-        float(np.mean(accuracies)), float(np.mean(informations)), float(np.std(informations, ddof=1) / math.sqrt(draws))
+        likelihoods = log_likelihoods(np.round(noisy * (levels - 1)).astype(np.int64), values, deviation, levels)
+        results.append(_bayes(likelihoods, groups, classes))
+        by_heart.append(_bayes(likelihoods, rng.permutation(groups), classes))
+    (accuracy, information), (shuffled_accuracy, shuffled_bits) = (
+        np.mean(each, 0).tolist() for each in (results, by_heart)
     )
+    error = float(np.std([bits for _, bits in results], ddof=1) / math.sqrt(draws))
+    return BestAttacker(accuracy, information, error, shuffled_accuracy, shuffled_bits)
+
+
+def _bayes(likelihoods: Floats, groups: npt.NDArray[np.int64], classes: int) -> tuple[float, float]:
+    """Balanced accuracy of Bayes' rule, and the bits that its answers tell: of a payload of each picture."""
+    shares = np.bincount(groups, minlength=classes) / len(groups)
+    known = shares > 0
+    logits = by_group(likelihoods, groups, classes)
+    answers = logits.argmax(1)
+    accuracy = np.mean([(answers[groups == group] == group).mean() for group in np.flatnonzero(known)])
+    overall = logsumexp(logits[:, known] + np.log(shares[known]), axis=1)
+    return float(accuracy), float((logits[np.arange(len(groups)), groups] - overall).mean() / math.log(2))
 
 
 def reconstruction_bound(

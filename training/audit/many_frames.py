@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,51 +21,98 @@ from dcp_sdk.obfuscate import draw_uniform
 
 from ..data import LabelledPictures
 from ..payloads import Payloads
+from .motion import moved
 
-__all__ = ["averages", "before_noise"]
+__all__ = ["averages", "before_noise", "histograms"]
 
 _BATCH = 64
 
 
-def averages(bundle: Path, manifest: Manifest, pictures: LabelledPictures, counts: Sequence[int]) -> list[Payloads]:
+def averages(
+    bundle: Path, manifest: Manifest, pictures: LabelledPictures, counts: Sequence[int], *, moving: bool = False
+) -> list[Payloads]:
     """Average the payloads of each picture over many frames with fresh noise: the most that noise can be undone.
-
-    The frames are the same picture: the client network runs once, and what draws the noise, chooses
-    channels, rounds and packs runs for each frame. Both are the deployed graph, cut at ``activations``.
 
     Args:
         bundle: Folder of the bundle.
         manifest: Its manifest, whose contract has noise.
         pictures: With labels.
         counts: Numbers of frames, ascending.
+        moving: Whether each frame is the picture :func:`moved`; otherwise all are the same picture.
 
     Returns:
         For each count, the mean over the frames in which a channel was kept; a channel that never was is 0.
     """
     contract = manifest.contract
-    assert contract.noise is not None
-    assert list(counts) == sorted(set(counts))
-    noise = contract.noise
-    first, second = _halves(bundle / DEVICE_GRAPH_FILE, contract.input.name, noise.name)
-    sides = contract.values_shape[1:]
-    shape = (len(pictures), contract.pruning.channels, *sides)
+    shape = (len(pictures), contract.pruning.channels, *contract.values_shape[1:])
     sums, seen = np.zeros(shape, np.float32), np.zeros(shape[:2], np.float32)
     means = [np.zeros(shape, np.float32) for _ in counts]
-    starts = range(0, len(pictures), _BATCH)
-    for start in track(starts, f"{manifest.name}: {counts[-1]} frames", transient=True):
-        rows = slice(start, start + _BATCH)
-        (activations,) = first.run(None, {contract.input.name: pictures.pictures[rows]})
-        for frame in range(1, counts[-1] + 1):
-            drawn = draw_uniform((len(activations), *noise.shape))
-            channels, features = second.run(None, {"activations": activations, noise.name: drawn})
-            _add(sums[rows], seen[rows], channels.astype(np.int64), contract.unpack(features))
-            if frame in counts:
-                means[counts.index(frame)][rows] = sums[rows] / np.maximum(seen[rows], 1)[:, :, None, None]
+    for rows, frame, channels, values in _frames(bundle, manifest, pictures.pictures, counts, moving=moving):
+        _add(sums[rows], seen[rows], channels.astype(np.int64), values)
+        if frame in counts:
+            means[counts.index(frame)][rows] = sums[rows] / np.maximum(seen[rows], 1)[:, :, None, None]
     everything = np.tile(np.arange(shape[1]), (len(pictures), 1))
     return [
         Payloads(everything, mean, pictures.sensitive, pictures.task, shape[1], contract.pruning.scale)
         for mean in means
     ]
+
+
+def histograms(
+    bundle: Path, manifest: Manifest, pictures: npt.NDArray[np.uint8], counts: Sequence[int]
+) -> list[npt.NDArray[np.uint16]]:
+    """Count how often each value of a payload took each level over many frames of a picture: all that they tell.
+
+    Args:
+        bundle: Folder of the bundle.
+        manifest: Its manifest, whose contract has noise, and a mask that does not follow the picture.
+        pictures: uint8 ``(N, S, S, 3)``.
+        counts: Numbers of frames, ascending.
+
+    Returns:
+        For each count ``(N, D, 2^bits)``, values in the order of a payload's.
+    """
+    contract = manifest.contract
+    size, levels = math.prod(contract.values_shape), 2**contract.bits
+    seen = np.zeros((len(pictures), size, levels), np.uint16)
+    results = [np.zeros_like(seen) for _ in counts]
+    for rows, frame, _, values in _frames(bundle, manifest, pictures, counts):
+        steps = values.reshape(len(values), size).astype(np.int64)
+        picture, value = np.ogrid[: len(values), :size]
+        seen[rows][picture, value, steps] += 1
+        if frame in counts:
+            results[counts.index(frame)][rows] = seen[rows]
+    return results
+
+
+def _frames(
+    bundle: Path,
+    manifest: Manifest,
+    pictures: npt.NDArray[np.uint8],
+    counts: Sequence[int],
+    *,
+    moving: bool = False,
+) -> Iterator[tuple[slice, int, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
+    """Yield pictures, the number of their frame from 1 on, its kept channels and their values, some pictures at a time.
+
+    The client network runs once for frames of a picture that stands still, and what draws the noise, chooses channels,
+    rounds and packs runs for each frame. Both are the deployed graph, cut at ``activations``.
+    """
+    contract = manifest.contract
+    assert contract.noise is not None
+    assert list(counts) == sorted(set(counts))
+    noise, rng = contract.noise, np.random.default_rng(0)
+    first, second = _halves(bundle / DEVICE_GRAPH_FILE, contract.input.name, noise.name)
+    starts = range(0, len(pictures), _BATCH)
+    for start in track(starts, f"{manifest.name}: {counts[-1]} frames", transient=True):
+        rows = slice(start, start + _BATCH)
+        (activations,) = first.run(None, {contract.input.name: pictures[rows]})
+        for frame in range(1, counts[-1] + 1):
+            if moving:
+                (activations,) = first.run(None, {contract.input.name: moved(pictures[rows], rng)})
+            drawn = draw_uniform((len(activations), *noise.shape))
+            channels, features = second.run(None, {"activations": activations, noise.name: drawn})
+            yield rows, frame, channels, contract.unpack(features)
 
 
 def before_noise(bundle: Path, contract: Contract, pictures: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:

@@ -16,7 +16,6 @@ from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.measurements import (
     AttackResult,
     Control,
-    FramesPoint,
     GroupResult,
     Interval,
     LeakedPoint,
@@ -25,8 +24,8 @@ from dcp_sdk.bundles.measurements import (
     strongest_of,
 )
 
-from ..attacks import ATTACKS, ENSEMBLE, AttackSettings, Guess, together
-from ..attacks.side_channels import answer_only, latency, mask_only
+from ..attacks import ATTACKS, ENSEMBLE, LIKELIHOOD, AttackSettings, Guess, together
+from ..attacks.side_channels import answer_only, mask_only, numbers_only
 from ..data import Splits
 from ..metrics import (
     accuracy,
@@ -69,14 +68,9 @@ def measure_utility(bundle: Path, repository: Path, splits: Splits) -> Utility:
         repository: Model repository with the paired head.
         splits: The data.
     """
-    patient = Timeouts(connect_s=_PATIENCE_S, predict_s=_PATIENCE_S)
-    numbers = {label: number for number, label in enumerate(splits.task.labels)}
-    with PrivateClient(bundle, f"memory://{repository}", timeouts=patient) as client:
+    with _patient(bundle, repository) as client:
         draws = 1 if client.manifest.contract.noise is None else _DRAWS
-        answers = [
-            np.array([numbers[prediction.label] for prediction in client.predict_batch(splits.val.pictures)])
-            for _ in range(draws)
-        ]
+        answers = [_answered(client, splits.val.pictures, splits.task.labels).argmax(1) for _ in range(draws)]
 
     def share(chosen: npt.NDArray[np.bool_]) -> Interval:
         return mean_interval([balanced_accuracy(each[chosen], splits.val.task[chosen]) for each in answers])
@@ -179,6 +173,7 @@ def judge(
     shares = {key: balanced_accuracy(answer, target.labels).value for key, answer in answers.items()}
     strongest = max(shares, key=lambda key: shares[key])
     best, answer = guesses[strongest], answers[strongest]
+    ranking = macro_auc(best.probabilities, target.labels)
     return AttackResult(
         name=name,
         balanced_accuracy=balanced_accuracy(answer, target.labels),
@@ -191,7 +186,8 @@ def judge(
         training_loss=best.training_loss,
         prior_entropy=prior_entropy(leaked),
         minutes=round(sum(each.minutes for each in guesses.values()), 1),
-        auc=macro_auc(best.probabilities, target.labels),
+        auc=ranking and ranking[0],
+        auc_error=ranking and ranking[1],
         how=best.how,
         confusion=confusion(answer, target.labels, labels),
         seeds={key: round(share, 4) for key, share in shares.items()},
@@ -207,23 +203,32 @@ def prior_entropy(leaked: Payloads) -> float:
 def measure_side_channels(
     bundle: Path,
     manifest: Manifest,
+    repository: Path,
     splits: Splits,
     leaked: Payloads,
     target: Payloads,
     settings: AttackSettings,
 ) -> tuple[SideChannel, ...]:
-    """Judge the mask, the device graph's latency and the answer, each alone.
+    """Judge the mask, the device graph's latency and what the server answers, each alone.
 
     The payload's length is a constant of the contract.
     """
+    sides = [(splits.train.pictures[: len(leaked)], leaked), (splits.val.pictures, target)]
     timed = [
-        (device_ms(bundle, manifest, split.pictures[:_TIMED]), some[np.arange(min(_TIMED, len(some)))])
-        for split, some in ((splits.train, leaked), (splits.val, target))
+        (device_ms(bundle, manifest, pictures[:_TIMED]), some[np.arange(min(_TIMED, len(some)))])
+        for pictures, some in sides
     ]
+    with _patient(bundle, repository) as client:
+        answered = [_answered(client, pictures, splits.task.labels) for pictures, _ in sides]
+    # Weighed by the attribute alone: how attribute and answer go together is the very thing that is asked for.
+    behind = [replace(some, answers=np.zeros_like(some.answers)) for _, some in sides]
+    named = [replace(some, answers=each.argmax(1)) for some, each in zip(behind, answered, strict=True)]
+    known, unknown = zip(answered, behind, strict=True)
     guesses = {
         "mask only": (mask_only(leaked, target, settings), target.labels),
-        "latency of the device graph": (latency(timed[0], timed[1], settings), timed[1][1].labels),
-        "the answer alone": (answer_only(leaked, target, settings), target.labels),
+        "latency of the device graph": (numbers_only(timed[0], timed[1], settings), timed[1][1].labels),
+        "the answer alone": (answer_only(named[0], named[1], settings), target.labels),
+        "the answer with its probabilities": (numbers_only(known, unknown, settings), target.labels),
     }
     return tuple(
         SideChannel(
@@ -236,35 +241,47 @@ def measure_side_channels(
     )
 
 
+def _patient(bundle: Path, repository: Path) -> PrivateClient:
+    patient = Timeouts(connect_s=_PATIENCE_S, predict_s=_PATIENCE_S)
+    return PrivateClient(bundle, f"memory://{repository}", timeouts=patient)
+
+
+def _answered(client: PrivateClient, pictures: npt.NDArray[np.uint8], labels: Sequence[str]) -> npt.NDArray[np.float32]:
+    """Probabilities of the task's ``labels``, ``(N, classes)``, as the server answers for ``pictures``."""
+    predictions = client.predict_batch(pictures)
+    return np.array([[prediction.probabilities[label] for label in labels] for prediction in predictions], np.float32)
+
+
 def measure_many_frames(
-    frames: int,
     leaked: Payloads,
     target: Payloads,
     settings: AttackSettings,
     labels: tuple[str, ...],
     names: Sequence[str],
     seeds: Sequence[int],
-) -> FramesPoint:
-    """Let adversaries learn from averages over many frames, and answer for such averages.
+    likelihoods: Guess | None,
+) -> AttackResult:
+    """Let adversaries learn from averages over many frames, and answer for such averages; the strongest counts.
 
     Args:
-        frames: In each average.
         leaked: What leaked, averaged.
         target: What they answer for, averaged.
         settings: How hard they try.
         labels: Names of the groups.
         names: Of the adversaries; all of them count.
         seeds: Of each.
+        likelihoods: What who knows the noise answers for the same frames.
     """
     named = {
         name: {key: run_attack(name, pairs, target, how) for key, pairs, how in tries(leaked, target, settings, seeds)}
         for name in names
     }
+    if likelihoods is not None:
+        named[LIKELIHOOD] = {str(settings.seed): likelihoods}
     if (mean := together([guess for by_seed in named.values() for guess in by_seed.values()])) is not None:
         named[ENSEMBLE] = {str(settings.seed): mean}
     results = [judge(name, by_seed, leaked, target, labels) for name, by_seed in named.items()]
-    best = max(results, key=lambda result: result.balanced_accuracy.value)
-    return FramesPoint(frames=frames, attack=best.name, balanced_accuracy=best.balanced_accuracy)
+    return max(results, key=lambda result: result.balanced_accuracy.value)
 
 
 def leaked_curve(

@@ -90,7 +90,15 @@ def fingerprint(*arrays: npt.NDArray[Any]) -> str:
 def attack_code() -> str:
     """Hash of what attacks and judges: an attack that was changed answers anew."""
     here = Path(__file__).parents[1]
-    others = ["audit/drawings.py", "audit/many_frames.py", "audit/measure.py", "config.py", "metrics.py", "networks.py"]
+    others = [
+        "audit/drawings.py",
+        "audit/many_frames.py",
+        "audit/measure.py",
+        "audit/motion.py",
+        "config.py",
+        "metrics.py",
+        "networks.py",
+    ]
     others += ["payloads.py", "pruning.py", "schedule.py", "small_maps.py"]
     files = sorted([*(here / "attacks").glob("*.py"), *(here / name for name in others)])
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()

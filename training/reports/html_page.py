@@ -23,7 +23,7 @@ from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.errors import ConfigError
 
 from .results import points_beside
-from .statements import checked, draws, exposed, luck, statements, unlike_trained
+from .statements import area, averaged, checked, draws, exposed, luck, statements, unlike_trained
 from .svg import as_svg
 from .trade_off import TradeOffPoint, trade_off
 
@@ -122,9 +122,7 @@ def _trade_off(manifest: Manifest, report: PrivacyReport, others: Sequence[Trade
 
 def _adversaries(report: PrivacyReport) -> str:
     rows = "".join(
-        f"<tr><td>{_text(attack.name)}<td>{percent(attack.balanced_accuracy)}"
-        f"<td>{'' if attack.auc is None else f'{attack.auc:.3f}'}<td>"
-        f"{_text(attack.note)}"
+        f"<tr><td>{_text(attack.name)}<td>{percent(attack.balanced_accuracy)}<td>{area(attack)}<td>{_text(attack.note)}"
         for attack in report.attacks
     )
     figure = Figure(figsize=(9, 0.45 * len(report.attacks) + 1))
@@ -162,7 +160,7 @@ def _groups(report: PrivacyReport) -> str:
     )
     return f"""<h2>Is one group served worse, or exposed more?</h2>
 <table><tr><th>group<th>pictures<th>task, balanced accuracy<th>called so by the strongest adversary<th>more often than the others on average, points</tr>{rows}</table>
-<p>{_text(exposed(report))}</p>
+{f"<p>{_text(words)}</p>" if (words := exposed(report)) else ""}
 <div class="pair">{figures}</div>"""
 
 
@@ -177,7 +175,7 @@ def _beside(manifest: Manifest, report: PrivacyReport) -> str:
         for point in report.leaked_curve
     )
     frames = "".join(
-        f"<tr><td>{seen.frames} frames of one picture, averaged<td>{percent(seen.balanced_accuracy)}<td>{_text(seen.attack)}"
+        f"<tr><td>{averaged(seen)}, averaged<td>{percent(seen.balanced_accuracy)}<td>{_text(seen.attack)}"
         for seen in report.many_frames
     )
     if manifest.contract.noise is None:

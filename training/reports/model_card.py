@@ -8,7 +8,7 @@ from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.errors import ConfigError
 
 from ..config import Recipe
-from .statements import checked, draws, exposed, luck, statements, unlike_trained
+from .statements import area, averaged, checked, draws, exposed, luck, statements, unlike_trained
 
 __all__ = ["render"]
 
@@ -119,8 +119,7 @@ def _utility(report: PrivacyReport) -> str:
 
 def _privacy(report: PrivacyReport) -> str:
     rows = "\n".join(
-        f"| {attack.name} | {percent(attack.balanced_accuracy)} | {'' if attack.auc is None else f'{attack.auc:.3f}'} | "
-        f"{attack.note} |"
+        f"| {attack.name} | {percent(attack.balanced_accuracy)} | {area(attack)} | {attack.note} |"
         for attack in report.attacks
     )
     return f"""## What an adversary reads
@@ -176,7 +175,7 @@ def _beside(report: PrivacyReport) -> str:
             for point in report.leaked_curve
         ]
         + [
-            f"* {seen.attack} with the average of {seen.frames} frames of one picture: {percent(seen.balanced_accuracy)}."
+            f"* {seen.attack} with the average of {averaged(seen)}: {percent(seen.balanced_accuracy)}."
             for seen in report.many_frames
         ]
         + [

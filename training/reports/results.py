@@ -224,7 +224,9 @@ def _drawings_lines(row: Row) -> list[str]:
 
 def _line(row: Row) -> str:
     report = row.report
-    frames = [percent(seen.balanced_accuracy) for seen in report.many_frames if seen.frames == _FRAMES]
+    frames = [
+        percent(seen.balanced_accuracy) for seen in report.many_frames if seen.frames == _FRAMES and not seen.moving
+    ]
     verdict = {True: "holds so far", False: "**not protected**", None: "unknown"}[report.protected]
     return (
         f"| {_name(row)} | {row.ratio:g} | {row.seed} | {row.payload_bytes:,} "

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dcp_sdk.bundles.manifest import ExportCost, Manifest
-from dcp_sdk.bundles.measurements import points, share
+from dcp_sdk.bundles.measurements import AttackResult, FramesPoint, points, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 
-__all__ = ["checked", "draws", "exposed", "luck", "statements", "unlike_trained"]
+__all__ = ["area", "averaged", "checked", "draws", "exposed", "luck", "statements", "unlike_trained"]
 
 
 def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
@@ -22,7 +22,7 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
                 f"balanced accuracy in {sensitive} of the best possible attacker on one payload of these pictures",
                 share(certificate.best_accuracy),
                 f"expected over the noise, by an attacker who knows the noise and all {report.tested:,} pictures that "
-                "were tested; for other pictures it is an estimate",
+                f"were tested{_by_heart(certificate.shuffled_accuracy)}; for other pictures it is an estimate",
             )
         )
     if certificate.information_bits is not None and certificate.information_error is not None:
@@ -31,7 +31,9 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
             (
                 f"bits that one payload tells about {sensitive}",
                 f"{certificate.information_bits:.3f} \N{PLUS-MINUS SIGN} {reach:.3f}",
-                "as above",
+                "as above"
+                if certificate.shuffled_bits is None
+                else f"as above; of shuffled labels it would tell {certificate.shuffled_bits:.3f}",
             )
         )
     for frames, epsilon in certificate.epsilons.items():
@@ -65,16 +67,47 @@ def checked(report: PrivacyReport) -> str:
     if report.violations:
         return f"WRONG: {'; '.join(report.violations)}. The certificate's assumptions do not hold here."
     return (
-        f"Checked against what {len(tried)} attacks reached in this report: none is beyond by more than its interval."
+        f"Checked against what {len(tried)} attacks reached in this report: none is beyond by more than its "
+        f"interval.{_power(report)}"
     )
 
 
-def luck(report: PrivacyReport) -> str:
-    """Say what the strongest of so many would be expected to read if all of them guessed; empty for one alone."""
-    if report.lucky_guesser is None:
+def _power(report: PrivacyReport) -> str:
+    """Say how wrong the certificate could be without any attack of this report showing it."""
+    best, strongest = report.certificate and report.certificate.best_accuracy, report.strongest
+    if not best or strongest is None:
         return ""
-    luckiest = share(report.lucky_guesser)
-    return f" If all of them only guessed, each for itself, the luckiest would be expected at {luckiest}."
+    noticed = best + strongest.value - strongest.low
+    return f" That would have shown one who reads {report.sensitive} with more than {share(noticed)}, and no less."
+
+
+def _by_heart(shuffled: float | None) -> str:
+    return "" if shuffled is None else f" by heart, which alone is worth {share(shuffled)} where labels are shuffled"
+
+
+def luck(report: PrivacyReport) -> str:
+    """Say what the strongest of so many would read if all of them guessed; empty where that was not measured."""
+    if report.luck is None:
+        return ""
+    answers, ranking = report.luck.balanced_accuracy, report.luck.auc
+    return (
+        f" If none of them knew anything, the strongest would read {share(answers.value)} on average, up to "
+        f"{share(answers.high)}, and rank with an AUC of {ranking.value:.3f}, up to {ranking.high:.3f} (the same "
+        f"answers with the labels in {report.luck.shuffles:,} other orders; up to: in 97.5 % of them)."
+    )
+
+
+def area(attack: AttackResult) -> str:
+    """Write an adversary's AUC with its interval; empty where it has none."""
+    if attack.auc is None:
+        return ""
+    ranking = attack.ranking
+    return f"{attack.auc:.3f}" + ("" if ranking is None else f" ({ranking.low:.3f} to {ranking.high:.3f})")
+
+
+def averaged(seen: FramesPoint) -> str:
+    """Say what was averaged."""
+    return f"{seen.frames} frames of {'a moving face' if seen.moving else 'one picture'}"
 
 
 def exposed(report: PrivacyReport) -> str:

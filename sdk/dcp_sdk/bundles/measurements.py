@@ -20,6 +20,7 @@ __all__ = [
     "GroupResult",
     "Interval",
     "LeakedPoint",
+    "Luck",
     "OtherAttribute",
     "Panels",
     "Reconstruction",
@@ -101,6 +102,8 @@ class AttackResult(Frozen):
     minutes: float
     auc: float | None = None
     """Area under the ROC curve, one group against the rest, mean over the groups; chance is 0.5."""
+    auc_error: float | None = None
+    """Its standard error, from the number of pictures."""
     how: Line = ""
     """Scaling and settings that the adversary chose on held-out leaked pairs."""
     confusion: Confusion | None = None
@@ -130,12 +133,19 @@ class AttackResult(Frozen):
         return has_trained(self.training_loss, self.prior_entropy)
 
     @property
+    def ranking(self) -> Interval | None:
+        """:attr:`auc` with its 95 % interval: how well it tells who is likelier of a group, whatever it answers."""
+        if self.auc is None or self.auc_error is None:
+            return None
+        reach = 1.96 * self.auc_error
+        return Interval(value=self.auc, low=max(0.0, self.auc - reach), high=min(1.0, self.auc + reach))
+
+    @property
     def counts(self) -> bool:
-        """Whether its figure means something: it trained, it reads the task from the very same payloads, or it reads
-        more than guessing for sure, however it came to that.
+        """Whether its figure means something: it trained, it reads the task from the very same payloads, or it answers
+        or ranks better than guessing for sure, however it came to that.
         """
-        beyond = self.balanced_accuracy.low > 1 / max(2, len(self.recalls))
-        return self.trained or beyond or (self.control is not None and self.control.passed)
+        return self.trained or self._beyond_guessing or (self.control is not None and self.control.passed)
 
     @property
     def note(self) -> str:
@@ -144,9 +154,29 @@ class AttackResult(Frozen):
             return self.how
         if not self.counts:
             return "did not train: proves nothing"
-        assert self.control is not None
+        said = f"{self.how}; its loss stayed near guessing"
+        if self.control is None:
+            return said
         read = percent(self.control.balanced_accuracy)
-        return f"{self.how}; its loss stayed near guessing, while it reads the task with {read} from the same payloads"
+        return f"{said}, while it reads the task with {read} from the same payloads"
+
+    @property
+    def _beyond_guessing(self) -> bool:
+        answers = self.balanced_accuracy.low > 1 / max(2, len(self.recalls))
+        return answers or (self.ranking is not None and self.ranking.low > 0.5)
+
+
+class Luck(Frozen):
+    """What the strongest of all adversaries would read if their answers had nothing to do with the attribute.
+
+    These are the same answers, with the tested pictures' labels shuffled. The value is the mean over shuffles, and 95 %
+    of them lie between its ends: more than :attr:`Interval.high` is no luck.
+    """
+
+    shuffles: int
+    balanced_accuracy: Interval
+    auc: Interval
+    """Of the best of their :attr:`AttackResult.auc`."""
 
 
 class SideChannel(Frozen):
@@ -177,6 +207,8 @@ class FramesPoint(Frozen):
     """What the strongest adversary reads when the server averages many frames of one picture."""
 
     frames: int
+    moving: bool = False
+    """Whether the face moved, and the light changed, from frame to frame; otherwise only the noise did."""
     attack: Line
     balanced_accuracy: Interval
 
@@ -228,10 +260,15 @@ class Certificate(Frozen):
     best_accuracy: float | None = None
     """Balanced accuracy of the best possible attacker on one payload of the tested pictures, expected over the noise,
     if they know every one of these pictures and the noise. For other pictures an estimate."""
+    shuffled_accuracy: float | None = None
+    """What that attacker would read if the labels were shuffled: what knowing these very pictures by heart gains, which
+    tells nothing about any others."""
     information_bits: float | None = None
     """Bits that one payload of these pictures tells about the sensitive attribute."""
     information_error: float | None = None
     """Standard error of :attr:`information_bits`."""
+    shuffled_bits: float | None = None
+    """Bits that it would tell about shuffled labels."""
 
 
 class Panels(Frozen):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from statistics import NormalDist
 from typing import Literal, Self
 
 from pydantic import ValidationError
@@ -17,6 +16,7 @@ from .measurements import (
     FramesPoint,
     Interval,
     LeakedPoint,
+    Luck,
     OtherAttribute,
     Panels,
     Reconstruction,
@@ -52,6 +52,8 @@ class PrivacyReport(Frozen):
     """Payloads that they were judged on."""
     utility: Utility
     attacks: tuple[AttackResult, ...]
+    luck: Luck | None = None
+    """What they would read at best if all of them guessed; None of one adversary, and in reports of before."""
     side_channels: tuple[SideChannel, ...] = ()
     leaked_curve: tuple[LeakedPoint, ...] = ()
     """With fewer leaked pairs, ascending."""
@@ -89,17 +91,18 @@ class PrivacyReport(Frozen):
     @property
     def protected(self) -> bool | None:
         """False where anybody reads the attribute with 10 points more than guessing: from one payload, of however many
-        leaked pairs, from an average over many frames, a drawing, or a side channel.
+        leaked pairs, from an average over many frames, a drawing, or a side channel; or ranks people so much better.
 
         None, not True, if no adversary counts, after a quick look, without some of the adversaries, or where an
         interval reaches so far: too little was measured to show protection.
         """
         if self.strongest is None:
             return None
-        bar = self.chance + MARGIN
-        if any(reading.value > bar for reading in self._readings):
+        bars = [(reading, self.chance + MARGIN) for reading in self._readings]
+        bars += [(ranking, 0.5 + MARGIN) for _, ranking in self._rankings]
+        if any(reading.value > bar for reading, bar in bars):
             return False
-        return None if self.quick or self.untried or any(reading.high > bar for reading in self._readings) else True
+        return None if self.quick or self.untried or any(reading.high > bar for reading, bar in bars) else True
 
     @property
     def verdict(self) -> str:
@@ -111,15 +114,16 @@ class PrivacyReport(Frozen):
             False: "NOT PROTECTED",
             None: self._unknown,
         }[self.protected]
+        lucky = self.luck.balanced_accuracy if self.luck else None
         said = (
             f"{answer}: {self.strongest_attack} reads {self.sensitive} with {percent(self.strongest)} balanced "
-            f"accuracy, guessing gives {share(self.chance)}{self._beyond(self.strongest)}."
+            f"accuracy, guessing gives {share(self.chance)}{self._beyond(self.strongest, lucky)}.{self._ranked}"
         )
-        if not self.many_frames:
-            return said
-        most = self.many_frames[-1].balanced_accuracy
-        frames = f"From {self.many_frames[-1].frames} averaged frames of one picture"
-        return f"{said} {frames}: {percent(most)}{self._beyond(most)}."
+        still, moving = ([seen for seen in self.many_frames if seen.moving is moves] for moves in (False, True))
+        for seen, what in [(seen, "one picture") for seen in still[-1:]] + [(seen, "a moving face") for seen in moving]:
+            read = seen.balanced_accuracy
+            said += f" From {seen.frames} averaged frames of {what}: {percent(read)}{self._beyond(read)}."
+        return said
 
     @property
     def _unknown(self) -> str:
@@ -128,26 +132,28 @@ class PrivacyReport(Frozen):
             return "Not known yet, after a quick look only"
         return f"Not known, without {', '.join(self.untried)}" if self.untried else "Not known: too few pictures"
 
-    def _beyond(self, reading: Interval) -> str:
-        return ", and that is more than guessing" if reading.low > self.chance and self.protected is not False else ""
+    def _beyond(self, reading: Interval, lucky: Interval | None = None) -> str:
+        more = reading.low > self.chance if lucky is None else reading.value > lucky.high
+        return ", and that is more than guessing" if more and self.protected is not False else ""
+
+    @property
+    def _ranked(self) -> str:
+        """Who tells more than guessing by how likely it finds each answer, whether or not the answers show it."""
+        name, ranking = max(self._rankings, key=lambda each: each[1].value, default=("", None))
+        if ranking is None or self.protected is False:
+            return ""
+        if ranking.low <= 0.5 or (self.luck is not None and ranking.value <= self.luck.auc.high):
+            return ""
+        return (
+            f" Who is likelier of a group than others is told better than by guessing, best by {name}: AUC "
+            f"{ranking.value:.3f} ({ranking.low:.3f} to {ranking.high:.3f}), guessing has 0.500."
+        )
 
     @property
     def most_exposed(self) -> tuple[str, Interval] | None:
         """The group of which any adversary that counts tells most, and how much (:attr:`AttackResult.exposures`)."""
         exposures = [each for attack in self.attacks if attack.counts for each in attack.exposures.items()]
         return max(exposures, key=lambda each: each[1].value, default=None)
-
-    @property
-    def lucky_guesser(self) -> float | None:
-        """Balanced accuracy that the best of as many adversaries would be expected to show if all of them guessed.
-
-        The strongest is chosen by what it reads on the tested pictures, so it is lucky, too (Blom's approximation).
-        """
-        tries = sum(max(1, len(attack.seeds)) for attack in self.attacks if attack.counts)
-        if self.strongest is None or tries < 2:
-            return None
-        deviation = (self.strongest.high - self.strongest.low) / (2 * 1.96)
-        return self.chance + deviation * NormalDist().inv_cdf((tries - 0.375) / (tries + 0.25))
 
     @property
     def violations(self) -> tuple[str, ...]:
@@ -170,6 +176,11 @@ class PrivacyReport(Frozen):
                 if drawing.mse is not None and drawing.mse < least
             ]
         return tuple(found)
+
+    @property
+    def _rankings(self) -> list[tuple[str, Interval]]:
+        """Adversaries that count, and how well each ranks people."""
+        return [(one.name, one.ranking) for one in self.attacks if one.counts and one.ranking is not None]
 
     @property
     def _readings(self) -> list[Interval]:

@@ -157,7 +157,11 @@ def privacy_table(report: PrivacyReport) -> Table:
     for point in report.leaked_curve[:-1]:
         table.add_row(point.attack, percent(point.balanced_accuracy), f"from {point.pairs} leaked pairs only")
     for seen in report.many_frames:
-        table.add_row(seen.attack, percent(seen.balanced_accuracy), f"from the average of {seen.frames} frames")
+        table.add_row(
+            seen.attack,
+            percent(seen.balanced_accuracy),
+            f"from the average of {seen.frames} frames{' of a moving face' if seen.moving else ''}",
+        )
     for other in report.others:
         note = f"reads {other.name}, which nobody asked to hide; guessing gives {share(1 / len(other.labels))}"
         table.add_row(other.attack, percent(other.balanced_accuracy), note)

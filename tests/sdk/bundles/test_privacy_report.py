@@ -12,6 +12,7 @@ from dcp_sdk.bundles.measurements import (
     FramesPoint,
     Interval,
     LeakedPoint,
+    Luck,
     Reconstruction,
     SideChannel,
     Utility,
@@ -95,13 +96,39 @@ def test_what_is_more_than_guessing_is_said_and_few_pairs_count_as_well() -> Non
     assert report(leaked_curve=(LeakedPoint(pairs=70, attack="MLP", balanced_accuracy=BETRAYED),)).protected is False
 
 
-def test_the_best_of_many_guessers_is_lucky() -> None:
-    rng = np.random.default_rng(0)
-    rights = rng.binomial(1700, 0.2, (4000, 18)) / 1700
-    read = Interval(value=0.2, low=0.2 - 1.96 * 0.0097, high=0.2 + 1.96 * 0.0097)
-    one = attack(read).model_copy(update={"seeds": {str(seed): 0.2 for seed in range(18)}})
-    assert report(attacks=(one,)).lucky_guesser == pytest.approx(rights.max(1).mean(), abs=0.001)
-    assert report(attacks=(attack(read),)).lucky_guesser is None
+def test_more_than_guessing_is_more_than_the_luckiest_guesser_reads() -> None:
+    """Of many adversaries that guess, the best is above chance by more than its interval often enough."""
+    read = Interval(value=0.225, low=0.205, high=0.245)
+    lucky, unlucky = (
+        Luck(
+            shuffles=1000,
+            balanced_accuracy=Interval(value=high - 0.01, low=high - 0.02, high=high),
+            auc=Interval(value=0.51, low=0.49, high=0.53),
+        )
+        for high in (0.23, 0.22)
+    )
+    assert report(attacks=(attack(read),)).verdict.endswith("and that is more than guessing.")
+    assert "more than guessing" not in report(attacks=(attack(read),), luck=lucky).verdict
+    assert report(attacks=(attack(read),), luck=unlucky).verdict.endswith("and that is more than guessing.")
+
+
+def test_who_ranks_better_than_guessing_tells_something_whatever_it_answers() -> None:
+    def ranks(auc: float, error: float = 0.01, training_loss: float = 1.0) -> AttackResult:
+        read = Interval(value=0.2, low=0.18, high=0.22)
+        return attack(read, training_loss).model_copy(update={"auc": auc, "auc_error": error})
+
+    assert report(attacks=(ranks(0.51),)).verdict == report(attacks=(ranks(0.49),)).verdict
+    told = report(attacks=(ranks(0.49), ranks(0.54)))
+    assert told.protected is True
+    assert "best by MLP: AUC 0.540 (0.520 to 0.560), guessing has 0.500." in told.verdict
+    luck = Luck(shuffles=9, balanced_accuracy=CLEAR, auc=Interval(value=0.52, low=0.5, high=0.55))
+    assert "AUC" not in told.model_copy(update={"luck": luck}).verdict
+    assert report(attacks=(ranks(0.61, 0.03),)).protected is False
+    assert report(attacks=(ranks(0.59, 0.03),)).protected is None
+    near_guessing = ranks(0.54, training_loss=1.6)
+    assert near_guessing.counts, "its loss stayed near guessing, and yet it learnt something"
+    assert near_guessing.note.endswith("its loss stayed near guessing")
+    assert not ranks(0.51, training_loss=1.6).counts
 
 
 def test_weak_attackers_prove_nothing() -> None:
@@ -113,7 +140,12 @@ def test_weak_attackers_prove_nothing() -> None:
 
 def test_the_verdict_tells_what_a_stream_gives_away() -> None:
     frames = (FramesPoint(frames=10, attack="a", balanced_accuracy=CLEAR),)
-    assert "10 averaged frames" in report(many_frames=frames).verdict
+    assert "10 averaged frames of one picture" in report(many_frames=frames).verdict
+    moving = FramesPoint(frames=10, moving=True, attack="a", balanced_accuracy=BETRAYED)
+    told = report(many_frames=(*frames, moving))
+    assert told.protected is False
+    assert "From 10 averaged frames of one picture: 22.0 %" in told.verdict
+    assert "From 10 averaged frames of a moving face: 50.0 %" in told.verdict
 
 
 def test_an_attack_that_beats_the_certificate_is_named() -> None:

@@ -43,6 +43,8 @@ def test_a_noisy_bundle_is_certified(tmp_path: Path, splits: Splits) -> None:
     deviation = neck.noise / (2 * neck.reach)
     assert certificate.epsilons[1] > 3 / deviation**2 / 2, "more values than noise: a weak guarantee, and it says so"
     assert 1 / 3 < certificate.best_accuracy <= 1
+    assert 1 / 3 - 0.02 < certificate.shuffled_accuracy < 0.45
+    assert abs(certificate.shuffled_bits) < 0.05
     assert -2 * certificate.information_error <= certificate.information_bits <= math.log2(3)
     leaked, target = (collect(pair.bundle, pair.manifest, split) for split in (splits.train, splits.val))
     recipe = Recipe.model_validate(pair.manifest.provenance.settings)

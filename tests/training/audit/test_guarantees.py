@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from training.attacks.likelihood import likelihood, log_likelihoods
+from training.attacks.likelihood import (
+    likelihood,
+    likelihood_of_frames,
+    log_likelihoods,
+    log_likelihoods_of_frames,
+)
 from training.audit.guarantees import best_attacker, gaussian_epsilon, reconstruction_bound
 from training.payloads import Payloads
 
@@ -50,6 +55,31 @@ def test_likelihoods_are_those_of_what_is_drawn() -> None:
     assert np.allclose(np.exp(likelihoods[:, 0]), counts, atol=0.005)
 
 
+def test_many_frames_are_worth_what_each_of_them_is() -> None:
+    rng = np.random.default_rng(0)
+    values, frames = rng.random((7, 2)), rng.integers(0, 16, (5, 3, 2))  # five frames of three pictures
+    seen = np.stack([(frames == level).sum(0) for level in range(16)], axis=-1)
+    together = sum(log_likelihoods(each, values, 0.1, 16) for each in frames)
+    assert np.allclose(log_likelihoods_of_frames(seen, values, 0.1), together)
+
+
+def test_more_frames_tell_more_and_no_more_than_there_is() -> None:
+    values, groups = _population(apart=0.06)
+    known, others = np.arange(1500), np.arange(1500, 3000)
+    pairs = _payloads(_draw(values, 0.1), groups)[known]
+    noise, read = np.random.default_rng(3), []
+    for frames in (1, 30):
+        seen = np.zeros((1500, 2, 16), int)
+        for _ in range(frames):
+            steps = np.round(np.clip(values[others] + 0.1 * noise.normal(size=(1500, 2)), 0, 1) * 15).astype(int)
+            np.add.at(seen, (np.arange(1500)[:, None], np.arange(2)[None], steps), 1)
+        guess = likelihood_of_frames(pairs, values[known], seen, 0.1, 2)
+        read.append((guess.probabilities.argmax(1) == groups[others]).mean())
+    possible = [norm.cdf(0.06 * math.sqrt(2) / 2 / math.hypot(0.1 / math.sqrt(frames), 0.02)) for frames in (1, 30)]
+    assert read == pytest.approx(possible, abs=0.03)
+    assert read[1] > read[0] + 0.15
+
+
 def _population(apart: float) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(1)
     groups = np.arange(3000) % 2
@@ -70,6 +100,8 @@ def test_the_best_attacker_reads_what_the_noise_leaves() -> None:
         "at least what its answers tell"
     )
     assert best.information_bits < 1
+    assert best.shuffled_accuracy == pytest.approx(0.5, abs=0.03), "3,000 pictures that overlap are not known by heart"
+    assert abs(best.shuffled_bits) < 0.02
 
 
 def test_where_groups_are_alike_there_is_next_to_nothing_to_read() -> None:
@@ -77,6 +109,15 @@ def test_where_groups_are_alike_there_is_next_to_nothing_to_read() -> None:
     best = best_attacker(values, groups, 2, 0.1, 256, draws=4)
     assert best.accuracy == pytest.approx(0.5, abs=0.03)
     assert 0 <= best.information_bits + 2 * best.information_error < 0.02
+
+
+def test_what_is_known_by_heart_alone_is_told_apart() -> None:
+    """Pictures that the noise hardly hides are recognised, whatever their labels: nothing follows for others."""
+    values = np.random.default_rng(0).random((60, 3))
+    best = best_attacker(values, np.arange(60) % 2, 2, 0.01, 256, draws=4)
+    assert best.shuffled_accuracy == pytest.approx(best.accuracy, abs=0.05)
+    assert best.accuracy > 0.95
+    assert best.shuffled_bits == pytest.approx(best.information_bits, abs=0.1)
 
 
 def test_nobody_beats_the_best_attacker_on_its_population_however_the_rest_of_the_world_looks() -> None:

@@ -11,7 +11,7 @@ from dcp_sdk import obfuscate
 from tests.trained import Trained, train_and_export
 from training import data
 from training.audit import many_frames
-from training.audit.many_frames import averages
+from training.audit.many_frames import averages, histograms
 from training.config import Recipe
 from training.data import LabelledPictures
 from training.payloads import collect
@@ -43,6 +43,26 @@ def test_more_frames_undo_more_noise(noisy: Trained, pictures: LabelledPictures)
     few, some, many = averages(noisy.bundle, noisy.manifest, pictures, [1, 10, 400])
     errors = [float((each.dense() - many.dense()).square().mean()) for each in (few, some)]
     assert errors[1] < 0.2 * errors[0]
+
+
+def test_levels_are_counted_in_the_order_of_a_payload(
+    noisy: Trained, pictures: LabelledPictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (obfuscate, many_frames):
+        monkeypatch.setattr(module, "draw_uniform", lambda shape: np.full(shape, 0.3, np.float32))
+    few, many = histograms(noisy.bundle, noisy.manifest, pictures.pictures, [1, 3])
+    steps = collect(noisy.bundle, noisy.manifest, pictures).features.reshape(len(pictures), -1)
+    assert few.shape == (len(pictures), 3, 16)
+    assert np.array_equal(few.argmax(2), steps)
+    assert np.array_equal(many, 3 * few)
+
+
+def test_a_face_that_moves_shows_more_than_one_that_stands_still(noisy: Trained, pictures: LabelledPictures) -> None:
+    (still,), (again,), (moving,) = (
+        averages(noisy.bundle, noisy.manifest, pictures, [50], moving=moves) for moves in (False, False, True)
+    )
+    noise = float((still.dense() - again.dense()).square().mean())
+    assert float((still.dense() - moving.dense()).square().mean()) > 2 * noise
 
 
 def test_random_channels_are_all_seen_in_the_end(tmp_path: Path, pictures: LabelledPictures) -> None:

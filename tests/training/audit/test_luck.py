@@ -1,0 +1,57 @@
+"""What guessers read by luck, against what is known of it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from training.attacks import Guess
+from training.audit.luck import by_luck
+from training.metrics import balanced_accuracy, macro_auc
+
+TRUTH = np.random.default_rng(0).integers(0, 5, 1700)
+
+
+def guesser(seed: int) -> Guess:
+    scores = np.random.default_rng(seed).random((len(TRUTH), 5)).astype(np.float32)
+    return Guess(probabilities=scores / scores.sum(1, keepdims=True), training_loss=1.6, how="")
+
+
+def test_the_best_of_many_independent_guessers_is_lucky() -> None:
+    luck = by_luck([guesser(seed) for seed in range(1, 19)], TRUTH, shuffles=400)
+    assert luck is not None
+    expected = np.random.default_rng(0).binomial(len(TRUTH), 0.2, (4000, 18)) / len(TRUTH)
+    assert luck.balanced_accuracy.value == pytest.approx(expected.max(1).mean(), abs=0.002)
+    assert luck.balanced_accuracy.high == pytest.approx(np.quantile(expected.max(1), 0.975), abs=0.004)
+    assert 0.505 < luck.auc.value < luck.auc.high < 0.53
+
+
+def test_one_guesser_many_times_is_no_luckier_than_once() -> None:
+    twice, often = (by_luck([guesser(1)] * count, TRUTH, shuffles=200) for count in (2, 20))
+    assert twice == often
+    assert twice is not None
+    assert twice.balanced_accuracy.value == pytest.approx(0.2, abs=0.003)
+    assert twice.auc.value == pytest.approx(0.5, abs=0.003)
+
+
+def test_areas_are_those_of_the_report() -> None:
+    """One order of the labels, and scores with many ties."""
+    rough = [
+        each.model_copy(update={"probabilities": each.probabilities.round(1)}) for each in (guesser(1), guesser(2))
+    ]
+    luck = by_luck(rough, TRUTH, shuffles=1)
+    shuffled = np.random.default_rng(0).permutation(TRUTH)
+    areas = [macro_auc(each.probabilities, shuffled) for each in rough]
+    shares = [balanced_accuracy(each.probabilities.argmax(1), shuffled).value for each in rough]
+    assert luck is not None
+    assert luck.auc.value == pytest.approx(max(area[0] for area in areas if area))
+    assert luck.balanced_accuracy.value == pytest.approx(max(shares))
+
+
+def test_who_knows_is_beyond_luck() -> None:
+    known = Guess(probabilities=np.eye(5, dtype=np.float32)[TRUTH], training_loss=0, how="")
+    luck = by_luck([known, guesser(1)], TRUTH, shuffles=200)
+    assert luck is not None
+    assert luck.balanced_accuracy.high < 0.25
+    assert by_luck([known], TRUTH) is None
+    assert by_luck([known, known], np.zeros_like(TRUTH)) is None

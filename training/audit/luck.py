@@ -1,0 +1,52 @@
+"""What adversaries would read by luck: their answers, and the tested pictures' labels in another order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from dcp_sdk.bundles.measurements import Interval, Luck
+
+from ..attacks import Guess
+
+__all__ = ["by_luck"]
+
+_SHUFFLES = 1000
+
+
+def by_luck(guesses: Sequence[Guess], truth: npt.NDArray[np.int64], shuffles: int = _SHUFFLES) -> Luck | None:
+    """Let the best of all tries count, as in the report, for labels that the answers have nothing to do with.
+
+    Tries are not independent of each other: the answers keep what they have in common, since all meet the same order
+    (Westfall and Young, "Resampling-Based Multiple Testing", 1993: the distribution of the maximum).
+
+    Args:
+        guesses: Answers for the same N pictures: of every adversary, with every seed.
+        truth: The pictures' labels, int64 ``(N,)``.
+        shuffles: How many orders.
+
+    Returns:
+        None for fewer than two tries, or where only one label occurs.
+    """
+    present = np.unique(truth)
+    if len(guesses) < 2 or len(present) < 2:
+        return None
+    sizes = np.array([(truth == label).sum() for label in present])
+    answers = np.stack([guess.probabilities.argmax(1)[:, None] == present for guess in guesses]).astype(np.float32)
+    ranks = np.stack([rankdata(guess.probabilities[:, present], axis=0) for guess in guesses])
+    rng = np.random.default_rng(0)
+    shares, areas = [], []
+    for _ in range(shuffles):
+        inside = rng.permutation(truth)[:, None] == present
+        shares.append((np.einsum("tnc,nc->tc", answers, inside) / sizes).mean(1).max())
+        above = np.einsum("tnc,nc->tc", ranks, inside) - sizes * (sizes + 1) / 2  # Mann and Whitney's U
+        areas.append((above / (sizes * (len(truth) - sizes))).mean(1).max())
+    return Luck(shuffles=shuffles, balanced_accuracy=_spread(shares), auc=_spread(areas))
+
+
+def _spread(results: Sequence[float]) -> Interval:
+    low, high = np.quantile(results, [0.025, 0.975])
+    return Interval(value=float(np.mean(results)), low=float(low), high=float(high))
