@@ -31,7 +31,8 @@ from ..predictions import DEVICE, Prediction, Timings, decode_answer, make_predi
 from ..preprocess import preprocess
 from ..stats import Counters
 from ..telemetry import Trace, Tracing
-from .servers import Answer, Sends, Servers
+from .server import Answer, Sends
+from .servers import Servers
 
 __all__ = ["Request", "Stages"]
 

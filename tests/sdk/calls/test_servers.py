@@ -31,7 +31,8 @@ from dcp_sdk import (
     TLSFailed,
     Transport,
 )
-from dcp_sdk.calls.servers import Answer, Sends, Servers
+from dcp_sdk.calls.server import Answer, Sends
+from dcp_sdk.calls.servers import Servers
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.obfuscate import Payload
 from tests import tiny as graph
