@@ -22,7 +22,7 @@ from dcp_sdk.errors import BundleError, ConfigError
 
 from . import data as datasets
 from .attacks import ATTACKS, RECONSTRUCTIONS, AttackSettings, SearchSettings
-from .audit import Audit
+from .audit import Audit, Evidence
 from .config import Recipe
 from .console import console
 from .metrics import hardware
@@ -84,19 +84,16 @@ def evaluate(
     recipe = _recipe(manifest, bundle)
     splits = datasets.shuffled(datasets.load(recipe.data, folder))
     _same_labels(splits, manifest)
+    evidence = Evidence(bundle, manifest, splits, _QUICK_PAIRS if quick else None, work)
     audit = Audit(
-        bundle=bundle,
-        manifest=manifest,
+        evidence=evidence,
         recipe=recipe,
         folder=folder,
-        splits=splits,
         settings=attack_settings(recipe, len(splits.sensitive.labels), seed, quick=quick),
         search=search_settings(quick=quick, targets=targets),
         seeds=1 if quick else seeds,
-        pairs=_QUICK_PAIRS if quick else None,
         frames=tuple(sorted(set(frames))),
         moving=0 if quick else moving,
-        work=work,
     )
     _forget_a_strangers_report(bundle, manifest)
     utility = audit.utility(repository)
@@ -106,9 +103,9 @@ def evaluate(
         contract_digest=manifest.contract.digest,
         sensitive=splits.sensitive.name,
         chance=1 / len(splits.sensitive.labels),
-        majority=float(np.bincount(audit.target.labels).max() / len(audit.target)),
-        leaked=len(audit.leaked),
-        tested=len(audit.target),
+        majority=float(np.bincount(evidence.target.labels).max() / len(evidence.target)),
+        leaked=len(evidence.leaked),
+        tested=len(evidence.target),
         utility=utility,
         attacks=tuple(results),
         luck=luck,

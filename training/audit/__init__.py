@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from .audit import Audit
+from .evidence import Evidence
 
-__all__ = ["Audit"]
+__all__ = ["Audit", "Evidence"]

@@ -19,7 +19,7 @@ from ..attacks.device_twin import DeviceTwin
 from ..attacks.reconstruction import as_tensor
 from ..config import BottleneckConfig
 from ..data import Splits
-from .guarantees import best_attacker, gaussian_epsilon, reconstruction_bound
+from .guarantees import best_attacker, effective_pictures, gaussian_epsilon, reconstruction_bound
 from .many_frames import before_noise
 
 __all__ = ["certify", "is_covered_by_noise", "smooth"]
@@ -53,16 +53,17 @@ def certify(bundle: Path, manifest: Manifest, neck: BottleneckConfig | None, spl
     deviation = neck.noise / (2 * neck.reach)
     # A mask that follows the picture is sent without noise: nothing bounds what it tells.
     follows = contract.pruning.rule == "dynamic"
-    bound = None
+    bound = pictures = None
     if count <= _MOST_VALUES and not follows:
-        bound = _reconstruction(DeviceTwin(bundle, contract), splits, deviation)
+        bound, pictures = _reconstruction(DeviceTwin(bundle, contract), splits, deviation)
     if not is_covered_by_noise(contract, neck):
-        return Certificate(capacity_bits=capacity, reconstruction_mse=bound)
+        return Certificate(capacity_bits=capacity, reconstruction_mse=bound, reconstruction_pictures=pictures)
     values = before_noise(bundle, contract, splits.val.pictures)
     best = best_attacker(values, splits.val.sensitive, len(splits.sensitive.labels), deviation, 2**contract.bits)
     return Certificate(
         capacity_bits=capacity,
         reconstruction_mse=bound,
+        reconstruction_pictures=pictures,
         delta=_DELTA,
         epsilons={
             frames: round(gaussian_epsilon(math.sqrt(frames * count), deviation, _DELTA), 2) for frames in _FRAMES
@@ -80,7 +81,7 @@ def is_covered_by_noise(contract: Contract, neck: BottleneckConfig | None) -> bo
     return neck is not None and neck.noise > 0 and contract.pruning.rule in ("none", "static")
 
 
-def _reconstruction(twin: DeviceTwin, splits: Splits, deviation: float) -> float:
+def _reconstruction(twin: DeviceTwin, splits: Splits, deviation: float) -> tuple[float, float]:
     pictures = splits.train.pictures
     stand_in = smooth(twin)
     some = pictures[np.random.default_rng(0).permutation(len(pictures))[:_PICTURES]]
@@ -91,7 +92,8 @@ def _reconstruction(twin: DeviceTwin, splits: Splits, deviation: float) -> float
         gradients = [torch.autograd.grad(value, drawn, retain_graph=True)[0].flatten(1).numpy() for value in sums]
         rows.append(np.stack(gradients, axis=1))
     prior = as_tensor(pictures).flatten(1).numpy()
-    return reconstruction_bound(np.concatenate(rows), prior, deviation)
+    jacobians = np.concatenate(rows)
+    return reconstruction_bound(jacobians, prior, deviation), round(effective_pictures(jacobians), 1)
 
 
 def smooth(twin: DeviceTwin) -> nn.Module:

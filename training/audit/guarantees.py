@@ -16,7 +16,7 @@ from scipy.special import log_ndtr, logsumexp
 
 from ..attacks.likelihood import by_group, log_likelihoods
 
-__all__ = ["BestAttacker", "best_attacker", "gaussian_epsilon", "reconstruction_bound"]
+__all__ = ["BestAttacker", "best_attacker", "effective_pictures", "gaussian_epsilon", "reconstruction_bound"]
 
 Floats = npt.NDArray[np.float64]
 _NULL = 1e-4
@@ -134,6 +134,18 @@ def reconstruction_bound(
     across = centred.T @ seen
     explained = np.linalg.lstsq(inside, across.T @ across, rcond=None)[0]
     return float(max(0.0, total - np.trace(explained)) / pictures.shape[1])
+
+
+def effective_pictures(jacobians: npt.NDArray[np.float32]) -> float:
+    """Return how many pictures would carry as much of J if each counted alike (Kish 1965), at most P.
+
+    Where values are cut to a range, most pictures lie at its ends and show no derivative at all.
+
+    Args:
+        jacobians: As for :func:`reconstruction_bound`.
+    """
+    weights = np.square(jacobians, dtype=np.float64).sum((1, 2))
+    return float(weights.sum() ** 2 / max(np.square(weights).sum(), np.finfo(np.float64).tiny))
 
 
 def _row_space(jacobians: npt.NDArray[np.float32]) -> Floats:

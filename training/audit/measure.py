@@ -1,4 +1,4 @@
-"""Put one thing about a bundle into figures: what it answers, what an adversary reads."""
+"""Let adversaries learn and answer, and put into figures what they read."""
 
 from __future__ import annotations
 
@@ -6,36 +6,25 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from dcp_sdk import PrivateClient, Timeouts
-from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.measurements import (
     AttackResult,
     Control,
-    GroupResult,
-    Interval,
     LeakedPoint,
-    SideChannel,
-    Utility,
     strongest_of,
 )
 
 from ..attacks import ATTACKS, ENSEMBLE, LIKELIHOOD, AttackSettings, Guess, together
-from ..attacks.side_channels import answer_only, mask_only, numbers_only
-from ..data import Splits
+from ..attacks.side_channels import answer_only
 from ..metrics import (
     accuracy,
     balanced_accuracy,
     confusion,
-    information_bits,
     macro_auc,
-    mean_interval,
 )
-from ..payloads import Payloads, device_ms
+from ..payloads import Payloads
 
 __all__ = [
     "as_control",
@@ -43,52 +32,12 @@ __all__ = [
     "leaked_curve",
     "measure_attack",
     "measure_many_frames",
-    "measure_side_channels",
-    "measure_utility",
     "needed_of_control",
     "prior_entropy",
     "run_attack",
     "run_control",
     "tries",
 ]
-
-_PATIENCE_S = 600.0
-"""An audit runs for hours on a busy machine, and nobody waits for one of its answers."""
-_DRAWS = 5
-"""Of the noise for each picture: one alone moves the task by half a point."""
-_TIMED = 2000
-"""Pictures of each split whose device graph is timed."""
-
-
-def measure_utility(bundle: Path, repository: Path, splits: Splits) -> Utility:
-    """Let :class:`dcp_sdk.PrivateClient` answer for every validation picture, several times where it draws at random.
-
-    Args:
-        bundle: Folder of the bundle.
-        repository: Model repository with the paired head.
-        splits: The data.
-    """
-    with _patient(bundle, repository) as client:
-        draws = 1 if client.manifest.contract.noise is None else _DRAWS
-        answers = [_answered(client, splits.val.pictures, splits.task.labels).argmax(1) for _ in range(draws)]
-
-    def share(chosen: npt.NDArray[np.bool_]) -> Interval:
-        return mean_interval([balanced_accuracy(each[chosen], splits.val.task[chosen]) for each in answers])
-
-    groups = [
-        GroupResult(
-            attribute=splits.sensitive.name, label=label, pictures=int(chosen.sum()), balanced_accuracy=share(chosen)
-        )
-        for number, label in enumerate(splits.sensitive.labels)
-        if (chosen := splits.val.sensitive == number).any()
-    ]
-    return Utility(
-        pictures=len(splits.val),
-        balanced_accuracy=share(np.ones(len(splits.val), bool)),
-        groups=tuple(groups),
-        confusion=confusion(answers[0], splits.val.task, splits.task.labels),
-        draws=draws,
-    )
 
 
 def measure_attack(
@@ -198,58 +147,6 @@ def judge(
 def prior_entropy(leaked: Payloads) -> float:
     """Cross-entropy of guessing, in nats: the groups that occur count alike (:meth:`Payloads.weights`)."""
     return math.log(len(np.unique(leaked.labels)))
-
-
-def measure_side_channels(
-    bundle: Path,
-    manifest: Manifest,
-    repository: Path,
-    splits: Splits,
-    leaked: Payloads,
-    target: Payloads,
-    settings: AttackSettings,
-) -> tuple[SideChannel, ...]:
-    """Judge the mask, the device graph's latency and what the server answers, each alone.
-
-    The payload's length is a constant of the contract.
-    """
-    sides = [(splits.train.pictures[: len(leaked)], leaked), (splits.val.pictures, target)]
-    timed = [
-        (device_ms(bundle, manifest, pictures[:_TIMED]), some[np.arange(min(_TIMED, len(some)))])
-        for pictures, some in sides
-    ]
-    with _patient(bundle, repository) as client:
-        answered = [_answered(client, pictures, splits.task.labels) for pictures, _ in sides]
-    # Weighed by the attribute alone: how attribute and answer go together is the very thing that is asked for.
-    behind = [replace(some, answers=np.zeros_like(some.answers)) for _, some in sides]
-    named = [replace(some, answers=each.argmax(1)) for some, each in zip(behind, answered, strict=True)]
-    known, unknown = zip(answered, behind, strict=True)
-    guesses = {
-        "mask only": (mask_only(leaked, target, settings), target.labels),
-        "latency of the device graph": (numbers_only(timed[0], timed[1], settings), timed[1][1].labels),
-        "the answer alone": (answer_only(named[0], named[1], settings), target.labels),
-        "the answer with its probabilities": (numbers_only(known, unknown, settings), target.labels),
-    }
-    return tuple(
-        SideChannel(
-            name=name,
-            balanced_accuracy=balanced_accuracy(guess.probabilities.argmax(1), truth),
-            chance=1 / settings.classes,
-            information_bits=round(information_bits(guess.probabilities, truth), 4),
-        )
-        for name, (guess, truth) in guesses.items()
-    )
-
-
-def _patient(bundle: Path, repository: Path) -> PrivateClient:
-    patient = Timeouts(connect_s=_PATIENCE_S, predict_s=_PATIENCE_S)
-    return PrivateClient(bundle, f"memory://{repository}", timeouts=patient)
-
-
-def _answered(client: PrivateClient, pictures: npt.NDArray[np.uint8], labels: Sequence[str]) -> npt.NDArray[np.float32]:
-    """Probabilities of the task's ``labels``, ``(N, classes)``, as the server answers for ``pictures``."""
-    predictions = client.predict_batch(pictures)
-    return np.array([[prediction.probabilities[label] for label in labels] for prediction in predictions], np.float32)
 
 
 def measure_many_frames(

@@ -53,7 +53,7 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
                 "least mean squared error of a pixel in any reconstruction (pixels within 0..1)",
                 f"{certificate.reconstruction_mse:.4f}",
                 "pictures vary like a Gaussian with the data set's covariance, and the derivatives at some hundred "
-                "pictures stand for those at all",
+                f"pictures stand for those at all{_alike(certificate.reconstruction_pictures)}",
             )
         )
     return lines
@@ -79,6 +79,10 @@ def _power(report: PrivacyReport) -> str:
         return ""
     noticed = best + strongest.value - strongest.low
     return f" That would have shown one who reads {report.sensitive} with more than {share(noticed)}, and no less."
+
+
+def _alike(pictures: float | None) -> str:
+    return "" if pictures is None else f" (as much as {pictures:.0f} if each counted alike)"
 
 
 def _by_heart(shuffled: float | None) -> str:

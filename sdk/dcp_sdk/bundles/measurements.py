@@ -253,6 +253,8 @@ class Certificate(Frozen):
     reconstruction_mse: float | None = None
     """Least mean squared error of a pixel (data range 1) of any reconstruction, if pictures vary like a Gaussian with
     the data set's covariance; estimated from the derivatives at some hundred pictures."""
+    reconstruction_pictures: float | None = None
+    """How many pictures would show as much if each counted alike: those whose values are cut off show nothing."""
     delta: float | None = None
     """δ of :attr:`epsilons`."""
     epsilons: dict[int, float] = Field(default_factory=dict)

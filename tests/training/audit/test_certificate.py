@@ -52,6 +52,7 @@ def test_a_noisy_bundle_is_certified(tmp_path: Path, splits: Splits) -> None:
     read = measure_attack("gradient boosting", leaked, target, settings, splits.sensitive.labels).balanced_accuracy
     assert certificate.best_accuracy > read.low, "somebody beats the best possible attacker"
     pixels = splits.train.pictures / 255
+    assert 1 <= certificate.reconstruction_pictures <= 256
     assert 0 < certificate.reconstruction_mse < pixels.var(0).mean() * 1.02
 
 

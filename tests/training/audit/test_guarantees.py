@@ -16,7 +16,7 @@ from training.attacks.likelihood import (
     log_likelihoods,
     log_likelihoods_of_frames,
 )
-from training.audit.guarantees import best_attacker, gaussian_epsilon, reconstruction_bound
+from training.audit.guarantees import best_attacker, effective_pictures, gaussian_epsilon, reconstruction_bound
 from training.payloads import Payloads
 
 
@@ -164,6 +164,15 @@ def test_no_linear_attacker_beats_the_reconstruction_bound_and_the_best_one_reac
     decoder, *_ = np.linalg.lstsq(codes, pictures, rcond=None)
     assert np.square(codes @ decoder - pictures).mean() == pytest.approx(bound, rel=0.01)
     assert 0 < bound < pictures.var()
+
+
+def test_pictures_that_show_nothing_do_not_count() -> None:
+    alike = np.random.default_rng(0).choice([-1, 1], (50, 3, 10)).astype(np.float32)
+    assert effective_pictures(alike) == pytest.approx(50)
+    few = alike.copy()
+    few[5:] = 0
+    assert effective_pictures(few) == pytest.approx(5)
+    assert effective_pictures(np.zeros_like(alike)) == 0
 
 
 def test_an_encoder_that_sees_everything_guarantees_nothing() -> None:

@@ -1,0 +1,54 @@
+"""The attacker who has the device graph, the noise and the leaked pictures, and needs no payload of theirs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from ..attacks import Guess, likelihood, likelihood_of_frames
+from ..config import BottleneckConfig
+from ..payloads import Payloads
+from .certificate import is_covered_by_noise
+from .evidence import Evidence
+from .many_frames import before_noise, histograms
+
+__all__ = ["KnowsNoise"]
+
+
+@dataclass(frozen=True)
+class KnowsNoise:
+    """Answers by :mod:`training.attacks.likelihood`, where a payload is noise on values and nothing else."""
+
+    evidence: Evidence
+    neck: BottleneckConfig
+
+    @classmethod
+    def of(cls, evidence: Evidence, neck: BottleneckConfig | None) -> KnowsNoise | None:
+        """Return it; None where a payload tells something that no noise covers."""
+        if neck is None or not is_covered_by_noise(evidence.manifest.contract, neck):
+            return None
+        return cls(evidence, neck)
+
+    def guess(self, leaked: Payloads, target: Payloads, classes: int) -> Guess:
+        """Answer from one payload each, about what ``leaked`` is labelled with."""
+        levels = 2**self.evidence.manifest.contract.bits
+        return likelihood(leaked, self._values, target, self._deviation, levels, classes)
+
+    def guess_from_frames(self, count: int, classes: int) -> Guess:
+        """Answer about the sensitive attribute from so many frames of each picture."""
+        evidence = self.evidence
+        (seen,) = histograms(evidence.bundle, evidence.manifest, evidence.splits.val.pictures, (count,))
+        return likelihood_of_frames(evidence.leaked, self._values, seen, self._deviation, classes)
+
+    @cached_property
+    def _values(self) -> npt.NDArray[np.float64]:
+        evidence = self.evidence
+        return before_noise(evidence.bundle, evidence.manifest.contract, evidence.leaked_pictures)
+
+    @property
+    def _deviation(self) -> float:
+        """Of the noise, on values in 0..1."""
+        return self.neck.noise / (2 * self.neck.reach)
