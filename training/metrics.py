@@ -30,12 +30,15 @@ __all__ = [
     "macro_auc",
     "mean_interval",
     "perceptual_distance",
+    "ranked_classes",
     "similarity",
 ]
 
 Labels = npt.NDArray[np.int64]
 _Z_95 = 1.96
 _PICTURES = 128
+_FEWEST = 20
+"""Pictures of a class below which nothing is known of how well it is ranked."""
 
 
 def balanced_accuracy(predicted: Labels, truth: Labels) -> Interval:
@@ -92,8 +95,14 @@ def confusion(predicted: Labels, truth: Labels, labels: tuple[str, ...]) -> Conf
     return Confusion(labels=labels, counts=tuple(tuple(row) for row in counts.tolist()))
 
 
+def ranked_classes(truth: Labels) -> Labels:
+    """Return the classes whose areas :func:`macro_auc` averages: those of 20 pictures at least, with 20 of others."""
+    labels, counts = np.unique(truth, return_counts=True)
+    return np.asarray(labels[(counts >= _FEWEST) & (len(truth) - counts >= _FEWEST)], np.int64)
+
+
 def macro_auc(probabilities: npt.NDArray[np.float32], truth: Labels) -> tuple[float, float] | None:
-    """Area under the ROC curve of each class against the rest, averaged over the classes that occur.
+    """Area under the ROC curve of each class against the rest, averaged over :func:`ranked_classes`.
 
     Args:
         probabilities: float32 ``(N, classes)``.
@@ -101,10 +110,9 @@ def macro_auc(probabilities: npt.NDArray[np.float32], truth: Labels) -> tuple[fl
 
     Returns:
         0..1, and its standard error by placements (DeLong, DeLong and Clarke-Pearson, Biometrics 1988), those of all
-        classes taken together; None where only one class occurs.
+        classes taken together; None where no class has pictures enough.
     """
-    present = np.unique(truth)
-    if len(present) < 2:
+    if not len(present := ranked_classes(truth)):
         return None
     areas, moves = [], np.zeros(len(truth))
     for label in present:
@@ -113,11 +121,11 @@ def macro_auc(probabilities: npt.NDArray[np.float32], truth: Labels) -> tuple[fl
         among_all, among_own = rankdata(scores), np.zeros(len(truth))
         for side in (inside, ~inside):
             among_own[side] = rankdata(scores[side])
-        others = np.where(inside, (~inside).sum(), inside.sum())
-        placements = (among_all - among_own) / others
+        own = np.where(inside, inside.sum(), (~inside).sum())
+        placements = (among_all - among_own) / (len(truth) - own)
         placements[~inside] = 1 - placements[~inside]
         areas.append(placements[inside].mean())
-        moves += (placements - areas[-1]) / (len(truth) - others)
+        moves += (placements - areas[-1]) / np.sqrt(own * (own - 1))
     return float(np.mean(areas)), float(np.sqrt(np.square(moves).sum()) / len(present))
 
 

@@ -17,14 +17,26 @@ from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.errors import BundleError, ConfigError
 from tests.benchmarks.monotone_maps import MAPS, disguised
 from tests.tiny import PAPER, Tiny
-from tests.trained import Trained
-from training.attacks import ATTACKS, ENSEMBLE, RECONSTRUCTIONS, AttackSettings, Knowledge, SearchSettings
+from tests.trained import Trained, train_and_export
+from training import data
+from training.attacks import (
+    ATTACKS,
+    ENSEMBLE,
+    LIKELIHOOD,
+    RECONSTRUCTIONS,
+    AttackSettings,
+    Guess,
+    Knowledge,
+    SearchSettings,
+)
 from training.attacks.scaling import SCALINGS, ranked
 from training.attacks.side_channels import mask_only, numbers_only
+from training.audit import Evidence
 from training.audit.drawings import measure_reconstruction
-from training.audit.measure import measure_attack, run_attack, run_control, tries
-from training.config import NetworkConfig
-from training.evaluate import evaluate, without_data
+from training.audit.measure import judge, measure_attack, run_attack, run_control, tries
+from training.audit.side_channels import measure_side_channels
+from training.config import NetworkConfig, Recipe
+from training.evaluate import attack_settings, evaluate, without_data
 from training.generated import draw_pictures
 from training.metrics import balanced_accuracy
 from training.payloads import Payloads
@@ -209,6 +221,77 @@ def test_a_bundle_is_measured_and_its_card_says_so(
     assert all(attack.name in card for attack in report.attacks)
     assert "What it does not protect against" in card
     assert "None yet" in (trained.bundle / "MODEL_CARD.md").read_text()
+
+
+def test_who_ranks_best_is_reported_beside_who_answers_best() -> None:
+    truth = np.random.default_rng(0).integers(0, 3, 600)
+    target = dataclasses.replace(payloads(600, 0, tell=False), labels=truth)
+    noise = np.random.default_rng(1).random((600, 3))
+    answers = Guess(
+        probabilities=np.eye(3)[np.where(noise[:, 0] < 0.2, truth, noise.argmax(1))], training_loss=1, how=""
+    )
+    ranks = Guess(probabilities=0.1 * noise + 0.1 * np.eye(3)[truth] + [5, 0, 0], training_loss=1, how="")
+    result = judge("x", {"0": answers, "1": ranks}, target, target, LABELS)
+    assert result.balanced_accuracy.value > 0.4
+    assert result.auc is not None
+    assert result.auc > 0.9
+
+
+def test_who_sees_more_frames_of_a_noisy_bundle_is_measured_against_luck(tmp_path: Path) -> None:
+    """Every part of an audit that noise brings: who knows it, many frames, a moving face, the best there can be."""
+    neck = ["network.bottleneck.channels=3", "network.bottleneck.noise=0.5", "network.bottleneck.bits=4"]
+    everything = ["pruning.rule=none", "pruning.ratio=0", "data.generated_pictures=500"]
+    pair = train_and_export(tmp_path, "defense.name=latent_pruning", *neck, *everything)
+    weak = dataclasses.replace(attack_settings_of(pair), epochs=1, search_epochs=1, trees=5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.evaluate.attack_settings", lambda *_, **__: weak)
+        report = evaluate(
+            pair.bundle,
+            pair.repository,
+            None,
+            attacks=["linear probe", "gradient boosting"],
+            seeds=1,
+            frames=(2, 40),
+            moving=3,
+            work=tmp_path / "work",
+        )
+    assert [attack.name for attack in report.attacks][-2:] == [LIKELIHOOD, ENSEMBLE]
+    seen = [(point.frames, point.moving) for point in report.many_frames]
+    assert seen == [(2, False), (40, False), (3, True)]
+    few, many, _ = report.many_frames
+    assert many.balanced_accuracy.value > few.balanced_accuracy.value, "this bundle hides nothing under its noise"
+    assert many.luck is not None
+    assert many.balanced_accuracy.value > many.luck.balanced_accuracy.high
+    assert many.ranking is not None
+    assert report.certificate is not None
+    assert report.certificate.shuffled_accuracy is not None
+    assert report.protected is False
+    assert "of a moving face" in report.verdict
+
+
+def test_the_answer_alone_is_what_the_head_answers(trained: Trained, tmp_path: Path) -> None:
+    """A head whose errors follow the attribute: the true label of the task, in contrast, would tell nothing."""
+    splits = data.load(Recipe.model_validate(trained.manifest.provenance.settings).data, None)
+    evidence = Evidence(trained.bundle, trained.manifest, splits, None, None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.audit.side_channels.answered", lambda _, pictures, __: tells(pictures, splits))
+        told = {each.name: each for each in measure_side_channels(evidence, trained.repository, SETTINGS)}
+    honest = {each.name: each for each in measure_side_channels(evidence, trained.repository, SETTINGS)}
+    for name in ("the answer alone", "the answer with its probabilities"):
+        assert not told[name].silent
+        assert told[name].balanced_accuracy.value > honest[name].balanced_accuracy.value + 0.1
+
+
+def tells(pictures: np.ndarray, splits: data.Splits) -> np.ndarray:
+    """Answer class 0 for the first group, whatever the task."""
+    side = splits.train if len(pictures) == len(splits.train) else splits.val
+    first = side.sensitive[: len(pictures)] == 0
+    return np.stack([first, ~first], axis=1).astype(np.float32)
+
+
+def attack_settings_of(pair: Trained) -> AttackSettings:
+    recipe = Recipe.model_validate(pair.manifest.provenance.settings)
+    return attack_settings(recipe, len(pair.manifest.contract.sensitive.labels), 0, quick=True)
 
 
 def test_mistakes_are_named(trained: Trained, tiny: Tiny) -> None:

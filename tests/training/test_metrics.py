@@ -17,6 +17,7 @@ from training.metrics import (
     macro_auc,
     mean_interval,
     perceptual_distance,
+    ranked_classes,
     similarity,
 )
 
@@ -65,6 +66,19 @@ def test_the_area_is_the_usual_one_and_its_error_covers() -> None:
         errors.append(found[1])
     assert np.mean(errors) == pytest.approx(np.std(areas), rel=0.15)
     assert macro_auc(scores, np.zeros_like(truth)) is None
+    rare = np.where(np.arange(600) < 19, 1, np.where(truth == 1, 0, truth))
+    assert ranked_classes(rare).tolist() == [0, 2]
+
+
+def test_the_error_covers_where_a_class_has_few_pictures() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.where(np.arange(400) < 20, 1, 0)
+    covered = 0
+    for _ in range(400):
+        found = macro_auc(rng.random((400, 2)).astype(np.float32), truth)
+        assert found is not None
+        covered += abs(found[0] - 0.5) <= 1.96 * found[1]
+    assert 0.91 <= covered / 400 <= 0.99
 
 
 def test_likeness_falls_with_noise() -> None:

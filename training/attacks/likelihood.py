@@ -145,6 +145,9 @@ def _log_bins(values: Floats, deviation: float, levels: int) -> Floats:
     """``log p(level | value)``, ``(levels, N)``."""
     edges = (np.arange(1, levels) - 0.5) / (levels - 1)
     bounds = np.concatenate([[-np.inf], edges, [np.inf]])
-    upper = log_ndtr((bounds[1:, None] - values[None]) / deviation)
-    lower = log_ndtr((bounds[:-1, None] - values[None]) / deviation)
-    return np.asarray(upper + np.log1p(-np.exp(np.minimum(lower - upper, -1e-12))))  # log(Φ(b) - Φ(a))
+    low, high = ((edge[:, None] - values[None]) / deviation for edge in (bounds[:-1], bounds[1:]))
+    # log(Φ(b) - Φ(a)). Above the value both are next to 1, and the same below it is not: -b and -a lie as far apart.
+    above = low > 0
+    low, high = np.where(above, -high, low), np.where(above, -low, high)
+    upper, lower = log_ndtr(high), log_ndtr(low)
+    return np.asarray(upper + np.log1p(-np.exp(np.minimum(lower - upper, -1e-12))))

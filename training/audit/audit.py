@@ -104,6 +104,7 @@ class Audit:
             head: Balanced accuracy of the task head, for the controls.
         """
         evidence = self.evidence
+        everything: list[Guess] = []
         working: list[Guess] = []
         results: list[AttackResult] = []
 
@@ -111,6 +112,7 @@ class Audit:
             results.append(judge(name, guesses, evidence.leaked, evidence.target, self.labels, control))
             result = results[-1]
             console.print(f"{name}: {percent(result.balanced_accuracy)} ({result.note}; {result.minutes} min)")
+            everything.extend(guesses.values())
             if result.counts:
                 working.extend(guesses.values())
 
@@ -126,7 +128,7 @@ class Audit:
             controls = [result.control for result in results if result.counts and result.control is not None]
             weakest = min(controls, key=lambda control: control.balanced_accuracy.value, default=None)
             add(ENSEMBLE, {str(self.settings.seed): mean}, weakest)
-        return results, by_luck(working, evidence.target.labels)
+        return results, by_luck(everything, evidence.target.labels)
 
     def fewer_pairs(self, results: Sequence[AttackResult]) -> tuple[LeakedPoint, ...]:
         """Repeat the strongest adversary with less that has leaked."""
@@ -155,9 +157,18 @@ class Audit:
     ) -> FramesPoint:
         def measure() -> FramesPoint:
             informed = None if moving else self._knows_noise
-            exact = informed.guess_from_frames(count, self.settings.classes) if informed else None
-            best = measure_many_frames(known, target, self.settings, self.labels, names, self._seeds, exact)
-            return FramesPoint(frames=count, moving=moving, attack=best.name, balanced_accuracy=best.balanced_accuracy)
+            classes = self.settings.classes
+            exact = partial(informed.guess_from_frames, informed.frames(count), classes) if informed else None
+            best, luck = measure_many_frames(known, target, self.settings, self.labels, names, self._seeds, exact)
+            return FramesPoint(
+                frames=count,
+                moving=moving,
+                attack=best.name,
+                balanced_accuracy=best.balanced_accuracy,
+                auc=best.auc,
+                auc_error=best.auc_error,
+                luck=luck,
+            )
 
         what = f"{count} frames{' of a moving face' if moving else ''}"
         point = self.evidence.notebook(self.settings, names, self.seeds).once(what, FramesPoint, measure)

@@ -15,7 +15,7 @@ from dcp_sdk.bundles.manifest import Manifest
 from ..data import Labels, Splits
 from ..payloads import Payloads, collect
 from .many_frames import averages
-from .notebook import Notebook, attack_code, fingerprint
+from .notebook import Notebook, attack_code, code, fingerprint
 
 __all__ = ["Evidence"]
 
@@ -65,20 +65,20 @@ class Evidence:
 
     def _payloads(self, side: Literal["train", "val"]) -> Payloads:
         pictures = getattr(self.splits, side)
-        return self._collected.payloads(side, partial(collect, self.bundle, self.manifest, pictures))
+        return self._collected().payloads(side, partial(collect, self.bundle, self.manifest, pictures))
 
     def _averages(self, side: str, counts: tuple[int, ...], *, moving: bool) -> list[Payloads]:
         pictures = getattr(self.splits, side)
         names = [f"{side}, {count} frames{' of a moving face' if moving else ''}" for count in counts]
-        return self._collected.many(
+        return self._collected("audit/many_frames.py", "audit/motion.py").many(
             names, partial(averages, self.bundle, self.manifest, pictures, counts, moving=moving)
         )
 
-    @property
-    def _collected(self) -> Notebook:
+    def _collected(self, *files: str) -> Notebook:
+        """Return the notebook of payloads that these pictures, and such files of ours, decide."""
         splits = (self.splits.train, self.splits.val)
         shown = fingerprint(*(array for split in splits for array in (split.pictures, split.sensitive, split.task)))
-        return Notebook(self.work, self.manifest.contract.digest, shown)
+        return Notebook(self.work, self.manifest.contract.digest, shown, *([code(*files)] if files else []))
 
     @cached_property
     def _seen(self) -> str:

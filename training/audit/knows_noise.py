@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -17,6 +18,8 @@ from .many_frames import before_noise, histograms
 
 __all__ = ["KnowsNoise"]
 
+_MOST_VALUES = 64
+
 
 @dataclass(frozen=True)
 class KnowsNoise:
@@ -27,8 +30,12 @@ class KnowsNoise:
 
     @classmethod
     def of(cls, evidence: Evidence, neck: BottleneckConfig | None) -> KnowsNoise | None:
-        """Return it; None where a payload tells something that no noise covers."""
-        if neck is None or not is_covered_by_noise(evidence.manifest.contract, neck):
+        """Return it; None where a payload tells something that no noise covers, or has so many values that it takes
+        hours to compare each with every leaked picture.
+        """
+        contract = evidence.manifest.contract
+        small = math.prod(contract.values_shape) <= _MOST_VALUES
+        if neck is None or not small or not is_covered_by_noise(contract, neck):
             return None
         return cls(evidence, neck)
 
@@ -37,11 +44,14 @@ class KnowsNoise:
         levels = 2**self.evidence.manifest.contract.bits
         return likelihood(leaked, self._values, target, self._deviation, levels, classes)
 
-    def guess_from_frames(self, count: int, classes: int) -> Guess:
-        """Answer about the sensitive attribute from so many frames of each picture."""
+    def frames(self, count: int) -> npt.NDArray[np.uint16]:
+        """Draw so many frames of each picture that is asked about: :func:`.many_frames.histograms`."""
         evidence = self.evidence
-        (seen,) = histograms(evidence.bundle, evidence.manifest, evidence.splits.val.pictures, (count,))
-        return likelihood_of_frames(evidence.leaked, self._values, seen, self._deviation, classes)
+        return histograms(evidence.bundle, evidence.manifest, evidence.splits.val.pictures, (count,))[0]
+
+    def guess_from_frames(self, seen: npt.NDArray[np.uint16], classes: int, leaked: Payloads) -> Guess:
+        """Answer from :meth:`frames`, about what ``leaked`` is labelled with."""
+        return likelihood_of_frames(leaked, self._values, seen, self._deviation, classes)
 
     @cached_property
     def _values(self) -> npt.NDArray[np.float64]:

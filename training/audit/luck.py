@@ -11,6 +11,7 @@ from scipy.stats import rankdata
 from dcp_sdk.bundles.measurements import Interval, Luck
 
 from ..attacks import Guess
+from ..metrics import ranked_classes
 
 __all__ = ["by_luck"]
 
@@ -24,7 +25,7 @@ def by_luck(guesses: Sequence[Guess], truth: npt.NDArray[np.int64], shuffles: in
     (Westfall and Young, "Resampling-Based Multiple Testing", 1993: the distribution of the maximum).
 
     Args:
-        guesses: Answers for the same N pictures: of every adversary, with every seed.
+        guesses: Answers for the same N pictures: every try of every adversary, whether or not it turned out well.
         truth: The pictures' labels, int64 ``(N,)``.
         shuffles: How many orders.
 
@@ -36,15 +37,18 @@ def by_luck(guesses: Sequence[Guess], truth: npt.NDArray[np.int64], shuffles: in
         return None
     sizes = np.array([(truth == label).sum() for label in present])
     answers = np.stack([guess.probabilities.argmax(1)[:, None] == present for guess in guesses]).astype(np.float32)
-    ranks = np.stack([rankdata(guess.probabilities[:, present], axis=0) for guess in guesses])
+    ranked = np.isin(present, ranked_classes(truth))
+    ranks = np.stack([rankdata(guess.probabilities[:, present[ranked]], axis=0) for guess in guesses])
     rng = np.random.default_rng(0)
     shares, areas = [], []
     for _ in range(shuffles):
         inside = rng.permutation(truth)[:, None] == present
         shares.append((np.einsum("tnc,nc->tc", answers, inside) / sizes).mean(1).max())
-        above = np.einsum("tnc,nc->tc", ranks, inside) - sizes * (sizes + 1) / 2  # Mann and Whitney's U
-        areas.append((above / (sizes * (len(truth) - sizes))).mean(1).max())
-    return Luck(shuffles=shuffles, balanced_accuracy=_spread(shares), auc=_spread(areas))
+        if ranked.any():
+            some = sizes[ranked]
+            above = np.einsum("tnc,nc->tc", ranks, inside[:, ranked]) - some * (some + 1) / 2  # Mann and Whitney's U
+            areas.append((above / (some * (len(truth) - some))).mean(1).max())
+    return Luck(shuffles=shuffles, balanced_accuracy=_spread(shares), auc=_spread(areas) if areas else None)
 
 
 def _spread(results: Sequence[float]) -> Interval:

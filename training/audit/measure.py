@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from dcp_sdk.bundles.measurements import (
     AttackResult,
     Control,
     LeakedPoint,
+    Luck,
     strongest_of,
 )
 
@@ -25,6 +26,7 @@ from ..metrics import (
     macro_auc,
 )
 from ..payloads import Payloads
+from .luck import by_luck
 
 __all__ = [
     "as_control",
@@ -122,7 +124,9 @@ def judge(
     shares = {key: balanced_accuracy(answer, target.labels).value for key, answer in answers.items()}
     strongest = max(shares, key=lambda key: shares[key])
     best, answer = guesses[strongest], answers[strongest]
-    ranking = macro_auc(best.probabilities, target.labels)
+    # Another try than the one that answers best may rank best: that tells as much.
+    rankings = [macro_auc(each.probabilities, target.labels) for each in guesses.values()]
+    ranking = max((each for each in rankings if each is not None), default=None)
     return AttackResult(
         name=name,
         balanced_accuracy=balanced_accuracy(answer, target.labels),
@@ -156,9 +160,9 @@ def measure_many_frames(
     labels: tuple[str, ...],
     names: Sequence[str],
     seeds: Sequence[int],
-    likelihoods: Guess | None,
-) -> AttackResult:
-    """Let adversaries learn from averages over many frames, and answer for such averages; the strongest counts.
+    knows_noise: Callable[[Payloads], Guess] | None,
+) -> tuple[AttackResult, Luck | None]:
+    """Let adversaries learn from averages over many frames, and answer for such averages.
 
     Args:
         leaked: What leaked, averaged.
@@ -167,18 +171,24 @@ def measure_many_frames(
         labels: Names of the groups.
         names: Of the adversaries; all of them count.
         seeds: Of each.
-        likelihoods: What who knows the noise answers for the same frames.
+        knows_noise: Who answers from as many frames of the same pictures without learning, but from others: so that it
+            must not answer together with the rest, who would then have seen twice as many.
+
+    Returns:
+        The strongest, with the area of who ranks best, and what the strongest would read by luck.
     """
-    named = {
-        name: {key: run_attack(name, pairs, target, how) for key, pairs, how in tries(leaked, target, settings, seeds)}
-        for name in names
-    }
-    if likelihoods is not None:
-        named[LIKELIHOOD] = {str(settings.seed): likelihoods}
+    once = tries(leaked, target, settings, [settings.seed])
+    each = tries(leaked, target, settings, seeds)
+    named = {name: {key: run_attack(name, pairs, target, how) for key, pairs, how in each} for name in names}
     if (mean := together([guess for by_seed in named.values() for guess in by_seed.values()])) is not None:
         named[ENSEMBLE] = {str(settings.seed): mean}
+    if knows_noise is not None:
+        named[LIKELIHOOD] = {key: knows_noise(pairs) for key, pairs, _ in once}
     results = [judge(name, by_seed, leaked, target, labels) for name, by_seed in named.items()]
-    return max(results, key=lambda result: result.balanced_accuracy.value)
+    best = max(results, key=lambda result: result.balanced_accuracy.value)
+    ranks_best = max(results, key=lambda result: result.auc or 0)
+    luck = by_luck([guess for by_seed in named.values() for guess in by_seed.values()], target.labels)
+    return best.model_copy(update={"auc": ranks_best.auc, "auc_error": ranks_best.auc_error}), luck
 
 
 def leaked_curve(

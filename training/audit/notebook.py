@@ -14,7 +14,9 @@ from pydantic import BaseModel, ValidationError
 
 from ..payloads import Payloads
 
-__all__ = ["Notebook", "attack_code", "fingerprint"]
+__all__ = ["Notebook", "attack_code", "code", "fingerprint"]
+
+_TRAINING = Path(__file__).parents[1]
 
 Result = TypeVar("Result", bound=BaseModel)
 
@@ -86,19 +88,14 @@ def fingerprint(*arrays: npt.NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
-@cache
 def attack_code() -> str:
     """Hash of what attacks and judges: an attack that was changed answers anew."""
-    here = Path(__file__).parents[1]
-    others = [
-        "audit/drawings.py",
-        "audit/many_frames.py",
-        "audit/measure.py",
-        "audit/motion.py",
-        "config.py",
-        "metrics.py",
-        "networks.py",
-    ]
-    others += ["payloads.py", "pruning.py", "schedule.py", "small_maps.py"]
-    files = sorted([*(here / "attacks").glob("*.py"), *(here / name for name in others)])
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+    names = ["audit/drawings.py", "audit/luck.py", "audit/many_frames.py", "audit/measure.py", "audit/motion.py"]
+    names += ["config.py", "metrics.py", "networks.py", "payloads.py", "pruning.py", "schedule.py", "small_maps.py"]
+    return code(*names, *(f"attacks/{path.name}" for path in (_TRAINING / "attacks").glob("*.py")))
+
+
+@cache
+def code(*names: str) -> str:
+    """Hash of files of this package."""
+    return hashlib.sha256(b"".join((_TRAINING / name).read_bytes() for name in sorted(names))).hexdigest()

@@ -11,7 +11,7 @@ from dcp_sdk.bundles.measurements import SideChannel
 
 from ..attacks import AttackSettings
 from ..attacks.side_channels import answer_only, mask_only, numbers_only
-from ..metrics import balanced_accuracy, information_bits
+from ..metrics import balanced_accuracy, information_bits, macro_auc
 from ..payloads import device_ms
 from .evidence import Evidence
 from .utility import answered, patient_client
@@ -46,11 +46,14 @@ def measure_side_channels(evidence: Evidence, repository: Path, settings: Attack
         "the answer alone": (answer_only(named[0], named[1], settings), target.labels),
         "the answer with its probabilities": (numbers_only(known, unknown, settings), target.labels),
     }
+    rankings = {name: macro_auc(guess.probabilities, truth) or (None, None) for name, (guess, truth) in guesses.items()}
     return tuple(
         SideChannel(
             name=name,
             balanced_accuracy=balanced_accuracy(guess.probabilities.argmax(1), truth),
             chance=1 / settings.classes,
+            auc=rankings[name][0],
+            auc_error=rankings[name][1],
             information_bits=round(information_bits(guess.probabilities, truth), 4),
         )
         for name, (guess, truth) in guesses.items()

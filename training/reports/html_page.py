@@ -23,7 +23,7 @@ from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.errors import ConfigError
 
 from .results import points_beside
-from .statements import area, averaged, checked, draws, exposed, luck, statements, unlike_trained
+from .statements import area, checked, draws, exposed, luck, seen_in, statements, unlike_trained
 from .svg import as_svg
 from .trade_off import TradeOffPoint, trade_off
 
@@ -160,7 +160,7 @@ def _groups(report: PrivacyReport) -> str:
     )
     return f"""<h2>Is one group served worse, or exposed more?</h2>
 <table><tr><th>group<th>pictures<th>task, balanced accuracy<th>called so by the strongest adversary<th>more often than the others on average, points</tr>{rows}</table>
-{f"<p>{_text(words)}</p>" if (words := exposed(report)) else ""}
+{_paragraph(exposed(report))}
 <div class="pair">{figures}</div>"""
 
 
@@ -175,7 +175,7 @@ def _beside(manifest: Manifest, report: PrivacyReport) -> str:
         for point in report.leaked_curve
     )
     frames = "".join(
-        f"<tr><td>{averaged(seen)}, averaged<td>{percent(seen.balanced_accuracy)}<td>{_text(seen.attack)}"
+        f"<tr><td>{seen_in(seen)}<td>{percent(seen.balanced_accuracy)}<td>{_text(seen.attack)}"
         for seen in report.many_frames
     )
     if manifest.contract.noise is None:
@@ -206,7 +206,7 @@ def _certificate(report: PrivacyReport) -> str:
     )
     return f"""<h2>What holds against any attacker</h2>
 <table><tr><th>statement<th><th>if</tr>{rows}</table>
-<p>{_text(checked(report))}</p>"""
+{_paragraph(checked(report))}"""
 
 
 def _drawings(report: PrivacyReport) -> str:
@@ -272,6 +272,10 @@ def _confusion(confusion: Confusion) -> str:
     axes.set_xlabel("answer")
     axes.set_ylabel("truth")
     return as_svg(figure)
+
+
+def _paragraph(words: str) -> str:
+    return f"<p>{_text(words)}</p>" if words else ""
 
 
 def _text(value: str) -> str:

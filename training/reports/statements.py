@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dcp_sdk.bundles.manifest import ExportCost, Manifest
-from dcp_sdk.bundles.measurements import AttackResult, FramesPoint, points, share
+from dcp_sdk.bundles.measurements import FramesPoint, Ranked, points, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 
-__all__ = ["area", "averaged", "checked", "draws", "exposed", "luck", "statements", "unlike_trained"]
+__all__ = ["area", "checked", "draws", "exposed", "luck", "seen_in", "statements", "unlike_trained"]
 
 
 def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
@@ -21,8 +21,9 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
             (
                 f"balanced accuracy in {sensitive} of the best possible attacker on one payload of these pictures",
                 share(certificate.best_accuracy),
-                f"expected over the noise, by an attacker who knows the noise and all {report.tested:,} pictures that "
-                f"were tested{_by_heart(certificate.shuffled_accuracy)}; for other pictures it is an estimate",
+                f"expected over the noise, by an attacker who knows the noise and, by heart, all {report.tested:,} "
+                f"pictures that were tested{_by_heart(certificate.shuffled_accuracy, report.chance)}; for other "
+                "pictures it is an estimate",
             )
         )
     if certificate.information_bits is not None and certificate.information_error is not None:
@@ -33,7 +34,7 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
                 f"{certificate.information_bits:.3f} \N{PLUS-MINUS SIGN} {reach:.3f}",
                 "as above"
                 if certificate.shuffled_bits is None
-                else f"as above; of shuffled labels it would tell {certificate.shuffled_bits:.3f}",
+                else f"as above; of shuffled labels it would tell {max(0.0, certificate.shuffled_bits):.3f}",
             )
         )
     for frames, epsilon in certificate.epsilons.items():
@@ -60,33 +61,41 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
 
 
 def checked(report: PrivacyReport) -> str:
-    """Say in one sentence whether any attack did better than the certificate allows; empty without a certificate."""
-    if report.certificate is None:
+    """Say in one sentence whether any attack did better than the certificate allows; empty where nothing is bounded."""
+    certificate = report.certificate
+    if certificate is None:
         return ""
-    tried = [*(attack.name for attack in report.attacks), *(drawing.name for drawing in report.reconstructions)]
     if report.violations:
         return f"WRONG: {'; '.join(report.violations)}. The certificate's assumptions do not hold here."
-    return (
-        f"Checked against what {len(tried)} attacks reached in this report: none is beyond by more than its "
-        f"interval.{_power(report)}"
-    )
+    drawers = sum(drawing.mse is not None for drawing in report.reconstructions)
+    checks = []
+    if certificate.best_accuracy is not None and (readers := len(report.attacks)):
+        checks.append(f"what {readers} adversaries read: none more than is possible, by more than its interval")
+    if certificate.reconstruction_mse is not None and drawers:
+        checks.append(f"the mean error of {drawers} reconstructions: none less than the least")
+    return f"Checked against {'; and against '.join(checks)}.{_power(report)}" if checks else ""
 
 
 def _power(report: PrivacyReport) -> str:
-    """Say how wrong the certificate could be without any attack of this report showing it."""
-    best, strongest = report.certificate and report.certificate.best_accuracy, report.strongest
-    if not best or strongest is None:
+    """Say how wrong the certificate could be without any adversary of this report showing it."""
+    best = report.certificate.best_accuracy if report.certificate else None
+    strongest = report.strongest
+    if best is None or strongest is None:
         return ""
     noticed = best + strongest.value - strongest.low
-    return f" That would have shown one who reads {report.sensitive} with more than {share(noticed)}, and no less."
+    if noticed >= 1:
+        return " No adversary could have shown that it is wrong."
+    return f" Only one who reads {report.sensitive} with more than {share(noticed)} would have shown that it is wrong."
 
 
 def _alike(pictures: float | None) -> str:
     return "" if pictures is None else f" (as much as {pictures:.0f} if each counted alike)"
 
 
-def _by_heart(shuffled: float | None) -> str:
-    return "" if shuffled is None else f" by heart, which alone is worth {share(shuffled)} where labels are shuffled"
+def _by_heart(shuffled: float | None, chance: float) -> str:
+    if shuffled is None:
+        return ""
+    return f" (with the labels shuffled that attacker reads {share(shuffled)}, and guessing gives {share(chance)})"
 
 
 def luck(report: PrivacyReport) -> str:
@@ -94,23 +103,24 @@ def luck(report: PrivacyReport) -> str:
     if report.luck is None:
         return ""
     answers, ranking = report.luck.balanced_accuracy, report.luck.auc
+    ranks = "" if ranking is None else f", and rank with an AUC of {ranking.value:.3f}, up to {ranking.high:.3f}"
     return (
         f" If none of them knew anything, the strongest would read {share(answers.value)} on average, up to "
-        f"{share(answers.high)}, and rank with an AUC of {ranking.value:.3f}, up to {ranking.high:.3f} (the same "
-        f"answers with the labels in {report.luck.shuffles:,} other orders; up to: in 97.5 % of them)."
+        f"{share(answers.high)}{ranks} (the same answers with the labels in {report.luck.shuffles:,} other orders; up "
+        "to: in 97.5 % of them)."
     )
 
 
-def area(attack: AttackResult) -> str:
-    """Write an adversary's AUC with its interval; empty where it has none."""
-    if attack.auc is None:
+def area(one: Ranked) -> str:
+    """Write an AUC with its interval; empty where there is none."""
+    if one.auc is None:
         return ""
-    ranking = attack.ranking
-    return f"{attack.auc:.3f}" + ("" if ranking is None else f" ({ranking.low:.3f} to {ranking.high:.3f})")
+    ranking = one.ranking
+    return f"{one.auc:.3f}" + ("" if ranking is None else f" ({ranking.low:.3f} to {ranking.high:.3f})")
 
 
-def averaged(seen: FramesPoint) -> str:
-    """Say what was averaged."""
+def seen_in(seen: FramesPoint) -> str:
+    """Say what was seen."""
     return f"{seen.frames} frames of {'a moving face' if seen.moving else 'one picture'}"
 
 

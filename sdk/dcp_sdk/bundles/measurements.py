@@ -23,6 +23,7 @@ __all__ = [
     "Luck",
     "OtherAttribute",
     "Panels",
+    "Ranked",
     "Reconstruction",
     "SideChannel",
     "Utility",
@@ -87,7 +88,25 @@ class Control(Frozen):
         return self.balanced_accuracy.value >= self.needed
 
 
-class AttackResult(Frozen):
+class Ranked(Frozen):
+    """How well somebody tells who is likelier of a group than others, whatever he answers."""
+
+    auc: float | None = None
+    """Area under the ROC curve, one group against the rest, mean over the groups; chance is 0.5. Of several tries it is
+    that of the best."""
+    auc_error: float | None = None
+    """Its standard error, from the number of pictures."""
+
+    @property
+    def ranking(self) -> Interval | None:
+        """:attr:`auc` with its 95 % interval."""
+        if self.auc is None or self.auc_error is None:
+            return None
+        reach = 1.96 * self.auc_error
+        return Interval(value=self.auc, low=max(0.0, self.auc - reach), high=min(1.0, self.auc + reach))
+
+
+class AttackResult(Ranked):
     """One fresh adversary, trained on payloads after everything else was frozen."""
 
     name: Line
@@ -100,10 +119,6 @@ class AttackResult(Frozen):
     prior_entropy: float
     """Cross-entropy of always answering the groups' frequencies. An adversary that stays there did not train."""
     minutes: float
-    auc: float | None = None
-    """Area under the ROC curve, one group against the rest, mean over the groups; chance is 0.5."""
-    auc_error: float | None = None
-    """Its standard error, from the number of pictures."""
     how: Line = ""
     """Scaling and settings that the adversary chose on held-out leaked pairs."""
     confusion: Confusion | None = None
@@ -133,19 +148,17 @@ class AttackResult(Frozen):
         return has_trained(self.training_loss, self.prior_entropy)
 
     @property
-    def ranking(self) -> Interval | None:
-        """:attr:`auc` with its 95 % interval: how well it tells who is likelier of a group, whatever it answers."""
-        if self.auc is None or self.auc_error is None:
-            return None
-        reach = 1.96 * self.auc_error
-        return Interval(value=self.auc, low=max(0.0, self.auc - reach), high=min(1.0, self.auc + reach))
+    def works(self) -> bool:
+        """Whether it can read such payloads at all: it trained, or it reads the task from the very same ones."""
+        return self.trained or (self.control is not None and self.control.passed)
 
     @property
     def counts(self) -> bool:
-        """Whether its figure means something: it trained, it reads the task from the very same payloads, or it answers
-        or ranks better than guessing for sure, however it came to that.
+        """Whether its figure means something: it works, or it answers or ranks better than guessing for sure, however
+        it came to that. The latter shows that something is told, never that nothing is.
         """
-        return self.trained or self._beyond_guessing or (self.control is not None and self.control.passed)
+        answers = self.balanced_accuracy.low > 1 / max(2, len(self.recalls))
+        return self.works or answers or (self.ranking is not None and self.ranking.low > 0.5)
 
     @property
     def note(self) -> str:
@@ -160,11 +173,6 @@ class AttackResult(Frozen):
         read = percent(self.control.balanced_accuracy)
         return f"{said}, while it reads the task with {read} from the same payloads"
 
-    @property
-    def _beyond_guessing(self) -> bool:
-        answers = self.balanced_accuracy.low > 1 / max(2, len(self.recalls))
-        return answers or (self.ranking is not None and self.ranking.low > 0.5)
-
 
 class Luck(Frozen):
     """What the strongest of all adversaries would read if their answers had nothing to do with the attribute.
@@ -175,11 +183,11 @@ class Luck(Frozen):
 
     shuffles: int
     balanced_accuracy: Interval
-    auc: Interval
-    """Of the best of their :attr:`AttackResult.auc`."""
+    auc: Interval | None
+    """Of the best of their :attr:`Ranked.auc`."""
 
 
-class SideChannel(Frozen):
+class SideChannel(Ranked):
     """What something else than the values tells."""
 
     name: Line
@@ -203,14 +211,16 @@ class LeakedPoint(Frozen):
     balanced_accuracy: Interval
 
 
-class FramesPoint(Frozen):
-    """What the strongest adversary reads when the server averages many frames of one picture."""
+class FramesPoint(Ranked):
+    """What the strongest adversary reads when the server sees many frames of one picture."""
 
     frames: int
     moving: bool = False
     """Whether the face moved, and the light changed, from frame to frame; otherwise only the noise did."""
     attack: Line
     balanced_accuracy: Interval
+    luck: Luck | None = None
+    """What the strongest of those that tried would read by luck."""
 
 
 class OtherAttribute(Frozen):

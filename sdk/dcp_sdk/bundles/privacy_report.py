@@ -19,6 +19,7 @@ from .measurements import (
     Luck,
     OtherAttribute,
     Panels,
+    Ranked,
     Reconstruction,
     SideChannel,
     Utility,
@@ -31,6 +32,8 @@ __all__ = ["MARGIN", "PrivacyReport"]
 
 MARGIN = 0.10
 """Balanced accuracy beyond guessing from which nothing is called protected."""
+_RANKING_BAR = 0.64
+"""The same for AUC: where two groups are spread alike, it goes with 60 % (Φ(√2 Φ⁻¹(0.6)))."""
 
 _AGAIN = "Measure it again with training.evaluate."
 
@@ -91,22 +94,21 @@ class PrivacyReport(Frozen):
     @property
     def protected(self) -> bool | None:
         """False where anybody reads the attribute with 10 points more than guessing: from one payload, of however many
-        leaked pairs, from an average over many frames, a drawing, or a side channel; or ranks people so much better.
+        leaked pairs, from many frames, a drawing, or a side channel; or ranks people about as much better.
 
-        None, not True, if no adversary counts, after a quick look, without some of the adversaries, or where an
+        None, not True, if no adversary works, after a quick look, without some of the adversaries, or where an
         interval reaches so far: too little was measured to show protection.
         """
         if self.strongest is None:
             return None
-        bars = [(reading, self.chance + MARGIN) for reading in self._readings]
-        bars += [(ranking, 0.5 + MARGIN) for _, ranking in self._rankings]
-        if any(reading.value > bar for reading, bar in bars):
+        if any(reading.value > bar for _, reading, bar in self._readings):
             return False
-        return None if self.quick or self.untried or any(reading.high > bar for reading, bar in bars) else True
+        little = self.quick or self.untried or not any(attack.works for attack in self.attacks)
+        return None if little or any(reading.high > bar for _, reading, bar in self._readings) else True
 
     @property
     def verdict(self) -> str:
-        """One sentence for people, or two."""
+        """One sentence for people, or a few."""
         if self.strongest is None:
             return f"No adversary works on these payloads: nothing is known about whether {self.sensitive} is hidden."
         answer = {
@@ -114,35 +116,52 @@ class PrivacyReport(Frozen):
             False: "NOT PROTECTED",
             None: self._unknown,
         }[self.protected]
-        lucky = self.luck.balanced_accuracy if self.luck else None
         said = (
             f"{answer}: {self.strongest_attack} reads {self.sensitive} with {percent(self.strongest)} balanced "
-            f"accuracy, guessing gives {share(self.chance)}{self._beyond(self.strongest, lucky)}.{self._ranked}"
+            f"accuracy, guessing gives {share(self.chance)}{self._beyond(self.strongest, self.luck)}.{self._ranked}"
         )
         still, moving = ([seen for seen in self.many_frames if seen.moving is moves] for moves in (False, True))
         for seen, what in [(seen, "one picture") for seen in still[-1:]] + [(seen, "a moving face") for seen in moving]:
-            read = seen.balanced_accuracy
-            said += f" From {seen.frames} averaged frames of {what}: {percent(read)}{self._beyond(read)}."
-        return said
+            beyond = self._beyond(seen.balanced_accuracy, seen.luck)
+            said += f" From {seen.frames} frames of {what}: {percent(seen.balanced_accuracy)}{beyond}."
+        return f"{said}{self._elsewhere}"
 
     @property
     def _unknown(self) -> str:
         """Why not enough is known."""
         if self.quick:
             return "Not known yet, after a quick look only"
-        return f"Not known, without {', '.join(self.untried)}" if self.untried else "Not known: too few pictures"
+        if self.untried:
+            return f"Not known, without {', '.join(self.untried)}"
+        if not any(attack.works for attack in self.attacks):
+            return "Not known: no adversary works on these payloads"
+        return "Not known: too few pictures"
 
-    def _beyond(self, reading: Interval, lucky: Interval | None = None) -> str:
-        more = reading.low > self.chance if lucky is None else reading.value > lucky.high
+    @property
+    def _elsewhere(self) -> str:
+        """What decides where the strongest adversary's answers, with which the verdict begins, do not."""
+        if self.protected is True or self.quick or self.untried:
+            return ""
+        sure = self.protected is False
+        beyond = [each for each in self._readings if (each[1].value if sure else each[1].high) > each[2]]
+        if not beyond or any(reading is self.strongest for _, reading, _ in beyond):
+            return ""
+        what, reading, bar = max(beyond, key=lambda each: each[1].value - each[2])
+        return f" What decides is {what}: {percent(reading)}, and the bar is {share(bar)}."
+
+    def _beyond(self, reading: Interval, luck: Luck | None) -> str:
+        more = reading.low > self.chance if luck is None else reading.value > luck.balanced_accuracy.high
         return ", and that is more than guessing" if more and self.protected is not False else ""
 
     @property
     def _ranked(self) -> str:
         """Who tells more than guessing by how likely it finds each answer, whether or not the answers show it."""
-        name, ranking = max(self._rankings, key=lambda each: each[1].value, default=("", None))
+        rankings = [(one.name, one.ranking) for one in self.attacks if one.counts and one.ranking is not None]
+        name, ranking = max(rankings, key=lambda each: each[1].value, default=("", None))
         if ranking is None or self.protected is False:
             return ""
-        if ranking.low <= 0.5 or (self.luck is not None and ranking.value <= self.luck.auc.high):
+        lucky = self.luck.auc if self.luck else None
+        if not (ranking.low > 0.5 if lucky is None else ranking.value > lucky.high):
             return ""
         return (
             f" Who is likelier of a group than others is told better than by guessing, best by {name}: AUC "
@@ -178,18 +197,31 @@ class PrivacyReport(Frozen):
         return tuple(found)
 
     @property
-    def _rankings(self) -> list[tuple[str, Interval]]:
-        """Adversaries that count, and how well each ranks people."""
-        return [(one.name, one.ranking) for one in self.attacks if one.counts and one.ranking is not None]
-
-    @property
-    def _readings(self) -> list[Interval]:
-        """Every way in which somebody read the attribute."""
-        drawn = [drawing.attribute for drawing in self.reconstructions if drawing.attribute is not None]
-        averaged = [point.balanced_accuracy for point in self.many_frames]
-        beside = [channel.balanced_accuracy for channel in self.side_channels]
-        fewer = [point.balanced_accuracy for point in self.leaked_curve]
-        return [*([self.strongest] if self.strongest else []), *drawn, *averaged, *beside, *fewer]
+    def _readings(self) -> list[tuple[str, Interval, float]]:
+        """Every way in which somebody read the attribute: what it is, how much, and what would be too much."""
+        bar = self.chance + MARGIN
+        found = [(self.strongest_attack or "", self.strongest, bar)] if self.strongest else []
+        found += [
+            (f"{self.sensitive} read from what {drawing.name} draws", drawing.attribute, bar)
+            for drawing in self.reconstructions
+            if drawing.attribute is not None
+        ]
+        found += [
+            (f"{point.attack} with {point.pairs} leaked pairs", point.balanced_accuracy, bar)
+            for point in self.leaked_curve
+        ]
+        ranked: list[tuple[str, Ranked]] = [(attack.name, attack) for attack in self.attacks if attack.counts]
+        for seen in self.many_frames:
+            what = f"{seen.attack} with {seen.frames} frames{' of a moving face' if seen.moving else ''}"
+            found.append((what, seen.balanced_accuracy, bar))
+            ranked.append((what, seen))
+        for channel in self.side_channels:
+            found.append((channel.name, channel.balanced_accuracy, bar))
+            ranked.append((channel.name, channel))
+        for what, one in ranked:
+            if one.ranking is not None:
+                found.append((f"how {what} ranks people, by AUC", one.ranking, _RANKING_BAR))
+        return found
 
     def without_pictures(self) -> Self:
         """Return the same figures without what is shown of them."""

@@ -110,6 +110,9 @@ def test_more_than_guessing_is_more_than_the_luckiest_guesser_reads() -> None:
     assert report(attacks=(attack(read),)).verdict.endswith("and that is more than guessing.")
     assert "more than guessing" not in report(attacks=(attack(read),), luck=lucky).verdict
     assert report(attacks=(attack(read),), luck=unlucky).verdict.endswith("and that is more than guessing.")
+    seen = FramesPoint(frames=100, attack="MLP", balanced_accuracy=read, luck=lucky)
+    assert "more than guessing" not in report(many_frames=(seen,)).verdict
+    assert "more than guessing" in report(many_frames=(seen.model_copy(update={"luck": unlucky}),)).verdict
 
 
 def test_who_ranks_better_than_guessing_tells_something_whatever_it_answers() -> None:
@@ -123,11 +126,20 @@ def test_who_ranks_better_than_guessing_tells_something_whatever_it_answers() ->
     assert "best by MLP: AUC 0.540 (0.520 to 0.560), guessing has 0.500." in told.verdict
     luck = Luck(shuffles=9, balanced_accuracy=CLEAR, auc=Interval(value=0.52, low=0.5, high=0.55))
     assert "AUC" not in told.model_copy(update={"luck": luck}).verdict
-    assert report(attacks=(ranks(0.61, 0.03),)).protected is False
-    assert report(attacks=(ranks(0.59, 0.03),)).protected is None
+    betrayed = report(attacks=(ranks(0.66, 0.01),))
+    assert betrayed.protected is False
+    assert betrayed.verdict.endswith(
+        "What decides is how MLP ranks people, by AUC: 66.0 % (64.0 to 68.0), and the bar is 64.0 %."
+    )
+    assert report(attacks=(ranks(0.62, 0.03),)).protected is None
+    frames = FramesPoint(frames=100, attack="MLP", balanced_accuracy=CLEAR, auc=0.7, auc_error=0.01)
+    assert report(many_frames=(frames,)).protected is False
+    channel = SideChannel(name="the answer", balanced_accuracy=CLEAR, chance=0.2, auc=0.7, auc_error=0.01)
+    assert report(side_channels=(channel,)).protected is False
     near_guessing = ranks(0.54, training_loss=1.6)
     assert near_guessing.counts, "its loss stayed near guessing, and yet it learnt something"
     assert near_guessing.note.endswith("its loss stayed near guessing")
+    assert report(attacks=(near_guessing,)).protected is None, "who cannot read such payloads shows no protection"
     assert not ranks(0.51, training_loss=1.6).counts
 
 
@@ -140,12 +152,12 @@ def test_weak_attackers_prove_nothing() -> None:
 
 def test_the_verdict_tells_what_a_stream_gives_away() -> None:
     frames = (FramesPoint(frames=10, attack="a", balanced_accuracy=CLEAR),)
-    assert "10 averaged frames of one picture" in report(many_frames=frames).verdict
+    assert "10 frames of one picture" in report(many_frames=frames).verdict
     moving = FramesPoint(frames=10, moving=True, attack="a", balanced_accuracy=BETRAYED)
     told = report(many_frames=(*frames, moving))
     assert told.protected is False
-    assert "From 10 averaged frames of one picture: 22.0 %" in told.verdict
-    assert "From 10 averaged frames of a moving face: 50.0 %" in told.verdict
+    assert "From 10 frames of one picture: 22.0 %" in told.verdict
+    assert "From 10 frames of a moving face: 50.0 %" in told.verdict
 
 
 def test_an_attack_that_beats_the_certificate_is_named() -> None:

@@ -47,6 +47,13 @@ def test_likelihoods_are_a_distribution_over_the_wire(levels: int) -> None:
     assert np.allclose(np.exp(likelihoods).sum(0), 1)
 
 
+def test_far_above_a_value_is_as_unlikely_as_far_below() -> None:
+    levels = np.arange(256)[:, None]
+    below, above = (log_likelihoods(levels, np.array([[value]]), 0.05, 256)[:, 0] for value in (0.1, 0.9))
+    assert np.allclose(below, above[::-1])
+    assert below[-1] < -100
+
+
 def test_likelihoods_are_those_of_what_is_drawn() -> None:
     rng = np.random.default_rng(0)
     noisy = np.clip(0.2 + 0.15 * rng.normal(size=200_000), 0, 1)

@@ -23,6 +23,7 @@ def test_the_best_of_many_independent_guessers_is_lucky() -> None:
     expected = np.random.default_rng(0).binomial(len(TRUTH), 0.2, (4000, 18)) / len(TRUTH)
     assert luck.balanced_accuracy.value == pytest.approx(expected.max(1).mean(), abs=0.002)
     assert luck.balanced_accuracy.high == pytest.approx(np.quantile(expected.max(1), 0.975), abs=0.004)
+    assert luck.auc is not None
     assert 0.505 < luck.auc.value < luck.auc.high < 0.53
 
 
@@ -30,6 +31,7 @@ def test_one_guesser_many_times_is_no_luckier_than_once() -> None:
     twice, often = (by_luck([guesser(1)] * count, TRUTH, shuffles=200) for count in (2, 20))
     assert twice == often
     assert twice is not None
+    assert twice.auc is not None
     assert twice.balanced_accuracy.value == pytest.approx(0.2, abs=0.003)
     assert twice.auc.value == pytest.approx(0.5, abs=0.003)
 
@@ -44,6 +46,7 @@ def test_areas_are_those_of_the_report() -> None:
     areas = [macro_auc(each.probabilities, shuffled) for each in rough]
     shares = [balanced_accuracy(each.probabilities.argmax(1), shuffled).value for each in rough]
     assert luck is not None
+    assert luck.auc is not None
     assert luck.auc.value == pytest.approx(max(area[0] for area in areas if area))
     assert luck.balanced_accuracy.value == pytest.approx(max(shares))
 
@@ -55,3 +58,7 @@ def test_who_knows_is_beyond_luck() -> None:
     assert luck.balanced_accuracy.high < 0.25
     assert by_luck([known], TRUTH) is None
     assert by_luck([known, known], np.zeros_like(TRUTH)) is None
+    few = np.where(np.arange(1700) < 5, 1, 0)
+    unranked = by_luck([guesser(1), guesser(2)], few, shuffles=5)
+    assert unranked is not None
+    assert unranked.auc is None, "of five pictures nobody knows how well they are ranked"
