@@ -21,7 +21,8 @@ from dcp_sdk.bundles.manifest import BitsCost, ExportCost, Manifest, Provenance
 from dcp_sdk.bundles.signature import SIGNATURE_FILE
 from dcp_sdk.contract import Contract, Packing, Pruning, TaskHead, TensorSpec, sha256_file
 from dcp_sdk.errors import ConfigError
-from dcp_sdk.serving.repository import GRAPH_FILE, ModelRepository, model_name
+from dcp_sdk.serving.on_disk import GRAPH_FILE
+from dcp_sdk.serving.repository import ModelRepository, model_name
 from training.checkpoint import Checkpoint
 from training.reports.model_card import render
 

@@ -22,7 +22,8 @@ from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.onnx_check import check_graph
 from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.commands.tables import readable_bytes
-from dcp_sdk.serving.repository import GRAPH_FILE, ModelRepository
+from dcp_sdk.serving.on_disk import GRAPH_FILE
+from dcp_sdk.serving.repository import ModelRepository
 from export import bundle as files
 from export.fused import halves
 from export.half_trunk import with_half_trunk, with_rounded_trunk

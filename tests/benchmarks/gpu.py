@@ -28,7 +28,7 @@ from dcp_sdk.config import Device
 from dcp_sdk.contract import Contract
 from dcp_sdk.obfuscate import graph_inputs
 from dcp_sdk.runtime import Graph
-from dcp_sdk.serving.repository import GRAPH_FILE
+from dcp_sdk.serving.on_disk import GRAPH_FILE
 from tests.benchmarks.record import record
 from tests.benchmarks.speed import in_turns, percentiles
 from tests.tiny import ROOT

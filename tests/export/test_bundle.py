@@ -18,7 +18,7 @@ from dcp_sdk.bundles.bundle import (
 from dcp_sdk.bundles.signature import SIGNATURE_FILE
 from dcp_sdk.contract import sha256_file
 from dcp_sdk.errors import ConfigError
-from dcp_sdk.serving.repository import GRAPH_FILE
+from dcp_sdk.serving.on_disk import GRAPH_FILE
 from export import bundle as files
 from tests.tiny import Tiny
 

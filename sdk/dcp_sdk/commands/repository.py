@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..bundles.manifest import Manifest
+from ..errors import ConfigError
 from ..serving.repository import ModelRepository
 from .output import output
 from .tables import readable_bytes
@@ -30,7 +31,12 @@ def list_(repository: RepositoryArgument, *, bundle: BundleOption = None) -> Non
     names = {manifest.contract.digest: manifest.name for manifest in map(Manifest.load, bundle or ())}
     table = Table("model", "version", "", "task", "payload", "contract", "bundle", box=None, pad_edge=False)
     for model in opened.models:
-        for one in opened.versions(model):
+        try:
+            versions = opened.versions(model)
+        except ConfigError as error:  # the others can still be shown
+            table.add_row(Text(model), "", Text("damaged", "red"), Text(str(error)))
+            continue
+        for one in versions:
             contract = one.contract
             table.add_row(
                 Text(model),
@@ -47,7 +53,7 @@ def list_(repository: RepositoryArgument, *, bundle: BundleOption = None) -> Non
 @commands.command()
 def verify(repository: RepositoryArgument, *, bundle: BundleOption = None) -> None:
     """Check that files, configurations and hashes agree; the exit status is 1 if they do not."""
-    opened = _open(repository)
+    opened = ModelRepository(repository)
     wanted = [Manifest.load(path).contract for path in bundle or ()]
     problems = list(opened.verify(wanted))
     for problem in problems:
@@ -56,6 +62,7 @@ def verify(repository: RepositoryArgument, *, bundle: BundleOption = None) -> No
         )
     if problems:
         raise typer.Exit(1)
+    opened.require_models()
     count = sum(len(opened.versions(model)) for model in opened.models)
     also = f", {len(wanted)} bundle(s) served" if wanted else ""
     output().print(Text(f"OK {len(opened.models)} model(s), {count} version(s){also}.", "green"))

@@ -13,22 +13,24 @@ from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from google.protobuf import text_format
-from pydantic import ValidationError
-
 from ..bundles.bundle import write_atomically
 from ..contract import CONTRACT_FILE, Contract, sha256_file
 from ..errors import ConfigError
 from . import triton_config
+from .on_disk import (
+    GRAPH_FILE,
+    MODEL_CODE_FILE,
+    accessible,
+    is_model,
+    model_folders,
+    read_contract,
+    served_versions,
+    version_folders,
+)
+from .verification import Problem, verify
 
-__all__ = ["GRAPH_FILE", "MODEL_CODE_FILE", "HeadVersion", "ModelRepository", "Problem", "model_name"]
+__all__ = ["HeadVersion", "ModelRepository", "model_name"]
 
-GRAPH_FILE = "model.onnx"
-"""Name that Triton's ONNX Runtime backend gives to a version's graph."""
-MODEL_CODE_FILE = "model.py"
-"""Name that Triton's Python backend gives to a version's code."""
-
-_MAIN_CONFIG = triton_config.CONFIG_FILES["onnxruntime"]
 _LONGEST_STEM = 48
 
 
@@ -40,16 +42,6 @@ class HeadVersion:
     contract: Contract
     served: bool
     """Whether the configuration tells Triton to load it; a version that is not served is retired."""
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """Something in a repository that does not agree with the rest."""
-
-    where: Path
-    what: str
-    """What was expected and what came."""
-    remedy: str
 
 
 def model_name(stem: str, contract: Contract) -> str:
@@ -77,8 +69,12 @@ class ModelRepository:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """Names of all models, sorted."""
-        return tuple(sorted(config.parent.name for config in self.path.glob(f"*/{_MAIN_CONFIG}")))
+        """Names of all models, sorted.
+
+        Raises:
+            ConfigError: A folder cannot be read.
+        """
+        return tuple(folder.name for folder in model_folders(self.path) if is_model(folder))
 
     def require_models(self) -> tuple[str, ...]:
         """Return :attr:`models`.
@@ -96,9 +92,9 @@ class ModelRepository:
         Raises:
             ConfigError: A contract or the configuration is missing or damaged.
         """
-        folders = _version_folders(self.path / model)
-        served = self._served(model) if folders else ()
-        return tuple(HeadVersion(folder, _read_contract(folder), int(folder.name) in served) for folder in folders)
+        folders = version_folders(self.path / model)
+        served = served_versions(self.path / model) if folders else ()
+        return tuple(HeadVersion(folder, read_contract(folder), int(folder.name) in served) for folder in folders)
 
     def place(self, contract: Contract, *, replace: bool = False) -> Contract:
         """Return the contract with the version that its head is to have in its model.
@@ -107,7 +103,7 @@ class ModelRepository:
 
         Args:
             contract: Its head names the model.
-            replace: Begin again with version 1 where the model belongs to another contract.
+            replace: Take the model from another contract. The number is a new one: who asks for an old one gets none.
 
         Raises:
             ConfigError: The model answers for another contract, and ``replace`` is not given.
@@ -121,8 +117,24 @@ class ModelRepository:
             )
         existing = () if others else existing
         same = (one.contract.head.version for one in existing if one.contract.head.sha256 == contract.head.sha256)
-        following = max((one.contract.head.version for one in existing), default=0) + 1
-        return contract.with_head(model, next(same, following))
+        number = next(same, None) or self._unfinished(contract) or max(self._numbers(model), default=0) + 1
+        return contract.with_head(model, number)
+
+    def _numbers(self, model: str) -> set[int]:
+        """Numbers that devices may ask for: of versions with a contract, and of those that Triton is told to load."""
+        contracts = {int(folder.name) for folder in version_folders(self.path / model)}
+        try:
+            return contracts | set(served_versions(self.path / model))
+        except ConfigError:  # it is written anew
+            return contracts
+
+    def _unfinished(self, contract: Contract) -> int | None:
+        """Return under which number this very head lies without a contract: an export was cut off, or it is lost."""
+        for graph in sorted((self.path / contract.head.model).glob(f"[0-9]*/{GRAPH_FILE}")):
+            lost = not (graph.parent / CONTRACT_FILE).exists()
+            if lost and graph.parent.name.isdigit() and sha256_file(graph) == contract.head.sha256:
+                return int(graph.parent.name)
+        return None
 
     def add(self, contract: Contract, graph: Path, code: Path, *, replace: bool = False) -> HeadVersion:
         """Install a head and serve it beside the versions that are served now.
@@ -165,118 +177,52 @@ class ModelRepository:
         Raises:
             ConfigError: There is no such version, or none is left.
         """
-        wanted, known = set(versions), {one.contract.head.version: one.contract for one in self.versions(model)}
-        if not wanted or not wanted <= set(known):
+        wanted = set(versions)
+        folders = {int(folder.name): folder for folder in version_folders(self.path / model)}
+        if not wanted or not wanted <= set(folders):
             raise ConfigError(
-                f"{self.path / model}: expected some of the versions {sorted(known)}, got {sorted(wanted)}. "
+                f"{self.path / model}: expected some of the versions {sorted(folders)}, got {sorted(wanted)}. "
                 "To end a whole model, unload it from Triton and delete its folder."
             )
-        triton_config.write([known[version] for version in sorted(wanted)], self.path)
+        # Others may be damaged, and so may the configuration: that is when somebody rolls back.
+        contracts = [read_contract(folders[version]) for version in sorted(wanted)]
+        named = [(one.head.model, one.head.version) for one in contracts]
+        if named != [(model, version) for version in sorted(wanted)] or len({one.family for one in contracts}) > 1:
+            raise ConfigError(
+                f"{self.path / model}: expected contracts of {model} {sorted(wanted)}, for one device graph, "
+                f"got {named}. Put each {CONTRACT_FILE} back: it is `contract` in the manifest.json of its bundle."
+            )
+        with accessible(self.path / model, "written"):
+            triton_config.write(contracts, self.path)
 
     def retired(self) -> tuple[HeadVersion, ...]:
         """Return the versions that gave way to a newer one.
 
-        One that is newer than all that are served was rolled back. It stays, so that its number never comes twice.
+        One that is newer than all that are served was rolled back. It stays, so that its number never comes twice. A
+        model that does not agree with itself keeps all of its versions.
         """
         found = []
         for model in self.models:
-            versions = self.versions(model)
+            try:
+                versions = self.versions(model)
+            except ConfigError:
+                continue
             newest = max((one.contract.head.version for one in versions if one.served), default=0)
             found += [one for one in versions if not one.served and one.contract.head.version < newest]
         return tuple(found)
 
     def prune(self) -> tuple[HeadVersion, ...]:
-        """Delete the folders of :meth:`retired`, and return what was deleted."""
+        """Delete the folders of :meth:`retired`, and return what was deleted.
+
+        Raises:
+            ConfigError: One cannot be deleted.
+        """
         retired = self.retired()
         for one in retired:
-            shutil.rmtree(one.folder)
+            with accessible(one.folder, "deleted"):
+                shutil.rmtree(one.folder)
         return retired
 
     def verify(self, expected: Sequence[Contract] = ()) -> Iterator[Problem]:
-        """Compare files, configurations and hashes with the contracts.
-
-        Args:
-            expected: Contracts of bundles that must be served here.
-
-        Yields:
-            Each problem; none if all agree.
-        """
-        versions = (folder.parent.parent.name for folder in self.path.glob(f"*/*/{CONTRACT_FILE}"))
-        for model in sorted({*self.models, *versions}):
-            yield from self._verify_model(model)
-        for contract in expected:
-            folder = self.path / contract.head.model / str(contract.head.version)
-            try:
-                there = {one.contract.digest: one.served for one in self.versions(contract.head.model)}
-            except ConfigError:  # told above
-                continue
-            if not there.get(contract.digest, False):
-                state = "retired" if contract.digest in there else "not there"
-                what = f"expected contract {contract.digest[:12]}… served, it is {state}"
-                yield Problem(folder, what, "dcp repository select, or export the bundle's head again")
-
-    def _verify_model(self, model: str) -> Iterator[Problem]:
-        try:
-            versions = self.versions(model)
-            unknown = set(self._served(model)) - {one.contract.head.version for one in versions}
-        except ConfigError as error:
-            yield Problem(self.path / model, str(error), "export the head again")
-            return
-        for number in sorted(unknown):
-            yield Problem(self.path / model / str(number), "expected this version, which is served, got none", "export")
-        for one in versions:
-            yield from _verify_version(model, one)
-        families = {one.contract.family for one in versions}
-        if len(families) > 1:
-            yield Problem(self.path / model, "expected versions of one contract, got several", "export them again")
-        elif not (served := [one.contract for one in versions if one.served]):
-            numbers = " ".join(one.folder.name for one in versions)
-            remedy = f"dcp repository select {self.path} {model} {numbers}"
-            yield Problem(self.path / model / _MAIN_CONFIG, "expected a version that is served, got none", remedy)
-        else:
-            for name, content in triton_config.files(served).items():
-                path = self.path / model / name
-                if not path.is_file() or path.read_bytes() != content:
-                    numbers = " ".join(str(one.head.version) for one in served)
-                    remedy = f"dcp repository select {self.path} {model} {numbers}"
-                    yield Problem(path, "expected what its contracts render, got something else", remedy)
-
-    def _served(self, model: str) -> tuple[int, ...]:
-        path = self.path / model / _MAIN_CONFIG
-        if not path.exists():  # written last: an export was cut off, and nothing is served yet
-            return ()
-        try:
-            return triton_config.served_versions(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
-            raise ConfigError(
-                f"expected a Triton model configuration at {path}, got {type(error).__name__}. Export the head again."
-            ) from error
-
-
-def _version_folders(model: Path) -> list[Path]:
-    # The contract is written after graph and code: a version without one was cut off, and the next export replaces it.
-    folders = [path for path in model.glob("*") if path.name.isdigit() and (path / CONTRACT_FILE).is_file()]
-    return sorted(folders, key=lambda path: int(path.name))
-
-
-def _read_contract(folder: Path) -> Contract:
-    path = folder / CONTRACT_FILE
-    try:
-        return Contract.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise ConfigError(
-            f"expected the contract of this head at {path}, got {type(error).__name__}. Export the head again."
-        ) from error
-
-
-def _verify_version(model: str, one: HeadVersion) -> Iterator[Problem]:
-    head, again = one.contract.head, "export the head again, or copy it again"
-    if (head.model, str(head.version)) != (model, one.folder.name):
-        what = f"expected the contract of {model} version {one.folder.name}, got {head.model} version {head.version}"
-        yield Problem(one.folder / CONTRACT_FILE, what, again)
-    graph = one.folder / GRAPH_FILE
-    found = sha256_file(graph) if graph.is_file() else "no file"
-    if found != head.sha256:
-        yield Problem(graph, f"expected SHA-256 {head.sha256[:12]}…, got {found[:12]}", again)
-    if not (one.folder / MODEL_CODE_FILE).is_file():
-        yield Problem(one.folder / MODEL_CODE_FILE, "expected the Python backend's code, got no file", again)
+        """Compare files, configurations and hashes with the contracts: :func:`.verification.verify`."""
+        return verify(self.path, expected)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,17 +73,19 @@ def append(path: Path) -> None:
 DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "other graph": (lambda model: append(model / "1" / "model.onnx"), "expected SHA-256"),
     "no graph": (lambda model: (model / "1" / "model.onnx").unlink(), "got no file"),
-    "no code": (lambda model: (model / "2" / "model.py").unlink(), "Python backend's code"),
+    "no code": (lambda model: (model / "2" / "model.py").unlink(), "model.py: expected SHA-256"),
+    "other code": (lambda model: append(model / "2" / "model.py"), "if it is your own, nobody but you"),
+    "more code": (lambda model: (model / "1" / "numpy.py").touch(), "and nothing else"),
     "edited configuration": (lambda model: append(model / "configs" / "embedded.pbtxt"), "its contracts render"),
     "no accelerated configuration": (lambda model: (model / "configs" / "tensorrt.pbtxt").unlink(), "render"),
     "another warm-up": (lambda model: append(model / "warmup" / "channels"), "its contracts render"),
     "no configuration to be read": (lambda model: (model / "config.pbtxt").write_text("{"), "ParseError"),
-    "no contract": (lambda model: (model / "1" / CONTRACT_FILE).unlink(), "expected this version, which is served"),
+    "no contract": (lambda model: (model / "1" / CONTRACT_FILE).unlink(), "in the manifest.json of its bundle"),
     "contract of another version": (
         lambda model: shutil.copy(model / "2" / CONTRACT_FILE, model / "1"),
         "contract of task_head version 1, got task_head version 2",
     ),
-    "served version is gone": (lambda model: shutil.rmtree(model / "1"), "expected this version"),
+    "served version is gone": (lambda model: shutil.rmtree(model / "1"), "this version, which is served, got none"),
 }
 
 
@@ -122,8 +127,65 @@ def test_a_head_never_takes_the_place_of_another_contracts(two: tuple[Tiny, Tiny
             repository.add(unplaced, other.head, MODEL_CODE)
     code = repository.path / "task_head" / "1" / "model.py"  # what it replaces is what it is made from
     repository.add(repository.place(stranger, replace=True), other.head, code, replace=True)
-    assert [one.contract for one in repository.versions("task_head")] == [stranger]
-    assert code.read_bytes() == MODEL_CODE.read_bytes()
+    (taken,) = repository.versions("task_head")
+    assert taken.contract == stranger.with_head("task_head", 3), "who asks for versions 1 or 2 must not get this one"
+    with pytest.raises(ContractMismatch, match=r"version 1 .* got none"):
+        PrivateClient(two[0].bundle, f"memory://{repository.path}", device="cpu")
+    assert (taken.folder / "model.py").read_bytes() == MODEL_CODE.read_bytes()
+
+
+def test_a_lost_contract_is_asked_for_and_its_number_is_not_given_away(two: tuple[Tiny, Tiny], tmp_path: Path) -> None:
+    repository, (first, second) = ModelRepository(two[0].repository), two
+    before = second.head.read_bytes()
+    contract = second.head.parent / CONTRACT_FILE
+    kept = contract.read_bytes()
+    contract.unlink()
+    (problem,) = repository.verify()
+    assert "put its contract.json back" in problem.remedy, "and nothing that would end the service of version 2"
+    third = write_retrained(first, tmp_path / "third", seed=7)
+    assert third.manifest.contract.head.version == 3
+    assert second.head.read_bytes() == before
+    contract.write_bytes(kept)
+    repository.select("task_head", [1, 2, 3])
+    assert list(repository.verify([pair.manifest.contract for pair in (*two, third)])) == []
+
+
+@pytest.mark.parametrize("damage", ["", "x {", "{"])
+def test_select_works_when_it_is_needed_most(damage: str, two: tuple[Tiny, Tiny]) -> None:
+    """A roll-back must not ask whether all else is well."""
+    model = two[0].repository / "task_head"
+    (model / "config.pbtxt").write_text(damage)
+    (model / "2" / CONTRACT_FILE).write_text("{")
+    assert run("repository", "select", two[0].repository, "task_head", 1).exit_code == 0
+    with PrivateClient(two[0].bundle, f"memory://{two[0].repository}", device="cpu"):
+        pass
+    listed = run("repository", "list", two[0].repository)
+    assert listed.exit_code == 0
+    assert "damaged" in listed.output
+    assert run("repository", "prune", two[0].repository, "--yes").output == "", "what is damaged is kept"
+    shutil.copy(model / "1" / CONTRACT_FILE, model / "2")
+    refused = run("repository", "select", two[0].repository, "task_head", 2)
+    assert "Put each contract.json back" in " ".join(refused.output.split())
+
+
+UNREADABLE = ["", "config.pbtxt", "configs", "1", "1/model.onnx", "1/model.py", f"1/{CONTRACT_FILE}", "warmup/channels"]
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_is_a_problem_and_no_traceback(name: str, two: tuple[Tiny, Tiny]) -> None:
+    """In a process without the right to read everything, which root has."""
+    path = two[0].repository / "task_head" / name
+    path.chmod(0)
+    drop = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"] if os.geteuid() == 0 else []
+    for folder in two[0].repository.parents:
+        if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
+            folder.chmod(folder.stat().st_mode | 0o055)
+    command = [*drop, sys.executable, "-m", "dcp_sdk.cli", "repository", "verify", str(two[0].repository)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    path.chmod(0o755)
+    assert done.returncode == 1, done.stderr
+    assert "PermissionError" in done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
 
 
 def test_a_name_follows_from_all_but_the_head(two: tuple[Tiny, Tiny], other: Tiny) -> None:
