@@ -149,7 +149,7 @@ class ModelRepository:
 
         Raises:
             ConfigError: The model answers for another contract, and ``replace`` is not given; or this version is
-                another head's.
+                another head's; or there is no room, or no right to write there.
         """
         existing = self.versions(contract.head.model)
         if self.place(contract, replace=replace) != contract:
@@ -158,17 +158,18 @@ class ModelRepository:
             )
         # Read before anything is deleted: they may lie in the model that is replaced.
         contents = {GRAPH_FILE: graph.read_bytes(), MODEL_CODE_FILE: code.read_bytes()}
-        if any(one.contract.family != contract.family for one in existing):
-            shutil.rmtree(self.path / contract.head.model)
-            existing = ()
         folder = self.path / contract.head.model / str(contract.head.version)
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            write_atomically(folder / name, content)
-        write_atomically(folder / CONTRACT_FILE, (contract.model_dump_json(indent=2) + "\n").encode())
-        # The configuration comes last: a server that polls never sees a version that is not complete.
-        beside = [one.contract for one in existing if one.served and one.folder.name != folder.name]
-        triton_config.write([*beside, contract], self.path)
+        with accessible(folder, "written"):
+            if any(one.contract.family != contract.family for one in existing):
+                shutil.rmtree(self.path / contract.head.model)
+                existing = ()
+            folder.mkdir(parents=True, exist_ok=True)
+            for name, content in contents.items():
+                write_atomically(folder / name, content)
+            write_atomically(folder / CONTRACT_FILE, (contract.model_dump_json(indent=2) + "\n").encode())
+            # The configuration comes last: a server that polls never sees a version that is not complete.
+            beside = [one.contract for one in existing if one.served and one.folder.name != folder.name]
+            triton_config.write([*beside, contract], self.path)
         return HeadVersion(folder, contract, served=True)
 
     def select(self, model: str, versions: Iterable[int]) -> None:

@@ -200,3 +200,30 @@ def test_a_name_follows_from_all_but_the_head(two: tuple[Tiny, Tiny], other: Tin
 def test_an_empty_folder_is_told_from_a_repository(tmp_path: Path) -> None:
     for command in ("list", "verify", "prune"):
         assert "expected models" in run("repository", command, tmp_path).output
+
+
+def test_a_full_disk_changes_nothing_and_the_next_try_works(two: tuple[Tiny, Tiny]) -> None:
+    """A file that may not grow: the system refuses to write as it does where the disk is full."""
+    repository, graph = two[0].repository, two[1].head
+    before = {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()}
+    code = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from dcp_sdk.contract import Contract\n"
+        "from dcp_sdk.serving.repository import ModelRepository\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+        "repository, contract = ModelRepository(sys.argv[1]), Contract.model_validate_json(sys.argv[2])\n"
+        "try:\n"
+        "    if sys.argv[3] == 'select': repository.select('task_head', [2])\n"
+        "    else: repository.add(contract, Path(sys.argv[4]), Path(sys.argv[5]))\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    contract = two[1].manifest.contract.model_dump_json()
+    for what in ("select", "add"):
+        words = [sys.executable, "-c", code, repository, contract, what, graph, MODEL_CODE]
+        done = subprocess.run(words, capture_output=True, text=True, check=True)
+        assert done.stdout.startswith("ConfigError"), done.stdout
+        assert {path: path.read_bytes() for path in repository.rglob("*") if path.is_file()} == before
+    assert run("repository", "select", repository, "task_head", 2).exit_code == 0
+    ModelRepository(repository).add(two[1].manifest.contract, graph, MODEL_CODE)
+    assert list(ModelRepository(repository).verify([two[1].manifest.contract])) == []
