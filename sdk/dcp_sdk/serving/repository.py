@@ -145,7 +145,7 @@ class ModelRepository:
             contract: From :meth:`place`.
             graph: The head's ``model.onnx``; it is copied.
             code: The Python backend's ``model.py``; it is copied.
-            replace: Delete the model first where it belongs to another contract.
+            replace: Delete the versions of another contract that the model belongs to.
 
         Raises:
             ConfigError: The model answers for another contract, and ``replace`` is not given; or this version is
@@ -160,16 +160,17 @@ class ModelRepository:
         contents = {GRAPH_FILE: graph.read_bytes(), MODEL_CODE_FILE: code.read_bytes()}
         folder = self.path / contract.head.model / str(contract.head.version)
         with accessible(folder, "written"):
-            if any(one.contract.family != contract.family for one in existing):
-                shutil.rmtree(self.path / contract.head.model)
-                existing = ()
             folder.mkdir(parents=True, exist_ok=True)
             for name, content in contents.items():
                 write_atomically(folder / name, content)
             write_atomically(folder / CONTRACT_FILE, (contract.model_dump_json(indent=2) + "\n").encode())
             # The configuration comes last: a server that polls never sees a version that is not complete.
-            beside = [one.contract for one in existing if one.served and one.folder.name != folder.name]
+            own = [one for one in existing if one.contract.family == contract.family]
+            beside = [one.contract for one in own if one.served and one.folder.name != folder.name]
             triton_config.write([*beside, contract], self.path)
+            for one in existing:  # after all is written, so that nothing is lost where it cannot be
+                if one not in own:
+                    shutil.rmtree(one.folder)
         return HeadVersion(folder, contract, served=True)
 
     def select(self, model: str, versions: Iterable[int]) -> None:
