@@ -8,9 +8,10 @@ python examples/camera.py --bundle bundles/gender_112 --server grpc://localhost:
 
 import argparse
 import contextlib
+import sys
 from collections import deque
 
-from dcp_sdk import PrivateClient, mean_probabilities
+from dcp_sdk import DCPError, PrivateClient, mean_probabilities
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--bundle", required=True, help="folder of the bundle")
@@ -21,12 +22,16 @@ options = parser.parse_args()
 recent = deque(maxlen=options.average)
 source = int(options.source) if options.source.isdigit() else options.source
 
-with PrivateClient(options.bundle, options.server) as client, contextlib.suppress(KeyboardInterrupt):
-    for prediction in client.stream(source):
-        recent.append(prediction)
-        mean = mean_probabilities(recent)
-        label = max(mean, key=mean.__getitem__)
-        print(
-            f"{label} {mean[label]:.1%}, "
-            f"frame {prediction.frame_age_ms:.0f} ms old, network {prediction.timings.network_ms:.1f} ms"
-        )
+try:
+    with PrivateClient(options.bundle, options.server) as client, contextlib.suppress(KeyboardInterrupt):
+        for prediction in client.stream(source):
+            recent.append(prediction)
+            mean = mean_probabilities(recent)
+            label = max(mean, key=mean.__getitem__)
+            print(
+                f"{label} {mean[label]:.1%}, "
+                f"frame {prediction.frame_age_ms:.0f} ms old, network {prediction.timings.network_ms:.1f} ms"
+            )
+except DCPError as error:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(2)

@@ -4,8 +4,9 @@ python examples/predict_file.py --bundle bundles/gender_112 --server grpc://loca
 """
 
 import argparse
+import sys
 
-from dcp_sdk import PrivateClient
+from dcp_sdk import DCPError, PrivateClient
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--bundle", required=True, help="folder of the bundle")
@@ -13,7 +14,11 @@ parser.add_argument("--server", required=True, help="grpc://HOST:PORT or memory:
 parser.add_argument("pictures", nargs="+")
 options = parser.parse_args()
 
-with PrivateClient(options.bundle, options.server) as client:
-    for picture in options.pictures:
-        prediction = client.predict(picture)
-        print(f"{picture}: {prediction.label} {prediction.probability:.1%}, {prediction.bytes_sent} bytes")
+try:
+    with PrivateClient(options.bundle, options.server) as client:
+        for picture in options.pictures:
+            prediction = client.predict(picture)
+            print(f"{picture}: {prediction.label} {prediction.probability:.1%}, {prediction.bytes_sent} bytes")
+except DCPError as error:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(2)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from contextvars import copy_context
 from os import PathLike
 from types import TracebackType
-from typing import Any, Self, TypedDict, TypeVar, Unpack
+from typing import Any, Self, SupportsIndex, TypedDict, TypeVar, Unpack
 
 from .bundles.manifest import Manifest
 from .bundles.privacy_report import PrivacyReport
@@ -87,18 +87,20 @@ class AsyncPrivateClient:
         if workers < 1:
             raise ConfigError(f"workers: expected at least 1, got {workers}.")
         inspect.signature(PrivateClient).bind(bundle, server, **options)
-        self._make = lambda: PrivateClient(bundle, server, **options)
+        self._make: Callable[[], PrivateClient] = lambda: PrivateClient(bundle, server, **options)
         self._workers = workers
         self._slots = asyncio.Semaphore(workers)
         self._opening = asyncio.Lock()
-        # Besides those who work there are those who wait for the end of a stream or of the client.
-        self._pool = ThreadPoolExecutor(2 * workers, thread_name_prefix="dcp async")
+        self._pool = self._new_pool()
+        self._given_up: ThreadPoolExecutor | None = None
+        """Of an attempt to open it that failed or was cancelled; its thread may be at work still."""
         self._opened: PrivateClient | None = None
 
     async def open(self) -> Self:
-        """Open the bundle and reach the server, as ``async with`` does.
+        """Open the bundle and reach the server, as ``async with`` does. May be tried again after it failed.
 
         Raises:
+            ConfigError: The client was closed.
             DCPError: As :class:`PrivateClient` when it is made.
         """
         async with self._opening:
@@ -107,16 +109,24 @@ class AsyncPrivateClient:
         return self
 
     async def _open(self) -> None:
-        making = self._submit(self._make)
+        making = self._submit(self._make_after, self._given_up)
         try:
             self._opened = await asyncio.wrap_future(making)
-        except asyncio.CancelledError:
-            making.add_done_callback(_close)
-            self._pool.shutdown(wait=False)
-            raise
         except BaseException:
-            self._pool.shutdown(wait=False)
+            making.add_done_callback(_close)
+            self._given_up, self._pool = self._pool, self._new_pool()
+            self._given_up.shutdown(wait=False)
             raise
+
+    def _make_after(self, given_up: ThreadPoolExecutor | None) -> PrivateClient:
+        """Make the client once nothing is left of the last attempt: a transport of the caller is closed with it."""
+        if given_up is not None:
+            given_up.shutdown()
+        return self._make()
+
+    def _new_pool(self) -> ThreadPoolExecutor:
+        # Besides those who work there are those who wait for the end of a stream or of the client.
+        return ThreadPoolExecutor(2 * self._workers, thread_name_prefix="dcp async")
 
     @property
     def manifest(self) -> Manifest:
@@ -157,7 +167,9 @@ class AsyncPrivateClient:
         deadline = Deadline(client.timeouts.predict_s)
         return (await self._run(deadline, client._answer, [frame], deadline))[0]
 
-    async def predict_batch(self, frames: Iterable[FrameLike], *, batch_size: int | None = None) -> list[Prediction]:
+    async def predict_batch(
+        self, frames: Iterable[FrameLike], *, batch_size: SupportsIndex | None = None
+    ) -> list[Prediction]:
         """Answer for many pictures, as :meth:`PrivateClient.predict_batch` does; ``frames`` is read in a thread.
 
         Raises:
@@ -202,23 +214,27 @@ class AsyncPrivateClient:
                 if trip is None:
                     return
                 yield client._finish(trip, observe)
+                client._gate.check_process()
         finally:
-            pipeline.stop()
-            with suppress(ConfigError):  # the client was closed, and ended the stream itself
-                await asyncio.shield(asyncio.wrap_future(self._submit(client._end, pipeline)))
+            if client._gate.is_ours:
+                pipeline.stop()
+                with suppress(ConfigError):  # the client was closed, and ended the stream itself
+                    await asyncio.shield(asyncio.wrap_future(self._submit(client._end, pipeline)))
 
     async def close(self) -> None:
         """Let calls end by their deadlines, then close connections and the camera opened here.
 
-        Streams end with :class:`ConfigError`, and so do later calls. May be called twice.
+        Streams end with :class:`ConfigError`, and so do later calls. May be called twice. Does nothing in a process
+        that did not open the client.
         """
-        if self._opened is None:
-            self._pool.shutdown(wait=False)
-            return
-        with suppress(ConfigError):  # closed before
-            closing = self._submit(self._opened.close)
-            closing.add_done_callback(lambda _: self._pool.shutdown(wait=False))
-            await asyncio.shield(asyncio.wrap_future(closing))
+        async with self._opening:  # what another task opens at this moment would stay open
+            if self._opened is None:
+                self._pool.shutdown(wait=False)
+            elif self._opened._gate.is_ours:
+                with suppress(ConfigError):  # closed before
+                    closing = self._submit(self._opened.close)
+                    closing.add_done_callback(lambda _: self._pool.shutdown(wait=False))
+                    await asyncio.shield(asyncio.wrap_future(closing))
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -239,6 +255,7 @@ class AsyncPrivateClient:
 
     async def _run(self, deadline: Deadline, work: Callable[..., T], *arguments: Any) -> T:
         """Let a thread work. Whoever is cancelled leaves; the thread stays occupied until its work has ended."""
+        self._client._gate.check_process()
         loop, left_s = asyncio.get_running_loop(), deadline.left_s()
         try:
             async with asyncio.timeout(left_s):

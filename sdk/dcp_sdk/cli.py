@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any, Never
 
 import typer
+from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 from ._version import __version__
@@ -27,12 +29,12 @@ from .commands.connecting import (
     key_source,
     security_of,
 )
-from .commands.errors import errors_in_words
+from .commands.errors import errors_in_words, show_error
 from .commands.output import output
 from .commands.tables import budget_table, finding_line, prediction_table
 from .commands.watch import watch
 from .doctor import diagnose
-from .errors import ServerUnavailable
+from .errors import DCPError, ServerUnavailable
 from .security import Security
 from .serving.server import TritonServer
 
@@ -77,8 +79,23 @@ def _main(
 @app.command()
 @connected
 def predict(client: PrivateClient, pictures: Annotated[list[Path], typer.Argument(help="Picture files.")]) -> None:
-    """Predict what picture files show."""
-    output().print(prediction_table([(str(picture), client.predict(picture)) for picture in pictures]))
+    """Predict what picture files show. One that fails has its error in its row; the status is 2 then."""
+    table, failed = prediction_table([]), False
+    for picture in pictures:
+        try:
+            _add_rows(table, prediction_table([(str(picture), client.predict(picture))]))
+        except DCPError as error:
+            failed = True
+            table.add_row(Text(str(picture)), Text(type(error).__name__, "red"))
+            show_error(error)
+    output().print(table)
+    if failed:
+        raise typer.Exit(2)
+
+
+def _add_rows(table: Table, more: Table) -> None:
+    for row in zip(*(column.cells for column in more.columns), strict=True):
+        table.add_row(*row)
 
 
 app.command()(watch)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from itertools import chain, islice
 from os import PathLike
 from types import TracebackType
-from typing import Self
+from typing import Self, SupportsIndex
+
+import numpy as np
 
 from .bundles.bundle import Bundle
 from .bundles.manifest import Manifest
@@ -47,7 +50,7 @@ Observer = Callable[[Frame, Payload, Prediction], object]
 
 
 class PrivateClient:
-    """Uses a task head in the cloud without showing it the picture. Thread-safe.
+    """Uses a task head in the cloud without showing it the picture. Thread-safe, for the process that made it.
 
     Making one checks all that can be checked before the first picture: who signed the bundle, its hashes, the
     graph, and that the served head was exported together with this bundle. A request ends by its deadline, whatever
@@ -155,7 +158,7 @@ class PrivateClient:
             self._stages = Stages(contract, self._obfuscator, self._servers, local, self._counters)
             self._telemetry = telemetry
             if telemetry is not None:
-                opened.callback(telemetry.watch(self.manifest.name, self.stats))
+                opened.callback(telemetry.watch(self.manifest.name, self._read_stats))
             self._pipelines: set[Pipeline] = set()
             if isinstance(camera, int | str):
                 camera = opened.enter_context(Camera(camera))
@@ -173,8 +176,13 @@ class PrivateClient:
         return ", ".join(self._servers.addresses)
 
     def stats(self) -> Stats:
-        """Tell what this client did so far, in numbers."""
-        return self._counters.read(self._servers.breakers())
+        """Tell what this client did so far, in numbers.
+
+        Raises:
+            ConfigError: Another process made the client.
+        """
+        self._gate.check_process()
+        return self._read_stats()
 
     def predict(self, frame: FrameLike | None = None) -> Prediction:
         """Answer for one picture.
@@ -184,7 +192,7 @@ class PrivateClient:
                 takes the newest frame of the client's camera.
 
         Raises:
-            ConfigError: The client is closed, or has no camera.
+            ConfigError: The client is closed, has no camera, or was made by another process.
             FrameError: It is not a picture, or the camera gave none.
             BundleError: The device graph failed.
             RuntimeUnavailable: Memory ran out, or the device was reset.
@@ -195,7 +203,9 @@ class PrivateClient:
         """
         return self._answer([frame], Deadline(self.timeouts.predict_s))[0]
 
-    def predict_batch(self, frames: Iterable[FrameLike], *, batch_size: int | None = None) -> list[Prediction]:
+    def predict_batch(
+        self, frames: Iterable[FrameLike], *, batch_size: SupportsIndex | None = None
+    ) -> list[Prediction]:
         """Answer for many pictures, several in a request, each request with its own deadline.
 
         Pictures are taken one by one, by the deadline of their request, and cropped at once: only what the device
@@ -249,14 +259,18 @@ class PrivateClient:
         try:
             while (trip := pipeline.wait()) is not None:
                 yield self._finish(trip, observe)
+                self._gate.check_process()
         finally:
             self._end(pipeline)
 
     def close(self) -> None:
         """Let calls of other threads end by their deadlines, then close connections and the camera opened here.
 
-        Streams end with :class:`ConfigError`, and so do later calls. May be called twice.
+        Streams end with :class:`ConfigError`, and so do later calls. May be called twice. Does nothing in a process
+        that did not make the client: its connections and threads are those of the other.
         """
+        if not self._gate.is_ours:
+            return
         self._gate.shut()
         pipelines = list(self._pipelines)
         for pipeline in pipelines:
@@ -293,17 +307,18 @@ class PrivateClient:
         return self._stages.finish(request)
 
     def _batches(
-        self, frames: Iterable[FrameLike], batch_size: int | None, begin: Callable[[], Deadline] | None = None
+        self, frames: Iterable[FrameLike], batch_size: SupportsIndex | None, begin: Callable[[], Deadline] | None = None
     ) -> Iterator[list[Prediction]]:
         """Answer one request after the other; ``begin`` gives each its deadline, which else begins with the request."""
         begin = begin or (lambda: Deadline(self.timeouts.predict_s))
         self._gate.check()
-        largest = self.manifest.contract.head.max_batch_size
-        size = largest if batch_size is None else batch_size
-        if not isinstance(size, int) or not 1 <= size <= largest:
-            raise ConfigError(f"batch_size: expected from 1 to {largest} pictures, or None, got {size!r}.")
+        size = _batch_size(batch_size, self.manifest.contract.head.max_batch_size)
         if isinstance(frames, str | bytes) or not isinstance(frames, Iterable):
             raise ConfigError(f"frames: expected several pictures, got {type(frames).__name__}. Use predict for one.")
+        if isinstance(frames, np.ndarray) and frames.ndim in (2, 3):  # with one axis it may hold pictures as objects
+            raise ConfigError(
+                f"frames: expected several pictures, got an array of shape {frames.shape}. Use predict for one picture."
+            )
         remaining = iter(frames)
         while True:
             deadline = begin()  # before the first picture: waiting for it counts as well
@@ -332,6 +347,8 @@ class PrivateClient:
         return pipeline
 
     def _end(self, pipeline: Pipeline) -> None:
+        if not self._gate.is_ours:
+            return
         pipeline.close()
         self._pipelines.discard(pipeline)
 
@@ -341,6 +358,10 @@ class PrivateClient:
         if observe is not None:
             observe(request.frames[0], request.payload, prediction)
         return prediction
+
+    def _read_stats(self) -> Stats:
+        """For telemetry, which adds up the clients of a fork's both sides: none may fail for all."""
+        return self._counters.read(self._servers.breakers())
 
     def _tracing(self) -> Tracing | None:
         """Remember whose call this is, for its trace; None where nobody wants one."""
@@ -360,3 +381,11 @@ class PrivateClient:
         if self._camera is None:
             raise ConfigError("predict() without a picture needs a camera: PrivateClient(…, camera=0).")
         return self._camera
+
+
+def _batch_size(wanted: SupportsIndex | None, largest: int) -> int:
+    with suppress(TypeError):
+        size = largest if wanted is None else operator.index(wanted)
+        if 1 <= size <= largest and not isinstance(wanted, bool):
+            return size
+    raise ConfigError(f"batch_size: expected from 1 to {largest} pictures, or None, got {wanted!r}.")

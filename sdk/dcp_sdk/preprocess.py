@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from ._opencv import LARGEST_PICTURE_PIXELS
 from .contract import ImagePreprocessing
 from .errors import FrameError
 
@@ -19,7 +20,7 @@ Image = npt.NDArray[np.uint8]
 
 
 def check_frame(frame: object) -> Image:
-    """Return ``frame`` if it is an RGB picture, uint8 ``(H, W, 3)`` with both sides at least 1 pixel.
+    """Return ``frame`` if it is an RGB picture, uint8 ``(H, W, 3)``, with at least 1 pixel and no more than a file may.
 
     Raises:
         FrameError: It is something else; the message says what, and how to convert it.
@@ -37,6 +38,12 @@ def check_frame(frame: object) -> Image:
         raise FrameError(f"{expected}, got {frame.dtype}. Scale to 0..255 yourself, then use .astype(numpy.uint8).")
     if 0 in frame.shape:
         raise FrameError(f"{expected}, got an empty picture of shape {frame.shape}.")
+    height, width, _ = frame.shape
+    if height * width > LARGEST_PICTURE_PIXELS:
+        raise FrameError(
+            f"{expected} of at most {LARGEST_PICTURE_PIXELS:,} pixels, got {height * width:,} in shape {frame.shape}. "
+            "Make it smaller, or set OPENCV_IO_MAX_IMAGE_PIXELS before dcp_sdk is imported."
+        )
     return frame
 
 

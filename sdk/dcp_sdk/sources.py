@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -21,6 +22,8 @@ __all__ = ["Arrays", "Folder", "SourceLike", "Video", "open_source"]
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """File names that :class:`Folder` takes for pictures."""
+
+_MP4_PARTS = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"uuid", b"moof", b"mfra", b"sidx"})
 
 SourceLike = int | str | PathLike[str] | Iterable[Image | Frame] | FrameSource
 """What ``stream`` takes: camera number or URL, video, folder of pictures, arrays or frames, or a source."""
@@ -72,20 +75,26 @@ class Video(FrameSource):
     """All frames of a video file, in order, as fast as they are asked for; each iteration starts anew.
 
     Args:
-        path: The file, in any format that OpenCV reads.
+        path: The file, in any format that OpenCV reads as a video; of an animated GIF it may leave frames out.
 
     Raises:
-        FrameError: The file is missing, or is not a video.
+        FrameError: The file is missing, or is not a video; after its last frame, if an AVI or MP4 file is cut short.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
         self.path = Path(path)
         if not os.path.isfile(self.path):  # noqa: PTH113 - Path's raises where it may not look
             raise FrameError(f"expected a video file at {self.path}, got none.")
+        if self.path.suffix.lower() == ".gif":
+            raise FrameError(
+                f"expected a video, got the GIF {self.path}, of which OpenCV may leave frames out without a word. "
+                "Use predict for its first frame, or convert it to MP4."
+            )
 
     def __iter__(self) -> Iterator[Frame]:
         capture = cv2.VideoCapture(str(self.path))
         try:
+            stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
             index = 0
             while True:
                 given, image_bgr = capture.read()
@@ -98,6 +107,12 @@ class Video(FrameSource):
             capture.release()
         if index == 0:
             raise FrameError(f"expected a video at {self.path}, got a file without a frame that OpenCV can read.")
+        # The number alone proves nothing: whole files state frames that an edit list or a codec leaves out.
+        if index < stated and _is_cut_short(self.path):
+            raise FrameError(
+                f"expected {stated:.0f} frames in {self.path}, got {index}: the file ends too early. "
+                "Copy or record it again."
+            )
 
 
 def open_source(source: SourceLike) -> FrameSource:
@@ -128,6 +143,26 @@ def open_source(source: SourceLike) -> FrameSource:
     if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray | memoryview):
         return Arrays(source)
     raise FrameError(f"expected a camera, video, folder or pictures, got {type(source).__name__}.")
+
+
+def _is_cut_short(video: Path) -> bool:
+    """Say whether an AVI or MP4 file ends before the last of its parts does."""
+    at = 0
+    with suppress(OSError), video.open("rb") as file:  # one that went away meanwhile is
+        size = file.seek(0, os.SEEK_END)
+        while at < size:
+            file.seek(at)
+            head = file.read(16)
+            if head.startswith(b"RIFF"):
+                length = 8 + int.from_bytes(head[4:8], "little")
+            elif head[4:8] in _MP4_PARTS:
+                length = int.from_bytes(head[:4]) or size - at  # 0: to the end of the file
+                length = int.from_bytes(head[8:]) if length == 1 else length
+            else:
+                return False
+            at += max(length, 8)
+        return at > size
+    return True
 
 
 def _names_camera(source: object) -> bool:

@@ -44,6 +44,15 @@ def test_camera(tmp_path: Path) -> None:
     assert all(line.startswith("Female") for line in lines)
 
 
+@pytest.mark.parametrize("script", ["predict_file.py", "camera.py"])
+def test_an_error_is_one_line_and_status_2(script: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(EXAMPLES / script), *PAIR, str(tmp_path / "missing.jpg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert done.stderr.startswith("FrameError: expected")
+    assert len(done.stderr.splitlines()) == 1
+
+
 @pytest.mark.parametrize("bundle", [SHIPPED, PAPER], ids=lambda path: path.name)
 def test_demo_without_a_server(bundle: Path, tmp_path: Path) -> None:
     said = run("demo.py", "--bundle", bundle, *MEMORY, "--output", tmp_path / "demo.png", cwd=tmp_path)

@@ -23,6 +23,8 @@ from dcp_sdk import (
     FrameError,
     Prediction,
     PrivateClient,
+    Retries,
+    ServerUnavailable,
     Timeouts,
 )
 from dcp_sdk.aio import ClientOptions
@@ -285,6 +287,94 @@ def test_cancelled_while_it_opens(tiny: Tiny) -> None:
             await task
         gate.set()
         assert await soon(lambda: transport.closed == 1)
+
+    run(work)
+
+
+def test_opened_again_after_it_failed(tiny: Tiny) -> None:
+    transport = Recorder(tiny.repository)
+    connect = Mock(side_effect=[ServerUnavailable("down"), ServerUnavailable("down"), None])
+    served, transport.connect = transport.connect, connect  # type: ignore[method-assign]
+
+    async def work() -> None:
+        client = AsyncPrivateClient(tiny.bundle, transport=transport, device="cpu", retries=Retries.none())
+        for failed in (1, 2):
+            with pytest.raises(ServerUnavailable, match="down"):
+                await client.open()
+            assert transport.closed == failed
+            assert await soon(no_threads), "nothing is left of it"
+        served(tiny.manifest.contract, 1)
+        async with client:
+            assert (await client.predict(np.zeros((40, 50, 3), np.uint8))).label
+        with pytest.raises(ConfigError, match="closed"):
+            await client.predict(np.zeros((40, 50, 3), np.uint8))
+
+    run(work)
+    assert transport.closed == 3
+
+
+def test_opened_again_after_it_was_cancelled(tiny: Tiny, picture: Image) -> None:
+    """The first attempt is at work still, with the same transport, which is closed with it: the second waits."""
+    gate, transport = threading.Event(), Recorder(tiny.repository)
+    calls: list[str] = []
+    connect, close = transport.connect, transport.close
+
+    def slow_connect(contract: Any, timeout_s: float) -> None:
+        calls.append("connect")
+        gate.wait(10)
+        connect(contract, timeout_s)
+
+    def noted_close() -> None:
+        calls.append("close")
+        close()
+
+    transport.connect, transport.close = slow_connect, noted_close  # type: ignore[method-assign]
+
+    async def work() -> None:
+        client = AsyncPrivateClient(tiny.bundle, transport=transport, device="cpu")
+        for _ in range(2):
+            task = asyncio.create_task(client.open())
+            assert await soon(lambda: calls == ["connect"])
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        asyncio.get_running_loop().call_later(0.1, gate.set)
+        async with client:
+            assert calls[:2] == ["connect", "close"]
+            assert (await client.predict(picture)).label
+
+    run(work)
+    assert calls.count("connect") == calls.count("close")
+
+
+def test_closed_while_it_opens(tiny: Tiny) -> None:
+    gate, transport = threading.Event(), Recorder(tiny.repository)
+    connect = transport.connect
+
+    def slow_connect(contract: Any, timeout_s: float) -> None:
+        gate.wait(10)
+        connect(contract, timeout_s)
+
+    transport.connect = slow_connect  # type: ignore[method-assign]
+
+    async def work() -> None:
+        client = AsyncPrivateClient(tiny.bundle, transport=transport, device="cpu")
+        opening = asyncio.create_task(client.open())
+        await asyncio.sleep(0.05)
+        asyncio.get_running_loop().call_later(0.05, gate.set)
+        await client.close()
+        await opening
+        assert transport.closed == 1, "none is left open"
+
+    run(work)
+
+
+def test_closed_before_it_was_opened(tiny: Tiny) -> None:
+    async def work() -> None:
+        client = AsyncPrivateClient(tiny.bundle, f"memory://{tiny.repository}")
+        await client.close()
+        with pytest.raises(ConfigError, match="closed"):
+            await client.open()
 
     run(work)
 

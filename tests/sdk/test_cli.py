@@ -58,6 +58,27 @@ def test_predict_names_each_picture_and_its_label(tiny: Tiny, picture: Path) -> 
     assert lines[0][4:6] == [str(tiny.manifest.contract.payload_bytes), "B"]
 
 
+def test_predict_keeps_the_answers_beside_a_file_that_is_no_picture(tiny: Tiny, picture: Path, tmp_path: Path) -> None:
+    corrupt = tmp_path / "corrupt.png"
+    corrupt.write_bytes(picture.read_bytes()[:100])
+    result = run("predict", tiny.bundle, memory(tiny), picture, corrupt, picture, tmp_path / "missing.png", picture)
+    assert result.exit_code == 2
+    rows = [line.split() for line in result.stdout.splitlines()[1:]]
+    assert [row[0] for row in rows] == [
+        str(picture),
+        str(corrupt),
+        str(picture),
+        f"{tmp_path}/missing.png",
+        str(picture),
+    ]
+    assert [row[1] for row in rows[1::2]] == ["FrameError"] * 2
+    assert all(row[1] in LABELS and len(row) == 8 for row in rows[::2])
+    errors = result.stderr.splitlines()
+    assert [line.startswith("FrameError: expected") for line in errors] == [True] * 2
+    assert "corrupt.png" in errors[0]
+    assert "missing.png" in errors[1]
+
+
 @pytest.mark.triton
 def test_predict_over_grpc(tiny: Tiny, tiny_server: TritonServer, picture: Path) -> None:
     result = run("predict", tiny.bundle, tiny_server.grpc_address, picture, "--timeout", 30)

@@ -158,16 +158,30 @@ def test_a_batch_holds_one_picture_at_a_time_and_its_deadline_holds_between_them
         assert time.monotonic() - start < 2
         with pytest.raises(DeadlineExceeded, match="capture"):  # the first of a request is no exception
             client.predict_batch(pictures(1.1), batch_size=1)
-        for bad in (0, 9, 2.5):
+        for bad in (0, 9, 2.5, "2", True, np.True_, np.int64(9)):
             with pytest.raises(ConfigError, match="batch_size: expected from 1 to 8"):
                 client.predict_batch(pictures(0), batch_size=bad)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("one", ["face.jpg", b"face", Path("face.jpg")], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(
+    "one",
+    ["face.jpg", b"face", Path("face.jpg"), np.zeros((40, 50, 3), np.uint8), np.zeros((40, 50), np.uint8)],
+    ids=lambda one: type(one).__name__,
+)
 def test_a_picture_is_no_batch(one: Any, client: PrivateClient) -> None:
-    """A path has letters, which are no paths of pictures."""
-    with pytest.raises(ConfigError, match="Use predict"):
+    """A path has letters, which are no paths of pictures, and an array has rows, which are no grey pictures."""
+    with pytest.raises(ConfigError, match=r"expected several pictures, got .* Use predict"):
         client.predict_batch(one)
+
+
+def test_a_batch_in_an_array_and_its_size_as_numpy_counts(
+    client: PrivateClient, recorder: Recorder, picture: Image
+) -> None:
+    objects = np.empty(3, object)
+    objects[:] = [picture, picture[:40], picture]
+    assert len(client.predict_batch(objects, batch_size=np.int64(2))) == 3
+    assert len(client.predict_batch(np.stack([picture] * 3), batch_size=np.uint8(2))) == 3
+    assert [len(payload[0]) for payload in recorder.sent] == [2, 1, 2, 1]
 
 
 def test_nothing_is_sent_after_a_failure_in_a_batch(client: PrivateClient, recorder: Recorder, picture: Image) -> None:
@@ -226,6 +240,8 @@ BAD_INPUT: dict[str, Callable[[Path], Any]] = {
     "float": lambda _: np.zeros((8, 8, 3)),
     "zero size": lambda _: np.zeros((0, 8, 3), np.uint8),
     "several pictures": lambda _: np.zeros((2, 8, 8, 3), np.uint8),
+    "too many pixels": lambda _: np.broadcast_to(np.uint8(0), (20_000, 20_000, 3)),
+    "frame of too many pixels": lambda _: Frame(np.broadcast_to(np.uint8(0), (20_000, 20_000, 3)), 0.0, "mine"),
     "list": lambda _: [[0, 0, 0]],
     "number": lambda _: 0,
     "frame of grey": lambda _: Frame(np.zeros((8, 8), np.uint8), 0.0, "mine"),

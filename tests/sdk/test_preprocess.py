@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dcp_sdk import FrameError
+from dcp_sdk._opencv import LARGEST_PICTURE_PIXELS
 from dcp_sdk.contract import ImagePreprocessing
 from dcp_sdk.preprocess import check_frame, preprocess
 
@@ -68,6 +69,7 @@ def test_shrinking_averages() -> None:
         (np.zeros((4, 4, 3), np.int64), "got int64"),
         (np.zeros((0, 4, 3), np.uint8), "empty"),
         (np.zeros((4, 0, 3), np.uint8), "empty"),
+        (np.broadcast_to(np.uint8(0), (LARGEST_PICTURE_PIXELS + 1, 1, 3)), r"at most [\d,]+ pixels.*Make it smaller"),
         ([[[0, 0, 0]]], "got list"),
         (None, "got NoneType"),
     ],
@@ -76,3 +78,8 @@ def test_shrinking_averages() -> None:
 def test_what_is_not_a_picture(frame: object, says: str) -> None:
     with pytest.raises(FrameError, match=says):
         check_frame(frame)
+
+
+def test_the_largest_picture_is_one() -> None:
+    largest = np.broadcast_to(np.uint8(0), (LARGEST_PICTURE_PIXELS, 1, 3))
+    assert check_frame(largest) is largest

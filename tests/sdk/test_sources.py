@@ -41,6 +41,79 @@ def test_video_that_is_none(tmp_path: Path) -> None:
         list(Video(path))
 
 
+def written(path: Path, codec: str, count: int, frames_per_s: float) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), frames_per_s, (64, 48))
+    assert writer.isOpened()
+    rng = np.random.default_rng(count)
+    for _ in range(count):
+        writer.write(rng.integers(0, 256, (48, 64, 3), np.uint8))
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize("frames_per_s", [1, 10, 29.97, 60])
+@pytest.mark.parametrize("count", [1, 2, 5, 30, 301])
+@pytest.mark.parametrize(("codec", "suffix"), [("MJPG", "avi"), ("XVID", "avi"), ("mp4v", "mp4"), ("mp4v", "mkv")])
+def test_a_whole_video_ends_in_peace(codec: str, suffix: str, count: int, frames_per_s: float, tmp_path: Path) -> None:
+    path = written(tmp_path / f"video.{suffix}", codec, count, frames_per_s)
+    assert len(list(Video(path))) == count
+
+
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
+def test_an_avi_that_is_cut_short_says_so_after_its_last_frame(share: float, tmp_path: Path) -> None:
+    path = written(tmp_path / "video.avi", "MJPG", 30, 10)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    given: list[Frame] = []
+    with pytest.raises(FrameError, match=r"expected 30 frames in .*video\.avi, got \d+: .* Copy or record it again"):
+        given.extend(Video(path))  # keeps what came before the error
+    assert 30 * share - 3 <= len(given) < 30
+
+
+def with_index_in_front(mp4: bytes) -> bytes:
+    """Move ``moov`` before ``mdat``, as for the web, so that a file that is cut short still opens."""
+    at, parts = 0, {}
+    while at < len(mp4):
+        length = int.from_bytes(mp4[at : at + 4])
+        parts[mp4[at + 4 : at + 8]] = mp4[at : at + length]
+        at += length
+    index = bytearray(parts[b"moov"])
+    chunks = index.index(b"stco") + 8
+    for number in range(int.from_bytes(index[chunks : chunks + 4])):
+        at = chunks + 4 + 4 * number
+        index[at : at + 4] = (int.from_bytes(index[at : at + 4]) + len(index)).to_bytes(4)
+    parts[b"moov"] = bytes(index)
+    return b"".join(
+        parts[name] for name in (b"ftyp", b"moov", *(parts.keys() - {b"ftyp", b"moov"} - {b"mdat"}), b"mdat")
+    )
+
+
+def test_an_mp4_that_is_cut_short_says_so_after_its_last_frame(tmp_path: Path) -> None:
+    path = written(tmp_path / "video.mp4", "mp4v", 30, 10)
+    path.write_bytes(with_index_in_front(path.read_bytes()))
+    assert len(list(Video(path))) == 30
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(FrameError, match="expected 30 frames"):
+        list(Video(path))
+
+
+def test_a_trimmed_mp4_is_whole_although_it_states_more_frames(tmp_path: Path) -> None:
+    """Telephones trim without writing anew: an edit list says which frames to show."""
+    path = written(tmp_path / "video.mp4", "mp4v", 30, 10)
+    mp4 = bytearray(path.read_bytes())
+    shown = mp4.index(b"elst") + 12
+    mp4[shown : shown + 4] = (int.from_bytes(mp4[shown : shown + 4]) // 3).to_bytes(4)
+    path.write_bytes(mp4)
+    assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) == 30, "or the test shows nothing"
+    assert len(list(Video(path))) == 10
+
+
+def test_a_gif_is_no_video(tmp_path: Path, video_file: Path) -> None:
+    """OpenCV gives one frame of five, where they have no times, and says nothing."""
+    gif = video_file.rename(tmp_path / "moving.GIF")
+    with pytest.raises(FrameError, match=r"got the GIF .*moving\.GIF.*Use predict for its first frame, or convert it"):
+        open_source(gif)
+
+
 def test_folder_is_sorted_and_skips_what_has_no_picture_name(tmp_path: Path, picture_file: Path) -> None:
     for name in ("c.png", "a.PNG", "b.png"):
         (tmp_path / name).write_bytes(picture_file.read_bytes())

@@ -1,7 +1,8 @@
-"""Calls that are under way, and a door that closes behind the last of them."""
+"""Calls that are under way, and a door that closes behind the last of them. It opens in one process only."""
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,19 +17,38 @@ T = TypeVar("T")
 
 
 class Gate:
-    """Lets calls in until it is closed. Thread-safe."""
+    """Lets calls of this process in until it is closed. Thread-safe."""
 
     def __init__(self) -> None:
+        self._process = os.getpid()
         self._changed = threading.Condition()
         self._inside = 0
         self._closed = False
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process made it. A forked one has its memory and its sockets, but none of its threads."""
+        return os.getpid() == self._process
+
+    def check_process(self) -> None:
+        """Make sure that this process made it, without touching a lock that nobody may be there to release.
+
+        Raises:
+            ConfigError: Another one did.
+        """
+        if not self.is_ours:
+            raise ConfigError(
+                f"expected a client of this process, got one that process {self._process} made. "
+                'Make the client in the process that uses it (multiprocessing: start method "spawn").'
+            )
 
     def check(self) -> None:
         """Make sure that calls may enter.
 
         Raises:
-            ConfigError: The gate is closed.
+            ConfigError: The gate is closed, or of another process.
         """
+        self.check_process()
         if self._closed:
             raise self.error()
 
@@ -61,10 +81,12 @@ class Gate:
         """Be inside for the length of the block.
 
         Raises:
-            ConfigError: The gate is closed.
+            ConfigError: The gate is closed, or of another process.
         """
+        self.check_process()
         with self._changed:
-            self.check()
+            if self._closed:
+                raise self.error()
             self._inside += 1
         try:
             yield
