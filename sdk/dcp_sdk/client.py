@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, nullcontext, suppress
 from itertools import chain, islice
@@ -10,12 +9,11 @@ from os import PathLike
 from types import TracebackType
 from typing import Self, SupportsIndex
 
-import numpy as np
-
 from .bundles.bundle import Bundle
 from .bundles.manifest import Manifest
 from .bundles.privacy_report import PrivacyReport
 from .bundles.signing_keys import KeySource
+from .calls.batches import several, size_of_batches
 from .calls.breaker import TRANSIENT
 from .calls.gate import Gate
 from .calls.pipeline import Pipeline, check_in_flight
@@ -312,14 +310,8 @@ class PrivateClient:
         """Answer one request after the other; ``begin`` gives each its deadline, which else begins with the request."""
         begin = begin or (lambda: Deadline(self.timeouts.predict_s))
         self._gate.check()
-        size = _batch_size(batch_size, self.manifest.contract.head.max_batch_size)
-        if isinstance(frames, str | bytes) or not isinstance(frames, Iterable):
-            raise ConfigError(f"frames: expected several pictures, got {type(frames).__name__}. Use predict for one.")
-        if isinstance(frames, np.ndarray) and frames.ndim in (2, 3):  # with one axis it may hold pictures as objects
-            raise ConfigError(
-                f"frames: expected several pictures, got an array of shape {frames.shape}. Use predict for one picture."
-            )
-        remaining = iter(frames)
+        size = size_of_batches(batch_size, self.manifest.contract.head.max_batch_size)
+        remaining = several(frames)
         while True:
             deadline = begin()  # before the first picture: waiting for it counts as well
             first = list(islice(remaining, 1))
@@ -381,11 +373,3 @@ class PrivateClient:
         if self._camera is None:
             raise ConfigError("predict() without a picture needs a camera: PrivateClient(…, camera=0).")
         return self._camera
-
-
-def _batch_size(wanted: SupportsIndex | None, largest: int) -> int:
-    with suppress(TypeError):
-        size = largest if wanted is None else operator.index(wanted)
-        if 1 <= size <= largest and not isinstance(wanted, bool):
-            return size
-    raise ConfigError(f"batch_size: expected from 1 to {largest} pictures, or None, got {wanted!r}.")
