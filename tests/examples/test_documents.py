@@ -123,7 +123,7 @@ def test_the_readme_tells_what_was_measured() -> None:
 
 
 def still(report: PrivacyReport) -> FramesPoint:
-    """A hundred frames of one picture."""
+    """Return what was read from a hundred frames of one picture."""
     (seen,) = (seen for seen in report.many_frames if seen.frames == 100 and not seen.moving)
     return seen
 
