@@ -124,6 +124,11 @@ class BottleneckConfig(Frozen):
     bits: Literal[1, 2, 4, 8] = 8
     """Bits of a value on the wire."""
 
+    @property
+    def deviation(self) -> float:
+        """Of the noise, on the scale of 0..1."""
+        return self.noise / (2 * self.reach)
+
 
 class NetworkConfig(Frozen):
     """Architecture and the place where it is cut."""

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Never
 
 import typer
-from rich.table import Table
-from rich.text import Text
 from typer.core import TyperGroup
 
 from ._version import __version__
@@ -35,6 +33,7 @@ from .commands.tables import budget_table, finding_line, prediction_table
 from .commands.watch import watch
 from .doctor import diagnose
 from .errors import DCPError, ServerUnavailable
+from .predictions import Prediction
 from .security import Security
 from .serving.server import TritonServer
 
@@ -80,22 +79,16 @@ def _main(
 @connected
 def predict(client: PrivateClient, pictures: Annotated[list[Path], typer.Argument(help="Picture files.")]) -> None:
     """Predict what picture files show. One that fails has its error in its row; the status is 2 then."""
-    table, failed = prediction_table([]), False
+    rows: list[tuple[str, Prediction | DCPError]] = []
     for picture in pictures:
         try:
-            _add_rows(table, prediction_table([(str(picture), client.predict(picture))]))
+            rows.append((str(picture), client.predict(picture)))
         except DCPError as error:
-            failed = True
-            table.add_row(Text(str(picture)), Text(type(error).__name__, "red"))
+            rows.append((str(picture), error))
             show_error(error)
-    output().print(table)
-    if failed:
+    output().print(prediction_table(rows))
+    if any(isinstance(answer, DCPError) for _, answer in rows):
         raise typer.Exit(2)
-
-
-def _add_rows(table: Table, more: Table) -> None:
-    for row in zip(*(column.cells for column in more.columns), strict=True):
-        table.add_row(*row)
 
 
 app.command()(watch)

@@ -50,23 +50,22 @@ def certify(bundle: Path, manifest: Manifest, neck: BottleneckConfig | None, spl
     capacity = count * contract.bits + math.ceil(math.log2(choices))
     if neck is None:
         return Certificate(capacity_bits=capacity)
-    deviation = neck.noise / (2 * neck.reach)
     # A mask that follows the picture is sent without noise: nothing bounds what it tells.
     follows = contract.pruning.rule == "dynamic"
     bound = pictures = None
     if count <= _MOST_VALUES and not follows:
-        bound, pictures = _reconstruction(DeviceTwin(bundle, contract), splits, deviation)
+        bound, pictures = _reconstruction(DeviceTwin(bundle, contract), splits, neck.deviation)
     if not is_covered_by_noise(contract, neck):
         return Certificate(capacity_bits=capacity, reconstruction_mse=bound, reconstruction_pictures=pictures)
     values = before_noise(bundle, contract, splits.val.pictures)
-    best = best_attacker(values, splits.val.sensitive, len(splits.sensitive.labels), deviation, 2**contract.bits)
+    best = best_attacker(values, splits.val.sensitive, len(splits.sensitive.labels), neck.deviation, 2**contract.bits)
     return Certificate(
         capacity_bits=capacity,
         reconstruction_mse=bound,
         reconstruction_pictures=pictures,
         delta=_DELTA,
         epsilons={
-            frames: round(gaussian_epsilon(math.sqrt(frames * count), deviation, _DELTA), 2) for frames in _FRAMES
+            frames: round(gaussian_epsilon(math.sqrt(frames * count), neck.deviation, _DELTA), 2) for frames in _FRAMES
         },
         best_accuracy=best.accuracy,
         shuffled_accuracy=best.shuffled_accuracy,

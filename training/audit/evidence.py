@@ -76,9 +76,13 @@ class Evidence:
 
     def _collected(self, *files: str) -> Notebook:
         """Return the notebook of payloads that these pictures, and such files of ours, decide."""
+        return Notebook(self.work, self.manifest.contract.digest, self._shown, *([code(*files)] if files else []))
+
+    @cached_property
+    def _shown(self) -> str:
+        """Fingerprint of all pictures and their labels."""
         splits = (self.splits.train, self.splits.val)
-        shown = fingerprint(*(array for split in splits for array in (split.pictures, split.sensitive, split.task)))
-        return Notebook(self.work, self.manifest.contract.digest, shown, *([code(*files)] if files else []))
+        return fingerprint(*(array for split in splits for array in (split.pictures, split.sensitive, split.task)))
 
     @cached_property
     def _seen(self) -> str:

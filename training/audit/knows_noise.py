@@ -14,7 +14,7 @@ from ..config import BottleneckConfig
 from ..payloads import Payloads
 from .certificate import is_covered_by_noise
 from .evidence import Evidence
-from .many_frames import before_noise, histograms
+from .many_frames import before_noise, histogram
 
 __all__ = ["KnowsNoise"]
 
@@ -42,23 +42,18 @@ class KnowsNoise:
     def guess(self, leaked: Payloads, target: Payloads, classes: int) -> Guess:
         """Answer from one payload each, about what ``leaked`` is labelled with."""
         levels = 2**self.evidence.manifest.contract.bits
-        return likelihood(leaked, self._values, target, self._deviation, levels, classes)
+        return likelihood(leaked, self._values, target, self.neck.deviation, levels, classes)
 
     def frames(self, count: int) -> npt.NDArray[np.uint16]:
-        """Draw so many frames of each picture that is asked about: :func:`.many_frames.histograms`."""
+        """Draw so many frames of each picture that is asked about: :func:`.many_frames.histogram`."""
         evidence = self.evidence
-        return histograms(evidence.bundle, evidence.manifest, evidence.splits.val.pictures, (count,))[0]
+        return histogram(evidence.bundle, evidence.manifest, evidence.splits.val.pictures, count)
 
     def guess_from_frames(self, seen: npt.NDArray[np.uint16], classes: int, leaked: Payloads) -> Guess:
         """Answer from :meth:`frames`, about what ``leaked`` is labelled with."""
-        return likelihood_of_frames(leaked, self._values, seen, self._deviation, classes)
+        return likelihood_of_frames(leaked, self._values, seen, self.neck.deviation, classes)
 
     @cached_property
     def _values(self) -> npt.NDArray[np.float64]:
         evidence = self.evidence
         return before_noise(evidence.bundle, evidence.manifest.contract, evidence.leaked_pictures)
-
-    @property
-    def _deviation(self) -> float:
-        """Of the noise, on values in 0..1."""
-        return self.neck.noise / (2 * self.neck.reach)

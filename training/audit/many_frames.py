@@ -23,7 +23,7 @@ from ..data import LabelledPictures
 from ..payloads import Payloads
 from .motion import moved
 
-__all__ = ["averages", "before_noise", "histograms"]
+__all__ = ["averages", "before_noise", "histogram"]
 
 _BATCH = 64
 
@@ -43,11 +43,12 @@ def averages(
     Returns:
         For each count, the mean over the frames in which a channel was kept; a channel that never was is 0.
     """
+    assert list(counts) == sorted(set(counts))
     contract = manifest.contract
     shape = (len(pictures), contract.pruning.channels, *contract.values_shape[1:])
     sums, seen = np.zeros(shape, np.float32), np.zeros(shape[:2], np.float32)
     means = [np.zeros(shape, np.float32) for _ in counts]
-    for rows, frame, channels, values in _frames(bundle, manifest, pictures.pictures, counts, moving=moving):
+    for rows, frame, channels, values in _frames(bundle, manifest, pictures.pictures, counts[-1], moving=moving):
         _add(sums[rows], seen[rows], channels.astype(np.int64), values)
         if frame in counts:
             means[counts.index(frame)][rows] = sums[rows] / np.maximum(seen[rows], 1)[:, :, None, None]
@@ -58,38 +59,33 @@ def averages(
     ]
 
 
-def histograms(
-    bundle: Path, manifest: Manifest, pictures: npt.NDArray[np.uint8], counts: Sequence[int]
-) -> list[npt.NDArray[np.uint16]]:
+def histogram(bundle: Path, manifest: Manifest, pictures: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint16]:
     """Count how often each value of a payload took each level over many frames of a picture: all that they tell.
 
     Args:
         bundle: Folder of the bundle.
         manifest: Its manifest, whose contract has noise, and a mask that does not follow the picture.
         pictures: uint8 ``(N, S, S, 3)``.
-        counts: Numbers of frames, ascending.
+        count: Number of frames.
 
     Returns:
-        For each count ``(N, D, 2^bits)``, values in the order of a payload's.
+        ``(N, D, 2^bits)``, values in the order of a payload's.
     """
     contract = manifest.contract
     size, levels = math.prod(contract.values_shape), 2**contract.bits
     seen = np.zeros((len(pictures), size, levels), np.uint16)
-    results = [np.zeros_like(seen) for _ in counts]
-    for rows, frame, _, values in _frames(bundle, manifest, pictures, counts):
+    for rows, _, _, values in _frames(bundle, manifest, pictures, count):
         steps = values.reshape(len(values), size).astype(np.int64)
         picture, value = np.ogrid[: len(values), :size]
         seen[rows][picture, value, steps] += 1
-        if frame in counts:
-            results[counts.index(frame)][rows] = seen[rows]
-    return results
+    return seen
 
 
 def _frames(
     bundle: Path,
     manifest: Manifest,
     pictures: npt.NDArray[np.uint8],
-    counts: Sequence[int],
+    count: int,
     *,
     moving: bool = False,
 ) -> Iterator[tuple[slice, int, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
@@ -100,14 +96,13 @@ def _frames(
     """
     contract = manifest.contract
     assert contract.noise is not None
-    assert list(counts) == sorted(set(counts))
     noise, rng = contract.noise, np.random.default_rng(0)
     first, second = _halves(bundle / DEVICE_GRAPH_FILE, contract.input.name, noise.name)
     starts = range(0, len(pictures), _BATCH)
-    for start in track(starts, f"{manifest.name}: {counts[-1]} frames", transient=True):
+    for start in track(starts, f"{manifest.name}: {count} frames", transient=True):
         rows = slice(start, start + _BATCH)
         (activations,) = first.run(None, {contract.input.name: pictures[rows]})
-        for frame in range(1, counts[-1] + 1):
+        for frame in range(1, count + 1):
             if moving:
                 (activations,) = first.run(None, {contract.input.name: moved(pictures[rows], rng)})
             drawn = draw_uniform((len(activations), *noise.shape))

@@ -177,12 +177,12 @@ def measure_many_frames(
     Returns:
         The strongest, with the area of who ranks best, and what the strongest would read by luck.
     """
-    once = tries(leaked, target, settings, [settings.seed])
     each = tries(leaked, target, settings, seeds)
     named = {name: {key: run_attack(name, pairs, target, how) for key, pairs, how in each} for name in names}
     if (mean := together([guess for by_seed in named.values() for guess in by_seed.values()])) is not None:
         named[ENSEMBLE] = {str(settings.seed): mean}
     if knows_noise is not None:
+        once = tries(leaked, target, settings, [settings.seed])
         named[LIKELIHOOD] = {key: knows_noise(pairs) for key, pairs, _ in once}
     results = [judge(name, by_seed, leaked, target, labels) for name, by_seed in named.items()]
     best = max(results, key=lambda result: result.balanced_accuracy.value)

@@ -95,8 +95,7 @@ class Defense:
         if (neck := network.bottleneck) is not None:
             client = nn.Sequential(client, Neck(shape, neck))
             shape = (neck.channels, neck.side, neck.side)
-            deviation = neck.noise / (2 * neck.reach)
-            transform = NoisyRounding(shape, deviation, neck.bits) if neck.noise else Rounding(neck.bits)
+            transform = NoisyRounding(shape, neck.deviation, neck.bits) if neck.noise else Rounding(neck.bits)
         return SplitModel(
             client=client,
             head=self.remaining_layers(self.task_classes),

@@ -23,7 +23,7 @@ from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.errors import ConfigError
 
 from .results import points_beside
-from .statements import area, checked, draws, exposed, luck, seen_in, statements, unlike_trained
+from .statements import area, checked, draws, exposed, luck, statements, unlike_trained
 from .svg import as_svg
 from .trade_off import TradeOffPoint, trade_off
 
@@ -175,8 +175,8 @@ def _beside(manifest: Manifest, report: PrivacyReport) -> str:
         for point in report.leaked_curve
     )
     frames = "".join(
-        f"<tr><td>{seen_in(seen)}<td>{percent(seen.balanced_accuracy)}<td>{_text(seen.attack)}"
-        for seen in report.many_frames
+        f"<tr><td>{point.seen}<td>{percent(point.balanced_accuracy)}<td>{_text(point.attack)}"
+        for point in report.many_frames
     )
     if manifest.contract.noise is None:
         frames = "<tr><td>many frames of one picture<td><td>nothing is random: each gives the same bytes"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dcp_sdk.bundles.manifest import ExportCost, Manifest
-from dcp_sdk.bundles.measurements import FramesPoint, Ranked, points, share
+from dcp_sdk.bundles.measurements import Ranked, points, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 
-__all__ = ["area", "checked", "draws", "exposed", "luck", "seen_in", "statements", "unlike_trained"]
+__all__ = ["area", "checked", "draws", "exposed", "luck", "statements", "unlike_trained"]
 
 
 def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
@@ -117,11 +117,6 @@ def area(one: Ranked) -> str:
         return ""
     ranking = one.ranking
     return f"{one.auc:.3f}" + ("" if ranking is None else f" ({ranking.low:.3f} to {ranking.high:.3f})")
-
-
-def seen_in(seen: FramesPoint) -> str:
-    """Say what was seen."""
-    return f"{seen.frames} frames of {'a moving face' if seen.moving else 'one picture'}"
 
 
 def exposed(report: PrivacyReport) -> str:

@@ -222,6 +222,11 @@ class FramesPoint(Ranked):
     luck: Luck | None = None
     """What the strongest of those that tried would read by luck."""
 
+    @property
+    def seen(self) -> str:
+        """What the server saw: ``100 frames of one picture``."""
+        return f"{self.frames} frames of {'a moving face' if self.moving else 'one picture'}"
+
 
 class OtherAttribute(Frozen):
     """What is read of an attribute that nobody asked to hide."""

@@ -120,10 +120,10 @@ class PrivacyReport(Frozen):
             f"{answer}: {self.strongest_attack} reads {self.sensitive} with {percent(self.strongest)} balanced "
             f"accuracy, guessing gives {share(self.chance)}{self._beyond(self.strongest, self.luck)}.{self._ranked}"
         )
-        still, moving = ([seen for seen in self.many_frames if seen.moving is moves] for moves in (False, True))
-        for seen, what in [(seen, "one picture") for seen in still[-1:]] + [(seen, "a moving face") for seen in moving]:
-            beyond = self._beyond(seen.balanced_accuracy, seen.luck)
-            said += f" From {seen.frames} frames of {what}: {percent(seen.balanced_accuracy)}{beyond}."
+        still, moving = ([point for point in self.many_frames if point.moving is moves] for moves in (False, True))
+        for point in (*still[-1:], *moving):
+            beyond = self._beyond(point.balanced_accuracy, point.luck)
+            said += f" From {point.seen}: {percent(point.balanced_accuracy)}{beyond}."
         return f"{said}{self._elsewhere}"
 
     @property

@@ -14,6 +14,7 @@ from ..bundles.measurements import percent, share
 from ..bundles.privacy_report import PrivacyReport
 from ..contract import TensorSpec
 from ..doctor import Finding, State
+from ..errors import DCPError
 from ..events import printable
 from ..predictions import Prediction, Timings
 from ..stats import Stage, Stats
@@ -53,10 +54,13 @@ def timing_rows(timings: Timings) -> list[tuple[str, str]]:
     return [(field.name.removesuffix("_ms"), f"{getattr(timings, field.name):.1f} ms") for field in fields(timings)]
 
 
-def prediction_table(rows: Iterable[tuple[str, Prediction]]) -> Table:
-    """Show one line per picture: its name, the answer and what it cost."""
+def prediction_table(rows: Iterable[tuple[str, Prediction | DCPError]]) -> Table:
+    """Show one line per picture: its name, the answer and what it cost, or what went wrong."""
     table = Table("picture", "label", "probability", "bytes sent", "time", box=None, pad_edge=False)
     for name, prediction in rows:
+        if isinstance(prediction, DCPError):
+            table.add_row(Text(name), Text(type(prediction).__name__, "red"))
+            continue
         table.add_row(
             Text(name),
             Text(prediction.label, "bold"),

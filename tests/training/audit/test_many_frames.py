@@ -11,7 +11,7 @@ from dcp_sdk import obfuscate
 from tests.trained import Trained, train_and_export
 from training import data
 from training.audit import many_frames
-from training.audit.many_frames import averages, histograms
+from training.audit.many_frames import averages, histogram
 from training.config import Recipe
 from training.data import LabelledPictures
 from training.payloads import collect
@@ -50,7 +50,7 @@ def test_levels_are_counted_in_the_order_of_a_payload(
 ) -> None:
     for module in (obfuscate, many_frames):
         monkeypatch.setattr(module, "draw_uniform", lambda shape: np.full(shape, 0.3, np.float32))
-    few, many = histograms(noisy.bundle, noisy.manifest, pictures.pictures, [1, 3])
+    few, many = (histogram(noisy.bundle, noisy.manifest, pictures.pictures, count) for count in (1, 3))
     steps = collect(noisy.bundle, noisy.manifest, pictures).features.reshape(len(pictures), -1)
     assert few.shape == (len(pictures), 3, 16)
     assert np.array_equal(few.argmax(2), steps)
