@@ -65,6 +65,8 @@ class UnderWay:
         self._computed: deque[Trip] = deque()
         self._answered: dict[int, Trip] = {}
         self._begun = self._given = 0
+        self._idle = 0
+        """Threads of the network that wait for a payload."""
         self._given_at = time.monotonic()
         self._failure: tuple[int, BaseException] | None = None
         self._exhausted = False
@@ -204,7 +206,9 @@ class UnderWay:
     def send(self) -> Trip | None:
         """Wait for a payload to be sent; None when the stream is stopped."""
         with self._lock:
+            self._idle += 1
             self._network.wait_for(lambda: self.stopped or self._may_send())
+            self._idle -= 1
             if self.stopped:
                 return None
             trip = self._computed.popleft()
@@ -239,7 +243,8 @@ class UnderWay:
     def _may_begin(self) -> bool:
         return (
             bool(self._captured)
-            and len(self._computed) < _WAITING
+            # A payload that a thread is about to take does not wait: the device graph need not, either.
+            and len(self._computed) - self._idle < _WAITING
             and self._begun - self._given < self._credit
             and self._is_wanted(self._begun)
         )
