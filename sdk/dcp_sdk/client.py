@@ -13,6 +13,7 @@ from .bundles.bundle import Bundle
 from .bundles.manifest import Manifest
 from .bundles.privacy_report import PrivacyReport
 from .bundles.signing_keys import KeySource
+from .calls.aside import Aside
 from .calls.batches import several, size_of_batches
 from .calls.breaker import TRANSIENT
 from .calls.gate import Gate
@@ -138,6 +139,7 @@ class PrivateClient:
             raise ConfigError(f"on_failure: expected 'raise' or 'local', got {on_failure!r}.")
         self.timeouts = timeouts
         self._gate = Gate()
+        self._aside = Aside()
         with ExitStack() as opened:
             transports = open_transports(server, transport, headers=headers, security=security)
             for one in transports:
@@ -360,7 +362,11 @@ class PrivateClient:
         return None if self._telemetry is None else self._telemetry.tracing(self.manifest.name, self.provider)
 
     def _take(self, picture: FrameLike | None, deadline: Deadline) -> Frame:
-        return self._require_camera().read(deadline.left_s()) if picture is None else as_frame(picture)
+        if picture is None:
+            return self._require_camera().read(deadline.left_s())
+        if isinstance(picture, str | PathLike | bytes):  # a drive may hang, and a small file take long to decode
+            return self._aside.do(lambda: as_frame(picture), deadline, "reading and decoding the picture")
+        return as_frame(picture)
 
     def _open_source(self, source: SourceLike | None) -> tuple[FrameSource, bool]:
         """Give the source, and say whether it was opened here."""

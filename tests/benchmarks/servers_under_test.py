@@ -24,6 +24,25 @@ from tests.tiny import MODEL_CODE
 
 WHOLE = "whole_network"
 """Triton's name of the network that receives the picture."""
+_NO_HEAD = """
+import json
+
+import numpy as np
+import triton_python_backend_utils as pb_utils
+
+
+class TritonPythonModel:
+    def initialize(self, args):
+        (output,) = json.loads(args["model_config"])["output"]
+        self._name, self._classes = output["name"], int(output["dims"][-1])
+
+    def execute(self, requests):
+        return [self._answer(len(request.inputs()[0].as_numpy())) for request in requests]
+
+    def _answer(self, batch):
+        same = np.full((batch, self._classes), 1 / self._classes, np.float32)
+        return pb_utils.InferenceResponse([pb_utils.Tensor(self._name, same)])
+"""
 
 
 def add_whole_network(bundle: Path, repository: Path) -> Contract:
@@ -44,11 +63,25 @@ def add_whole_network(bundle: Path, repository: Path) -> Contract:
 
 def without_batching(repository: Path, model: str, name: str) -> None:
     """Copy a model under another name, for the same payloads, with a server that takes one request at a time."""
-    copied = shutil.copytree(repository / model, repository / name)
-    for path in [copied / "config.pbtxt", *copied.glob("configs/*.pbtxt")]:
-        text = path.read_text().replace(f'name: "{model}"', f'name: "{name}"')
-        before, _, after = text.partition("dynamic_batching {")
+    for path in _copy(repository, model, name):
+        before, _, after = path.read_text().partition("dynamic_batching {")
         path.write_text(before + after.partition("\n}\n")[2])
+
+
+def without_head(repository: Path, model: str, name: str) -> None:
+    """Copy a model under another name that checks nothing and runs no graph: what a request costs Triton itself."""
+    _copy(repository, model, name)
+    for code in (repository / name).glob("*/model.py"):
+        code.write_text(_NO_HEAD)
+
+
+def _copy(repository: Path, model: str, name: str) -> list[Path]:
+    """Copy a model under another name; its configurations."""
+    copied = shutil.copytree(repository / model, repository / name)
+    configurations = [copied / "config.pbtxt", *copied.glob("configs/*.pbtxt")]
+    for path in configurations:
+        path.write_text(path.read_text().replace(f'name: "{model}"', f'name: "{name}"'))
+    return configurations
 
 
 @contextmanager

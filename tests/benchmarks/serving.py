@@ -13,10 +13,11 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,14 +32,17 @@ from dcp_sdk.contract import Contract
 from dcp_sdk.serving import TritonServer
 from dcp_sdk.transport.pairing import TRITON_TYPES
 from tests.benchmarks.open_loop import Target, drive
-from tests.benchmarks.servers_under_test import WHOLE, add_whole_network, cpu_s, fastapi, without_batching
-from tests.tiny import ROOT, SHIPPED
+from tests.benchmarks.servers_under_test import WHOLE, add_whole_network, cpu_s, fastapi, without_batching, without_head
+from tests.tiny import PAPER, ROOT, SHIPPED
 
 UNBATCHED = "head_without_batching"
+NO_HEAD = "no_head"
 P50_LIMIT_MS = 50.0
 """The knee is the highest rate with all requests answered and a median within this. The higher percentiles stand in the
 steps; on a machine with other work they say more about that work."""
 BATCHES = (1, 4, 16, 64)
+TURN_S = 1.0
+"""How long each way has a turn at least: the processor's time is counted in hundredths of a second."""
 USD_PER_CORE_HOUR = 0.04
 """A round price of a rented core, for orientation."""
 
@@ -138,51 +142,74 @@ def summary(steps: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def ceiling(contract: Contract, graph: Path, server: TritonServer, *, turns: int) -> dict[str, Any]:
-    """Compare Triton, saturated, with the bare graph at the same batch sizes, in turns.
+def ceiling(bundle: Path, *, turns: int) -> dict[str, Any]:
+    """Compare a head on Triton, saturated, with its bare graph at the same batch sizes, and a model that does nothing.
 
-    Pictures per second by the clock, and per second of the processor, which other work on the machine does not touch.
+    In turns; pictures per second by the clock, and per second of the processor, which other work on the machine does
+    not touch. What the model that does nothing reaches, no head can on this server.
     """
+    contract = Manifest.load(bundle).contract
+    model = contract.head.model
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1  # as model.py, like the next line
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    graph = ROOT / "triton_models" / model / str(contract.head.version) / "model.onnx"
     session = ort.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
     figures = {}
-    with (
-        tritonclient.grpc.InferenceServerClient(server.grpc_address.removeprefix("grpc://")) as client,
-        ThreadPoolExecutor(4) as pool,
-    ):
-        for batch in BATCHES:
-            arrays = payload(contract, batch)
-            inputs, calls = triton_inputs(contract, arrays), max(8, 256 // batch)
-
-            def bare(arrays: dict[str, npt.NDArray[Any]] = arrays, calls: int = calls) -> None:
-                for _ in range(calls):
-                    session.run(None, arrays)
-
-            def served(inputs: Any = inputs, calls: int = calls) -> None:
-                # Several at a time: some travel while others are computed.
-                list(pool.map(lambda _: _infer(client, contract.head.model, inputs), range(calls)))
-
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(ROOT / "triton_models" / model, Path(folder, model))
+        without_head(Path(folder), model, NO_HEAD)
+        with (
+            TritonServer(folder, models=[model, NO_HEAD], venv=ROOT / ".venv-triton") as server,
+            tritonclient.grpc.InferenceServerClient(server.grpc_address.removeprefix("grpc://")) as client,
+            ThreadPoolExecutor(4) as pool,
+        ):
             assert server.pid is not None
-            clock: dict[str, list[float]] = {"bare": [], "served": []}
-            bare_s = served_s = 0.0
-            for _ in range(turns):
-                before = time.process_time()
-                clock["bare"].append(_seconds(bare))
-                bare_s += time.process_time() - before
-                before = cpu_s(server.pid)
-                clock["served"].append(_seconds(served))
-                served_s += cpu_s(server.pid) - before
-            pictures = batch * calls
-            figures[str(batch)] = {
-                "onnx_runtime_per_s": round(pictures / float(np.median(clock["bare"])), 1),
-                "triton_per_s": round(pictures / float(np.median(clock["served"])), 1),
-                "ratio": round(float(np.median(np.divide(clock["bare"], clock["served"]))), 3),
-                "onnx_runtime_per_core_second": round(pictures * turns / bare_s, 1),
-                "triton_per_core_second": round(pictures * turns / served_s, 1),
-                "ratio_per_core_second": round(bare_s / served_s, 3),
-            }
+            for batch in BATCHES:
+                arrays = payload(contract, batch)
+                inputs, calls = triton_inputs(contract, arrays), max(8, 256 // batch)
+
+                def bare(arrays: dict[str, npt.NDArray[Any]] = arrays, calls: int = calls) -> None:
+                    for _ in range(calls):
+                        session.run(None, arrays)
+
+                def served(asked: str, inputs: Any = inputs, calls: int = calls) -> None:
+                    # Several at a time: some travel while others are computed.
+                    list(pool.map(lambda _: _infer(client, asked, inputs), range(calls)))
+
+                ways: dict[str, tuple[Callable[[], object], Callable[[], float]]] = {
+                    "onnx_runtime": (bare, time.process_time),
+                    "triton": (partial(served, model), partial(cpu_s, server.pid)),
+                    "triton_without_head": (partial(served, NO_HEAD), partial(cpu_s, server.pid)),
+                }
+                figures[str(batch)] = _compare(ways, batch * calls, turns)
+    return figures
+
+
+def _compare(
+    ways: Mapping[str, tuple[Callable[[], object], Callable[[], float]]], pictures: int, turns: int
+) -> dict[str, dict[str, float]]:
+    """Do the same work in several ways, each with the clock of its processor; ratios are to the first, turn by turn."""
+    seconds = {name: np.zeros((turns, 2)) for name in ways}
+    for turn in range(turns):
+        for name, (work, processor_s) in ways.items():
+            before, start, count = processor_s(), time.perf_counter(), 0
+            while time.perf_counter() < start + TURN_S:
+                work()
+                count += pictures
+            passed = time.perf_counter() - start, processor_s() - before
+            seconds[name][turn] = np.divide(passed, count)
+    first = next(iter(ways))
+    figures = {}
+    for name, spent in seconds.items():
+        clock, core = (1 / np.median(spent, axis=0)).tolist()
+        ratio, core_ratio = np.median(seconds[first] / spent, axis=0).tolist()
+        figures[name] = {
+            "per_s": round(clock, 1),
+            "per_core_second": round(core, 1),
+            "ratio": round(ratio, 3),
+            "ratio_per_core_second": round(core_ratio, 3),
+        }
     return figures
 
 
@@ -192,12 +219,6 @@ def _infer(client: tritonclient.grpc.InferenceServerClient, model: str, inputs: 
         client.infer(model, inputs)
     except InferenceServerException:
         client.infer(model, inputs)
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def _free_port() -> int:
@@ -215,28 +236,25 @@ def measure(bundle: Path, *, first: float, factor: float, seconds: float, turns:
         without_batching(repository, contract.head.model, UNBATCHED)
         whole = add_whole_network(bundle, repository)
 
-        def triton(model: str, of: Contract, name: str) -> tuple[System, TritonServer]:
+        def triton(model: str, of: Contract, name: str) -> System:
             server = stack.enter_context(TritonServer(repository, models=[model], venv=ROOT / ".venv-triton"))
             assert server.pid is not None
-            return System(name, Target(server.grpc_address, triton_body(of, model)), server.pid), server
+            return System(name, Target(server.grpc_address, triton_body(of, model)), server.pid)
 
-        head, server = triton(contract.head.model, contract, "head")
         systems = [
-            head,
-            triton(UNBATCHED, contract, UNBATCHED)[0],
-            triton(WHOLE, whole, WHOLE)[0],
+            triton(contract.head.model, contract, "head"),
+            triton(UNBATCHED, contract, UNBATCHED),
+            triton(WHOLE, whole, WHOLE),
         ]
         address, group = stack.enter_context(fastapi(bundle, _free_port()))
         systems.append(System("fastapi_torch", Target(address, payload(whole)["image"].tobytes()), group))
-        graph = ROOT / "triton_models" / contract.head.model / str(contract.head.version) / "model.onnx"
-        figures = ceiling(contract, graph, server, turns=turns)
         steps = climb(systems, first=first, factor=factor, seconds=seconds)
     return {
         "bundle": Manifest.load(bundle).name,
         "p50_limit_ms": P50_LIMIT_MS,
         "usd_per_core_hour": USD_PER_CORE_HOUR,
         "summary": {name: summary(found) for name, found in steps.items()},
-        "ceiling_by_batch": figures,
+        "ceiling_by_batch": {one.name: ceiling(one, turns=turns) for one in (bundle, PAPER)},
         "steps": steps,
     }
 
