@@ -17,8 +17,11 @@ def test_the_knees_and_costs_are_those_that_were_measured() -> None:
         cost = f"{found['usd_per_thousand']:.7f}".rstrip("0")
         cells = (f"{found['knee_per_s']:,.0f}", latencies, f"{found['predictions_per_core_second']:,.0f}", cost)
         assert f"| {' | '.join(cells)} |" in PAGE
-    for found in measured["ceiling_by_batch"].values():
-        assert f"{found['ratio_per_core_second']:.2f}" in PAGE
+    for heads in measured["ceiling_by_batch"].values():
+        for batch, found in heads.items():
+            served, nothing = found["triton"], found["triton_without_head"]
+            shares = f"{served['ratio']:.2f}; {served['ratio_per_core_second']:.2f}"
+            assert f"| {batch} | {shares} | {nothing['ratio_per_core_second']:.2f} |" in PAGE
 
 
 def test_the_memory_is_that_of_a_million_requests() -> None:

@@ -12,18 +12,20 @@ from ..deadline import Deadline
 __all__ = ["Aside"]
 
 T = TypeVar("T")
-_MOST = 16
+_MOST_LEFT = 8
 
 
 class Aside:
     """Does work by a deadline. Thread-safe.
 
-    What was left goes on until it ends by itself, such as a read from a network drive that hangs. No more than 16 go on
-    at once: where so many hang, the next one waits, too.
+    What was left alone goes on until it ends by itself, such as a read from a network drive that hangs. Where eight go
+    on like that, new work waits for one of them to end: each may hold a picture's memory.
     """
 
     def __init__(self) -> None:
-        self._free = threading.BoundedSemaphore(_MOST)
+        self._changed = threading.Condition()
+        self._left = 0
+        """Pieces of work that nobody waits for any more."""
 
     def do(self, work: Callable[[], T], deadline: Deadline, stage: str) -> T:
         """Return what ``work`` returns, or raise what it raises.
@@ -36,26 +38,32 @@ class Aside:
         Raises:
             DeadlineExceeded: It did not end in time.
         """
-        if not self._free.acquire(timeout=deadline.left_s()):
-            raise deadline.exceeded(stage)
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._left < _MOST_LEFT, deadline.left_s()):
+                raise deadline.exceeded(stage)
         result: Future[T] = Future()
-
-        def thread() -> None:
-            try:
-                result.set_result(work())
-            except BaseException as error:  # noqa: BLE001 - the caller raises it
-                result.set_exception(error)
-            finally:
-                self._free.release()
-
         try:
             # A daemon: what hangs must not keep the process from ending.
-            threading.Thread(target=thread, name="dcp aside", daemon=True).start()
+            threading.Thread(target=_do, args=(work, result), name="dcp aside", daemon=True).start()
         except RuntimeError:  # no thread can be had now
-            thread()
+            _do(work, result)
         try:
             return result.result(deadline.left_s())
         except TimeoutError:
-            if result.done():  # the work's own
-                raise
-            raise deadline.exceeded(stage) from None
+            if result.done():  # the error is the work's own, or it ended at the last moment
+                return result.result()
+        self._count_left(1)
+        result.add_done_callback(lambda _: self._count_left(-1))
+        raise deadline.exceeded(stage)
+
+    def _count_left(self, more: int) -> None:
+        with self._changed:
+            self._left += more
+            self._changed.notify_all()
+
+
+def _do(work: Callable[[], T], result: Future[T]) -> None:
+    try:
+        result.set_result(work())
+    except BaseException as error:  # noqa: BLE001 - the caller raises it
+        result.set_exception(error)
