@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import cv2
 import numpy as np
 
+from ._at_exit import close_at_exit
 from .config import check_kinds
 from .errors import ConfigError, FrameError
 from .events import log
@@ -60,6 +61,7 @@ class Camera(FrameSource):
         # A daemon that opens the driver itself: one that never returns can then hang neither us nor the exit.
         self._thread = threading.Thread(target=self._grab, name=f"dcp {self.name}", daemon=True)
         self._thread.start()
+        close_at_exit(self)
         try:
             with self._news:
                 self._wait_for_frame()

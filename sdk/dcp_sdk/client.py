@@ -6,14 +6,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack, nullcontext, suppress
 from itertools import chain, islice
 from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Self, SupportsIndex
 
+from .aside import Aside
 from .bundles.bundle import Bundle
 from .bundles.manifest import Manifest
 from .bundles.privacy_report import PrivacyReport
 from .bundles.signing_keys import KeySource
-from .calls.aside import Aside
 from .calls.batches import several, size_of_batches
 from .calls.breaker import TRANSIENT
 from .calls.gate import Gate
@@ -25,10 +26,11 @@ from .camera import Camera
 from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts, check_kinds
 from .deadline import Deadline
 from .errors import ConfigError
-from .frames import Frame, FrameLike, FrameSource, as_frame
+from .frames import Frame, FrameLike, FrameSource, as_frame, load_image
 from .local_head import LocalHead
 from .obfuscate import Obfuscator, Payload
 from .predictions import Prediction
+from .preprocess import Image
 from .runtime import Provider
 from .security import Security
 from .sources import SourceLike, open_source
@@ -41,6 +43,7 @@ __all__ = ["Observer", "PrivateClient"]
 _DEFAULT_TIMEOUTS = Timeouts()
 _DEFAULT_RETRIES = Retries()
 _DEFAULT_BREAKER = CircuitBreaker()
+_READING = "reading and decoding the picture"
 _WAKE_S = 0.5
 """What a loaded machine may take to wake a thread whose time is over."""
 
@@ -365,14 +368,18 @@ class PrivateClient:
         if picture is None:
             return self._require_camera().read(deadline.left_s())
         if isinstance(picture, str | PathLike | bytes):  # a drive may hang, and a small file take long to decode
-            return self._aside.do(lambda: as_frame(picture), deadline, "reading and decoding the picture")
+            return self._aside.do(lambda: as_frame(picture), deadline, _READING)
         return as_frame(picture)
+
+    def _load(self, path: Path) -> Image:
+        """Read a picture of a stream, which has as much time for it as a request has."""
+        return self._aside.do(lambda: load_image(path), Deadline(self.timeouts.predict_s), _READING)
 
     def _open_source(self, source: SourceLike | None) -> tuple[FrameSource, bool]:
         """Give the source, and say whether it was opened here."""
         if source is None:
             return self._require_camera(), False
-        opened = open_source(source)
+        opened = open_source(source, load=self._load)
         return opened, opened is not source
 
     def _require_camera(self) -> Camera:

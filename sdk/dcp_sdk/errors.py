@@ -8,7 +8,7 @@
     ├ BundleError             the bundle is missing, damaged or not understood
     │  ├ ContractMismatch     device bundle and server do not belong together
     │  └ SignatureError       nobody who is trusted signed the bundle as it is
-    ├ RuntimeUnavailable      the asked-for device (CUDA) is not to be had, or memory ran out
+    ├ RuntimeUnavailable      the asked-for device (CUDA) is not to be had, or memory or threads ran out
     ├ PrivacyGuardError       the payload is not what the contract says; nothing was sent
     ├ DeadlineExceeded        the device used up the time of the call   (also TimeoutError)
     └ ServerError
@@ -69,7 +69,7 @@ class SignatureError(BundleError):
 
 
 class RuntimeUnavailable(DCPError):
-    """The device that was asked for cannot run the whole graph, or its memory ran out. There is no silent fallback."""
+    """The device that was asked for cannot run the whole graph, or memory or threads ran out. Nothing falls back."""
 
 
 class PrivacyGuardError(DCPError):

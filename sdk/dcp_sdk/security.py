@@ -101,6 +101,8 @@ def read_secret(path: Path) -> bytes:
         ConfigError: It cannot be read.
     """
     try:
+        if path.exists() and not path.is_file():  # to read a pipe may never end
+            raise ConfigError(f"Security: expected a file at {path}, got something else.")
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"Security: expected a file at {path}, got {type(error).__name__}.") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from os import PathLike
@@ -52,13 +52,15 @@ class Folder(FrameSource):
 
     Args:
         path: The folder.
+        load: Reads and decodes a picture's file.
 
     Raises:
         FrameError: It is no folder, or holds no picture.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], *, load: Callable[[Path], Image] = load_image) -> None:
         folder = Path(path)
+        self._load = load
         if not folder.is_dir():
             raise FrameError(f"expected a folder of pictures at {folder}, got nothing of the kind.")
         self.paths = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
@@ -68,7 +70,7 @@ class Folder(FrameSource):
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self.paths):
-            yield Frame(load_image(path), time.monotonic(), str(path), index)
+            yield Frame(self._load(path), time.monotonic(), str(path), index)
 
 
 class Video(FrameSource):
@@ -115,12 +117,13 @@ class Video(FrameSource):
             )
 
 
-def open_source(source: SourceLike) -> FrameSource:
+def open_source(source: SourceLike, *, load: Callable[[Path], Image] = load_image) -> FrameSource:
     """Choose the source that ``source`` names. A number is a camera, and so is a device such as ``/dev/video0`` or
     ``/dev/v4l/by-id/…``, whose name stays when a camera is plugged in anew; a text with ``://`` is a network camera.
 
     Args:
         source: See :data:`SourceLike`. A source is given back as it is.
+        load: Reads and decodes a picture's file of a folder.
 
     Raises:
         FrameError: It cannot be opened, or is a single picture.
@@ -132,7 +135,7 @@ def open_source(source: SourceLike) -> FrameSource:
     if isinstance(source, str | PathLike):
         path = Path(source)
         if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
-            return Folder(path)
+            return Folder(path, load=load)
         if path.suffix.lower() in PICTURE_SUFFIXES:
             raise FrameError(
                 f"expected a camera, video or folder, got the picture {path}. Use predict for one picture."

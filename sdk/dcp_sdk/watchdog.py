@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .aside import no_thread
+
 __all__ = ["Watchdog"]
 
 
@@ -24,13 +26,22 @@ class Watchdog:
 
     @contextmanager
     def watching(self, timeout_s: float, bark: Callable[[], None]) -> Iterator[None]:
-        """Call ``bark`` from another thread if the block takes longer than ``timeout_s`` seconds."""
+        """Call ``bark`` from another thread if the block takes longer than ``timeout_s`` seconds.
+
+        Raises:
+            RuntimeUnavailable: No thread can be had.
+        """
         block, end = object(), time.monotonic() + timeout_s
         with self._changed:
             self._watched[block] = end, bark
             if self._thread is None or not self._thread.is_alive():  # it does not live on in a forked child
-                self._thread = threading.Thread(target=self._watch, name="dcp watchdog", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._watch, name="dcp watchdog", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    del self._watched[block]
+                    raise no_thread("to watch over the device graph") from error
+                self._thread = thread
             if end < self._wakes:  # seldom: mostly it will look in time for an earlier block, over or not
                 self._changed.notify_all()  # in a forked child a waiter of the parent's still stands first
         try:

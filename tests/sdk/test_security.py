@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -152,3 +153,13 @@ def test_each_server_once(tiny: Tiny) -> None:
         PrivateClient(tiny.bundle, ["grpc://a:1", "a:1"])
     with pytest.raises(ConfigError, match="got none"):
         PrivateClient(tiny.bundle, [])
+
+
+def test_a_pipe_in_place_of_a_secret_is_refused_at_once(tiny: Tiny, tmp_path: Path) -> None:
+    """To read it may never end."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigError, match="expected a file"):
+        PrivateClient(tiny.bundle, "http://127.0.0.1:9", security=Security(api_key_file=pipe))
+    with pytest.raises(ConfigError, match="expected a key"):
+        PrivateClient(tiny.bundle, f"memory://{tiny.repository}", trusted_keys=[pipe])

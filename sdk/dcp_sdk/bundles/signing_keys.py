@@ -142,6 +142,8 @@ def load_trusted(sources: Sequence[KeySource]) -> TrustedKeys:
 
 def _read(path: Path) -> bytes:
     try:
+        if path.exists() and not path.is_file():  # to read a pipe may never end
+            raise ConfigError(f"expected a key at {path}, got something that is no file. {_MAKE_ONE}")
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"expected a key at {path}, got {type(error).__name__}. {_MAKE_ONE}") from error

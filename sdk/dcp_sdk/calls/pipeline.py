@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from .._at_exit import close_at_exit
+from ..aside import no_thread
 from ..errors import ConfigError
 from ..frames import Frame, FrameSource
 from ..stats import Counters
@@ -47,6 +49,9 @@ class Pipeline:
         in_flight: Requests on the network at once, at the most, as :func:`check_in_flight` takes it.
         join_s: Seconds that a stage takes at the most, for :meth:`close`.
         notify: Called, from any thread, when :meth:`poll` may have news. It must not wait.
+
+    Raises:
+        RuntimeUnavailable: Not enough threads can be had.
     """
 
     def __init__(
@@ -70,8 +75,13 @@ class Pipeline:
         self._reader = _thread("capture", self._read)
         self._workers = [_thread("device graph", self._work, frames.begin, compute, frames.computed)]
         self._workers += [_thread("network", self._work, frames.send, ask, frames.answered) for _ in range(in_flight)]
-        for thread in (self._reader, *self._workers):
-            thread.start()
+        close_at_exit(self)
+        try:
+            for thread in (self._reader, *self._workers):
+                thread.start()
+        except RuntimeError as error:
+            self.close()
+            raise no_thread("for each part of the stream") from error
 
     def close(self) -> None:
         """Stop, close the source if it was opened here, and wait for the threads. May be called twice.
@@ -143,5 +153,7 @@ def _thread(name: str, work: Callable[..., None], *arguments: Any) -> threading.
 
 
 def _join(thread: threading.Thread, timeout_s: float) -> None:
-    if thread is not threading.current_thread():  # a source of somebody may close the client itself
+    if (
+        thread.ident is not None and thread is not threading.current_thread()
+    ):  # a source of somebody may close the client itself
         thread.join(max(0.0, timeout_s))

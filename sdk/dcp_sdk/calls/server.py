@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from ..aside import no_thread
 from ..config import CircuitBreaker
 from ..contract import Contract
 from ..deadline import Deadline
@@ -119,6 +120,8 @@ class Server:
             except (ServerError, ContractMismatch) as error:
                 self._notice(error)
                 raise
+            except RuntimeError as error:  # of gRPC, which starts threads as it needs them
+                raise no_thread("for the connection") from error
             if self._trouble:
                 self._trouble = ""
                 seconds = round(time.monotonic() - self._failing_since, 3)

@@ -143,7 +143,10 @@ class GrpcLink:
             call.cancel()
         later = threading.Timer(_LINGER_S, self._channel.close)
         later.daemon = True
-        later.start()
+        try:
+            later.start()
+        except RuntimeError:  # no thread can be had now
+            self._channel.close()
 
     def _notice(self, state: grpc.ChannelConnectivity) -> None:
         if state is grpc.ChannelConnectivity.READY:

@@ -28,7 +28,7 @@ class Connection(http.client.HTTPConnection):
     """One connection, in use by one thread at a time."""
 
     auto_open = 0  # it must never reconnect, and so resend, on its own
-    sock: DeadlineSocket | TLSDeadlineSocket
+    sock: DeadlineSocket | TLSDeadlineSocket | None  # None once the server closed it after an answer
     largest_body_bytes: int
     checked = False
     """For its user: whether what must be asked first was asked over this very connection."""
@@ -42,6 +42,8 @@ class Connection(http.client.HTTPConnection):
             OSError: The connection broke.
             http.client.HTTPException: What came is not HTTP, or too long.
         """
+        if self.sock is None:
+            raise ConnectionError("the server closes the connection after an answer, and must keep it alive")
         self._unsent = b""
         self.request(method, path, body=body, headers=dict(headers))
         self.sock.sendall(self._unsent)
@@ -120,7 +122,7 @@ class ConnectionPool:
             if connection is None:
                 return self._open(deadline)
             # Found out before anything is sent, so that no request needs to be sent twice.
-            if connection.sock.is_reusable():
+            if connection.sock is not None and connection.sock.is_reusable():
                 connection.sock.deadline = deadline
                 return connection
             connection.close()

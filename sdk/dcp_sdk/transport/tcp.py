@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import socket
 import ssl
-import threading
-from concurrent.futures import Future
 from typing import Any
 
+from ..aside import begin
 from ..deadline import Deadline
 
 __all__ = ["DeadlineSocket", "TLSDeadlineSocket", "connect", "secure", "split_target"]
@@ -123,13 +122,11 @@ def secure(plain: DeadlineSocket, context: ssl.SSLContext, host: str) -> TLSDead
 
 def _resolve(host: str, port: int, deadline: Deadline) -> list[tuple[Any, ...]]:
     """Call ``getaddrinfo`` in a thread: it has no timeout of its own and cannot be interrupted."""
-    found: Future[list[tuple[Any, ...]]] = Future()
 
-    def look_up() -> None:
+    def look_up() -> list[tuple[Any, ...]]:
         try:
-            found.set_result(list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+            return list(socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except (OSError, UnicodeError) as error:
-            found.set_exception(OSError(f"cannot resolve {host}: {error}"))
+            raise OSError(f"cannot resolve {host}: {error}") from error
 
-    threading.Thread(target=look_up, name=f"dcp resolve {host}", daemon=True).start()
-    return found.result(deadline.remaining_s())
+    return begin(look_up, f"dcp resolve {host}").result(deadline.remaining_s())

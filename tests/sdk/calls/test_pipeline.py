@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from dcp_sdk import Arrays, ConfigError, Frame, FrameSource, Telemetry
+from dcp_sdk import Arrays, ConfigError, Frame, FrameSource, RuntimeUnavailable, Telemetry
 from dcp_sdk.calls.pipeline import Pipeline
 from dcp_sdk.calls.stages import Request
 from dcp_sdk.deadline import Deadline
@@ -430,6 +430,21 @@ def test_a_thread_that_ends_ends_the_stream() -> None:
 
     with running(iter([IMAGE] * 5), tracing=tracing) as stream, pytest.raises(LookupError):
         stream.rest()
+
+
+def test_no_stream_begins_without_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were started end again."""
+    start, few = threading.Thread.start, iter(range(2))
+
+    def two_more(thread: threading.Thread) -> None:
+        if next(few, None) is None:
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", two_more)
+    with pytest.raises(RuntimeUnavailable, match="thread"), running(pictures(3)):
+        pass
+    assert eventually(lambda: no_streams() == [])
 
 
 def test_a_buffer_that_is_used_again_gives_each_picture() -> None:

@@ -11,9 +11,12 @@ from contextlib import ExitStack
 
 import pytest
 
+from dcp_sdk import ServerUnavailable
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.transport.http_pool import ConnectionPool
+from dcp_sdk.transport.triton_http import HttpTransport
 from tests.sdk.conftest import Behaviour
+from tests.tiny import Tiny
 
 Listen = Callable[[Behaviour], int]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
@@ -62,6 +65,26 @@ class Polite:
 def get(pool: ConnectionPool, timeout_s: float = 10, body: bytes | None = None) -> bytes:
     with pool.lend(Deadline(timeout_s)) as connection:
         return connection.exchange("POST", "/", headers={}, body=body).body
+
+
+@pytest.mark.parametrize("reply", [OK.replace(b"\r\n", b"\r\nConnection: close\r\n", 1), OK.replace(b"1.1", b"1.0")])
+def test_a_server_that_closes_after_each_answer_is_found_out(reply: bytes, listen: Listen, tiny: Tiny) -> None:
+    """The head is compared over the very connection that the payload takes, so there must be one."""
+
+    def closes(connection: socket.socket, stop: threading.Event) -> None:
+        assert connection.recv(1 << 16)
+        connection.sendall(reply)
+
+    target = f"127.0.0.1:{listen(closes)}"
+    pool = ConnectionPool(target)
+    with pytest.raises(ConnectionError, match="keep it alive"), pool.lend(Deadline(10)) as connection:
+        for _ in range(2):
+            assert connection.exchange("GET", "/", headers={}).body == b"hi"
+    pool.close()
+    transport = HttpTransport(target)
+    with pytest.raises(ServerUnavailable, match="keep it alive"):
+        transport.connect(tiny.manifest.contract, 10)
+    transport.close()
 
 
 @pytest.mark.parametrize("behaviour", [drips_its_headers, drips_its_body, never_reads])

@@ -1,0 +1,142 @@
+"""Work that nobody can interrupt: its caller leaves in time, and a picture file that takes for ever costs one call."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dcp_sdk import DeadlineExceeded, FrameError, PrivateClient, Timeouts
+from dcp_sdk.aside import Aside
+from dcp_sdk.deadline import Deadline
+from dcp_sdk.preprocess import Image
+from tests.sdk.calls.test_pipeline import eventually
+from tests.tiny import Tiny
+
+FOREVER = 60.0
+
+
+def test_what_it_gives_is_given_on() -> None:
+    aside = Aside()
+    assert aside.do(lambda: 42, Deadline(FOREVER), "work") == 42
+    own = FrameError("its own")
+
+    def fail() -> None:
+        raise own
+
+    with pytest.raises(FrameError) as caught:
+        aside.do(fail, Deadline(FOREVER), "work")
+    assert caught.value is own
+
+
+def test_an_error_does_not_hold_what_it_is_about() -> None:
+    """Otherwise each bad picture would stay in memory until the garbage collector comes by."""
+    gc.disable()
+    try:
+        picture = np.zeros(8)
+        gone = weakref.ref(picture)
+
+        def fail(held: object = picture) -> None:
+            raise FrameError("no picture")
+
+        with pytest.raises(FrameError):
+            Aside().do(fail, Deadline(FOREVER), "work")
+        del picture, fail
+        assert eventually(lambda: gone() is None)
+    finally:
+        gc.enable()
+
+
+def test_where_no_thread_can_be_had_the_caller_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", no_more_threads)
+    assert Aside().do(lambda: 42, Deadline(FOREVER), "work") == 42
+
+
+def test_its_caller_leaves_in_time_and_few_are_left_behind() -> None:
+    """Four that hang are the most: after them callers wait for their turn, in vain, and none is started."""
+    aside, let_go, started = Aside(), threading.Event(), threading.Semaphore(0)
+
+    def hang() -> None:
+        started.release()
+        let_go.wait(FOREVER)
+
+    start = time.monotonic()
+    for _ in range(20):
+        with pytest.raises(DeadlineExceeded, match="work"):
+            aside.do(hang, Deadline(0.02), "work")
+    assert time.monotonic() - start < FOREVER / 2
+    assert sum(started.acquire(blocking=False) for _ in range(20)) == 4
+    let_go.set()
+    assert aside.do(lambda: 42, Deadline(FOREVER), "work") == 42
+
+
+def test_a_file_that_takes_long_to_decode(tiny: Tiny, tmp_path: Path, picture: Image) -> None:
+    """A black JPEG of 300 kilobytes whose scans go over 64 megapixels again and again."""
+    bomb = tmp_path / "bomb.jpg"
+    bomb.write_bytes(many_scans(8192, 150))
+    assert bomb.stat().st_size < 300_000
+    with PrivateClient(tiny.bundle, f"memory://{tiny.repository}", timeouts=Timeouts(predict_s=0.5)) as client:
+        client.predict(picture)
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="decoding the picture"):
+            client.predict(bomb)
+        assert time.monotonic() - start < 5, "it takes many times as long to decode"
+        with pytest.raises(FrameError):
+            client.predict(b"no picture")
+        assert client.stats().failures == {"DeadlineExceeded": 1, "FrameError": 1}
+
+
+def test_a_stream_gives_a_file_no_more_time_than_a_request(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "bomb.jpg").write_bytes(many_scans(8192, 150))
+    with PrivateClient(tiny.bundle, f"memory://{tiny.repository}", timeouts=Timeouts(predict_s=0.5)) as client:
+        start = time.monotonic()
+        with pytest.raises(DeadlineExceeded, match="decoding the picture"):
+            list(client.stream(tmp_path))
+        assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("held", ["a file that is decoded", "a stream"])
+def test_a_process_that_ends_meanwhile_ends_well(held: str, tiny: Tiny, tmp_path: Path) -> None:
+    """A thread that came back from OpenCV after the interpreter's end would abort it."""
+    large = tmp_path / "large.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (5000, 7000, 3), np.uint8)
+    assert cv2.imwrite(str(large), noise)
+    for copy in range(3):
+        large.with_name(f"{copy}.jpg").hardlink_to(large)
+    program = f"""
+from dcp_sdk import DeadlineExceeded, PrivateClient, Timeouts
+seconds, streams = ({0.1 if held.startswith("a file") else 30}, {held == "a stream"})
+client = PrivateClient({str(tiny.bundle)!r}, "memory://{tiny.repository}", timeouts=Timeouts(predict_s=seconds))
+if streams:
+    stream = client.stream({str(tmp_path)!r})
+    next(stream)
+else:
+    try:
+        client.predict({str(large)!r})
+    except DeadlineExceeded:
+        pass
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def no_more_threads(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def many_scans(side: int, times: int) -> bytes:
+    """Write a progressive JPEG, and put its last scan behind it again and again."""
+    black = np.zeros((side, side), np.uint8)
+    written, encoded = cv2.imencode(".jpg", black, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    assert written
+    jpeg = encoded.tobytes()
+    last = jpeg.rindex(b"\xff\xda")
+    return jpeg[:last] + times * jpeg[last:-2] + jpeg[-2:]
