@@ -124,8 +124,7 @@ def serve(
 ) -> None:
     """Serve a model repository with Triton until Ctrl-C. With an access key, inference needs it.
 
-    Models can be loaded and unloaded with the admin key; without one nobody can, unless the server has no access key
-    and listens on this machine only.
+    Models can be loaded and unloaded with the admin key; without one nobody can.
     """
     key, admin_key = (
         Security(**source).api_key()

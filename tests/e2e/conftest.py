@@ -15,7 +15,7 @@ from tests.tiny import ROOT, SIZE, Tiny
 @pytest.fixture
 def own_server(tiny: Tiny) -> Iterator[TritonServer]:
     """Start a server of the test's own, to be damaged."""
-    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton") as server:
+    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", admin_key="mayload") as server:
         yield server
 
 

@@ -28,7 +28,7 @@ from dcp_sdk import (
 )
 from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.preprocess import Image
-from dcp_sdk.serving import TritonServer
+from dcp_sdk.serving import ADMIN_KEY_HEADER, TritonServer
 from tests.e2e.secrets import Secrets, pieces, secrets_of
 from tests.e2e.tap import Tap, tap
 from tests.tiny import Tiny
@@ -151,13 +151,16 @@ def test_a_model_that_is_not_loaded(
     with tap(port_of(own_server, scheme)) as wire:
         with connect(tiny, wire, scheme) as client:
             control = tritonclient.http.InferenceServerClient(own_server.http_address.removeprefix("http://"))
-            control.unload_model("task_head")
+            control.unload_model("task_head", headers={ADMIN_KEY_HEADER: "mayload"})
             deadline = time.monotonic() + 5
             while control.is_model_ready("task_head") and time.monotonic() < deadline:
                 time.sleep(0.01)
             control.close()
-            with pytest.raises((ServerUnavailable, ServerRejected), match="expected"):
-                client.predict(noise)
+            before = client.stats().sends
+            for _ in range(2):
+                with pytest.raises((ServerUnavailable, ServerRejected), match="expected"):
+                    client.predict(noise)
+            assert client.stats().sends - before == 1, "it asks before it sends again"
         with pytest.raises(ServerUnavailable, match="task_head"):
             connect(tiny, wire, scheme)
         assert secrets.found_in(wire.sent) == []

@@ -17,7 +17,7 @@ import tritonclient.grpc as triton
 import yaml
 
 from dcp_sdk import AccessDenied, PrivateClient, Security
-from dcp_sdk.serving import TritonServer
+from dcp_sdk.serving import ADMIN_KEY_HEADER, TritonServer
 from tests.e2e.authority import Authority, Identity
 from tests.e2e.tap import tap
 from tests.tiny import ROOT, SIZE, Tiny
@@ -117,11 +117,14 @@ def test_a_real_triton_takes_the_flags_lets_in_who_has_the_key_and_has_the_metri
     identity, picture = authority.vouch("server"), np.zeros((SIZE, SIZE, 3), np.uint8)
     flags, *others = (access_flags(name, identity) for name in triton_flags())
     assert others == [flags, flags]
-    # TritonServer closes these by itself, and no protocol may be restricted twice.
+    # TritonServer restricts these by itself, in the same words, and no protocol may be restricted twice.
     closed = [flag for flag in flags if "=trace,logging,shared-memory:dcp-key-closed=" in flag]
-    assert len(closed) == 2
-    flags = [flag for flag in flags if flag not in closed]
-    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", extra_flags=flags, metrics=True) as server:
+    admin = [flag for flag in flags if flag.endswith(f"=model-repository:{ADMIN_KEY_HEADER}=DCP_ADMIN_KEY")]
+    assert len(closed) == len(admin) == 2
+    flags = [flag for flag in flags if flag not in (*closed, *admin)]
+    with TritonServer(
+        tiny.repository, venv=ROOT / ".venv-triton", extra_flags=flags, metrics=True, admin_key="DCP_ADMIN_KEY"
+    ) as server:
         address = server.grpc_address.replace("grpc://", "grpcs://")
         security = Security(ca_file=authority.file, api_key_variable="DCP_KEY")
         monkeypatch.setenv("DCP_KEY", "DCP_KEY")

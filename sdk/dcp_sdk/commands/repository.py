@@ -92,6 +92,22 @@ def prune(
         output().print(Text(f"{'deleted' if yes else 'would delete'} {one.folder}"), soft_wrap=True)
 
 
+@commands.command()
+def end(
+    repository: RepositoryArgument,
+    model: Annotated[str, typer.Argument(help="Name of the model; Triton must have unloaded it.")],
+    *,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete. Without it, only say what would go.")] = False,
+) -> None:
+    """Delete a whole model, but for the contract of its newest version: its number must not come twice."""
+    opened = _open(repository)
+    if yes:
+        opened.end(model)
+    elif not opened.versions(model):
+        raise ConfigError(f"expected one of the models {', '.join(opened.models)}, got {model!r}.")
+    output().print(Text(f"{'deleted' if yes else 'would delete'} {repository / model}"), soft_wrap=True)
+
+
 def _open(repository: Path) -> ModelRepository:
     opened = ModelRepository(repository)
     opened.require_models()

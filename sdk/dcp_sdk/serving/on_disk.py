@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,10 @@ __all__ = [
     "MAIN_CONFIG",
     "MODEL_CODE_FILE",
     "accessible",
+    "is_ended",
     "is_model",
     "model_folders",
+    "numbered_folders",
     "read_contract",
     "served_versions",
     "version_folders",
@@ -29,6 +32,7 @@ GRAPH_FILE = "model.onnx"
 """Name that Triton's ONNX Runtime backend gives to a version's graph."""
 MODEL_CODE_FILE = "model.py"
 """Name that Triton's Python backend gives to a version's code."""
+_NUMBER = re.compile("[1-9][0-9]*")
 MAIN_CONFIG = triton_config.CONFIG_FILES["onnxruntime"]
 """The configuration that makes a folder a model."""
 
@@ -68,8 +72,21 @@ def version_folders(model: Path) -> list[Path]:
     The contract is written after graph and code: a version without one was cut off, and the next export replaces it.
     """
     with accessible(model):
-        folders = [path for path in model.iterdir() if path.name.isdigit()] if model.exists() else []
-        return sorted((path for path in folders if (path / CONTRACT_FILE).exists()), key=lambda path: int(path.name))
+        return [path for path in numbered_folders(model) if (path / CONTRACT_FILE).exists()]
+
+
+def numbered_folders(model: Path) -> list[Path]:
+    """Return all folders that Triton may take for versions, by number. Raises ConfigError if one cannot be read."""
+    with accessible(model):
+        folders = [path for path in model.iterdir() if _NUMBER.fullmatch(path.name)] if model.exists() else []
+        return sorted(folders, key=lambda path: int(path.name))
+
+
+def is_ended(model: Path) -> bool:
+    """Whether a model is gone but for the contracts that keep its numbers. Raises ConfigError if it cannot be read."""
+    with accessible(model):
+        kept = [path for path in model.rglob("*") if not path.is_dir()]
+        return bool(kept) and all(path.name == CONTRACT_FILE for path in kept)
 
 
 def read_contract(folder: Path) -> Contract:

@@ -19,10 +19,12 @@ from ..errors import ConfigError
 from . import triton_config
 from .on_disk import (
     GRAPH_FILE,
+    MAIN_CONFIG,
     MODEL_CODE_FILE,
     accessible,
     is_model,
     model_folders,
+    numbered_folders,
     read_contract,
     served_versions,
     version_folders,
@@ -121,18 +123,22 @@ class ModelRepository:
         return contract.with_head(model, number)
 
     def _numbers(self, model: str) -> set[int]:
-        """Numbers that devices may ask for: of versions with a contract, and of those that Triton is told to load."""
-        contracts = {int(folder.name) for folder in version_folders(self.path / model)}
+        """Numbers that devices may ask for: of all that lies there, and of what Triton is told to load."""
+        folders = {int(folder.name) for folder in numbered_folders(self.path / model)}
         try:
-            return contracts | set(served_versions(self.path / model))
+            return folders | set(served_versions(self.path / model))
         except ConfigError:  # it is written anew
-            return contracts
+            return folders
 
     def _unfinished(self, contract: Contract) -> int | None:
         """Return under which number this very head lies without a contract: an export was cut off, or it is lost."""
         for graph in sorted((self.path / contract.head.model).glob(f"[0-9]*/{GRAPH_FILE}")):
             lost = not (graph.parent / CONTRACT_FILE).exists()
-            if lost and graph.parent.name.isdigit() and sha256_file(graph) == contract.head.sha256:
+            if (
+                lost
+                and graph.parent in numbered_folders(graph.parents[1])
+                and sha256_file(graph) == contract.head.sha256
+            ):
                 return int(graph.parent.name)
         return None
 
@@ -156,6 +162,8 @@ class ModelRepository:
             raise ConfigError(
                 f"expected a contract from place(), got version {contract.head.version}. Call that first."
             )
+        if sha256_file(graph) != contract.head.sha256:
+            raise ConfigError(f"expected the head of this contract, got another graph at {graph}. Export it again.")
         # Read before anything is deleted: they may lie in the model that is replaced.
         contents = {GRAPH_FILE: graph.read_bytes(), MODEL_CODE_FILE: code.read_bytes()}
         folder = self.path / contract.head.model / str(contract.head.version)
@@ -184,7 +192,7 @@ class ModelRepository:
         if not wanted or not wanted <= set(folders):
             raise ConfigError(
                 f"{self.path / model}: expected some of the versions {sorted(folders)}, got {sorted(wanted)}. "
-                "To end a whole model, unload it from Triton and delete its folder."
+                "To end a whole model, unload it from Triton, then: dcp repository end."
             )
         # Others may be damaged, and so may the configuration: that is when somebody rolls back.
         contracts = [read_contract(folders[version]) for version in sorted(wanted)]
@@ -224,6 +232,24 @@ class ModelRepository:
             with accessible(one.folder, "deleted"):
                 shutil.rmtree(one.folder)
         return retired
+
+    def end(self, model: str) -> None:
+        """Delete a model, which Triton has unloaded, but for the contract of its newest version.
+
+        It keeps the number: devices may still ask for it, and a head that got it again would answer them.
+
+        Raises:
+            ConfigError: There is no such model, its contract is damaged, or it cannot be deleted.
+        """
+        versions = self.versions(model)
+        if not versions:
+            raise ConfigError(f"expected one of the models {', '.join(self.models)}, got {model!r}.")
+        newest = versions[-1].folder
+        with accessible(self.path / model, "deleted"):
+            (self.path / model / MAIN_CONFIG).unlink(missing_ok=True)  # first: from now on it is no model
+            for path in [*(self.path / model).iterdir(), *newest.iterdir()]:
+                if path not in (newest, newest / CONTRACT_FILE):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def verify(self, expected: Sequence[Contract] = ()) -> Iterator[Problem]:
         """Compare files, configurations and hashes with the contracts: :func:`.verification.verify`."""

@@ -59,8 +59,8 @@ class TritonServer:
         metrics_port: Port, or None for a free one.
         key: If given, inference needs this value in the header :data:`KEY_HEADER`. Triton takes keys as flags only:
             users of this machine find them in the list of its processes.
-        admin_key: If given, loading and unloading models needs this value in the header :data:`ADMIN_KEY_HEADER`.
-            Without it nobody may, unless the server listens on loopback and has no ``key``.
+        admin_key: Loading and unloading models needs this value in the header :data:`ADMIN_KEY_HEADER`. Without it
+            nobody can.
         extra_flags: Further flags of ``tritonserver``.
         log: File to write the server's log to, or an open stream; None keeps it until the end, for error
             messages.
@@ -246,8 +246,8 @@ class TritonServer:
         restrictions = [f"trace,logging,shared-memory:{KEY_HEADER}-closed={secrets.token_hex(16)}"]
         if self._key is not None:
             restrictions.append(f"inference:{KEY_HEADER}={self._key}")
-        if self._admin_key or self._key or not self._is_loopback:
-            restrictions.append(f"model-repository:{ADMIN_KEY_HEADER}={self._admin_key or secrets.token_hex(16)}")
+        # What is loaded may be code, and a page in a browser on this machine may post to it: never without a key.
+        restrictions.append(f"model-repository:{ADMIN_KEY_HEADER}={self._admin_key or secrets.token_hex(16)}")
         for restriction in restrictions:
             flags += [f"--grpc-restricted-protocol={restriction}", f"--http-restricted-api={restriction}"]
         return [*flags, *self._extra_flags]

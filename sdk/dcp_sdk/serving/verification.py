@@ -13,8 +13,10 @@ from .on_disk import (
     GRAPH_FILE,
     MAIN_CONFIG,
     MODEL_CODE_FILE,
+    is_ended,
     is_model,
     model_folders,
+    numbered_folders,
     read_contract,
     served_versions,
     version_folders,
@@ -58,7 +60,7 @@ def verify(repository: Path, expected: Sequence[Contract] = ()) -> Iterator[Prob
         return
     for folder in folders:
         try:
-            if is_model(folder) or version_folders(folder):
+            if not is_ended(folder) and (is_model(folder) or version_folders(folder)):
                 yield from _model(folder)
         except ConfigError as error:
             yield Problem(folder, str(error), _RIGHTS)
@@ -78,6 +80,10 @@ def verify(repository: Path, expected: Sequence[Contract] = ()) -> Iterator[Prob
 
 def _model(model: Path) -> Iterator[Problem]:
     numbers = [int(folder.name) for folder in version_folders(model)]
+    for folder in numbered_folders(model):
+        if int(folder.name) not in numbers:
+            what = "expected the contract of this version, got none: an export was cut off, or it is lost"
+            yield Problem(folder / CONTRACT_FILE, what, f"{_PUT_BACK}; or delete the folder if no device asks for it")
 
     def select(versions: Sequence[int]) -> str:
         return f"dcp repository select {model.parent} {model.name} {' '.join(map(str, versions))}"
@@ -92,7 +98,8 @@ def _model(model: Path) -> Iterator[Problem]:
         folder = model / str(number)
         if number not in numbers:
             what = "expected the contract of this version, which is served, got none"
-            yield Problem(folder / CONTRACT_FILE, what, _PUT_BACK)
+            if not folder.exists():  # else told above
+                yield Problem(folder / CONTRACT_FILE, what, _PUT_BACK)
             continue
         try:
             contract = read_contract(folder)

@@ -117,7 +117,8 @@ class GrpcLink:
         except grpc.FutureCancelledError as error:
             raise ValueError("the link was closed") from error
         except grpc.RpcError as error:
-            self._suspect = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+            # Not found: perhaps the head was exchanged, and a new connection asks before the next payload.
+            self._suspect = error.code() in {grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.NOT_FOUND}
             raise
         finally:
             self._calls.discard(call)

@@ -87,6 +87,8 @@ class HttpTransport(TritonTransport):
                 },
                 body=head + body,
             )
+            if response.status != 200:  # perhaps the head was exchanged: ask before the next payload
+                connection.checked = False
         if response.status != 200:
             self._raise_for(response, contract)
         return self._answer(contract, response)

@@ -188,6 +188,29 @@ def test_what_cannot_be_read_is_a_problem_and_no_traceback(name: str, two: tuple
     assert "Traceback" not in done.stderr + done.stdout
 
 
+def test_a_model_ends_and_its_numbers_do_not_come_again(two: tuple[Tiny, Tiny], tmp_path: Path) -> None:
+    repository = ModelRepository(two[0].repository)
+    ended = two[1].manifest.contract
+    assert "would delete" in run("repository", "end", two[0].repository, "task_head").output
+    assert list(repository.verify([ended])) == []
+    assert "deleted" in run("repository", "end", two[0].repository, "task_head", "--yes").output
+    assert [path.name for path in (repository.path / "task_head").rglob("*.*")] == [CONTRACT_FILE]
+    assert repository.models == () and list(repository.verify()) == []
+    again = write_retrained(two[0], tmp_path / "again", seed=7)
+    assert again.manifest.contract.head.version == 3
+    assert repository.models == ("task_head",)
+    with pytest.raises(ConfigError, match="expected one of the models"):
+        repository.end("nothing")
+
+
+def test_a_graph_of_another_contract_is_not_installed(two: tuple[Tiny, Tiny]) -> None:
+    first, second = two
+    before = first.head.read_bytes()
+    with pytest.raises(ConfigError, match="another graph"):
+        ModelRepository(first.repository).add(first.manifest.contract, second.head, MODEL_CODE)
+    assert first.head.read_bytes() == before
+
+
 def test_a_name_follows_from_all_but_the_head(two: tuple[Tiny, Tiny], other: Tiny) -> None:
     def renamed(contract: Contract) -> str:
         return model_name("head", contract.with_head("another", 7))

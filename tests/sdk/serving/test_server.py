@@ -141,7 +141,9 @@ def test_key_guards_inference_and_not_readiness(tiny: Tiny) -> None:
 
 
 @pytest.mark.triton
-@pytest.mark.parametrize("open_to", [{"key": "opensesame"}, {"host": "0.0.0.0"}], ids=["keys", "network"])
+@pytest.mark.parametrize(
+    "open_to", [{}, {"key": "opensesame"}, {"host": "0.0.0.0"}], ids=["no keys", "keys", "network"]
+)
 def test_nobody_loads_a_model_where_no_admin_key_is(tiny: Tiny, open_to: dict[str, str]) -> None:
     with TritonServer(tiny.repository, venv=VENV, **open_to) as server:  # type: ignore[arg-type]
         with triton.InferenceServerClient(server.grpc_address.removeprefix("grpc://")) as client:
