@@ -17,9 +17,13 @@ from onnx import TensorProto, helper, numpy_helper
 from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.bundles.manifest import Manifest, Provenance
 from dcp_sdk.contract import Attribute, Contract, ImagePreprocessing, Pruning, TaskHead, TensorSpec, sha256_file
+from dcp_sdk.serving import ADMIN_KEY_HEADER
 from dcp_sdk.serving.repository import ModelRepository
 
 ROOT = Path(__file__).parents[1]
+ADMIN_KEY = "mayload"
+ADMIN_OVER_GRPC = {f"triton-grpc-protocol-{ADMIN_KEY_HEADER}": ADMIN_KEY}
+"""What a request for loading models shows to a server with that key."""
 SHIPPED = ROOT / "bundles" / "gender_112"
 """Few noisy values: two answers to one picture differ."""
 PAPER = ROOT / "bundles" / "gender_112_paper"

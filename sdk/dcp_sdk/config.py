@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -10,7 +11,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .errors import ConfigError
 
-__all__ = ["CircuitBreaker", "Device", "OnFailure", "Options", "Retries", "ServerAddress", "Timeouts", "check_kinds"]
+__all__ = [
+    "CircuitBreaker",
+    "Device",
+    "OnFailure",
+    "Options",
+    "Retries",
+    "ServerAddress",
+    "Timeouts",
+    "check_kinds",
+    "read_key_file",
+]
 
 Device = Literal["auto", "cpu", "cuda", "tensorrt"]
 """Where the device graph runs. ``cuda``: all of it on the GPU, or an error; ``tensorrt``: the same, by TensorRT where
@@ -37,6 +48,20 @@ def check_kinds(**options: tuple[object, Any]) -> None:
         if not isinstance(value, kind) or (isinstance(value, bool | str | bytes) and type(value) not in kinds):
             expected = " or ".join("None" if one is NoneType else one.__name__ for one in kinds)
             raise ConfigError(f"{name}: expected {expected}, got {type(value).__name__}.")
+
+
+def read_key_file(path: Path, expected: str, remedy: str) -> bytes:
+    """Read a file whose content must not appear in any message.
+
+    Raises:
+        ConfigError: It cannot be read, or is no file: to read a pipe may never end.
+    """
+    try:
+        if path.exists() and not path.is_file():
+            raise ConfigError(f"{expected} at {path}, got something that is no file. {remedy}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{expected} at {path}, got {type(error).__name__}. {remedy}") from error
 
 
 class Options(BaseModel):

@@ -8,7 +8,7 @@ from typing import Annotated, Self
 
 from pydantic import ConfigDict, Field, SecretStr, model_validator
 
-from .config import Options
+from .config import Options, read_key_file
 from .errors import ConfigError
 
 __all__ = ["Security"]
@@ -66,7 +66,7 @@ class Security(Options):
             key = os.environ.get(self.api_key_variable, "")
             source = "the environment variable of Security.api_key_variable"
         elif self.api_key_file is not None:
-            key = read_secret(self.api_key_file).decode("utf-8", errors="replace")
+            key = _read(self.api_key_file).decode("utf-8", errors="replace")
             source = "the file of Security.api_key_file"
         else:
             return None
@@ -82,7 +82,7 @@ class Security(Options):
         """
         if self.ca_file is None:
             return None
-        content = read_secret(self.ca_file)
+        content = _read(self.ca_file)
         if not content.strip(_BLANK):  # Python and gRPC take nothing for "the public ones"
             raise ConfigError(f"Security: expected the certificates of authorities in {self.ca_file}, got nothing.")
         return content
@@ -91,18 +91,8 @@ class Security(Options):
         """Read this device's certificate and its private key; None if it has none."""
         if self.certificate_file is None or self.certificate_key_file is None:
             return None
-        return read_secret(self.certificate_file), read_secret(self.certificate_key_file)
+        return _read(self.certificate_file), _read(self.certificate_key_file)
 
 
-def read_secret(path: Path) -> bytes:
-    """Read a file whose content must not appear in any message.
-
-    Raises:
-        ConfigError: It cannot be read.
-    """
-    try:
-        if path.exists() and not path.is_file():  # to read a pipe may never end
-            raise ConfigError(f"Security: expected a file at {path}, got something else.")
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"Security: expected a file at {path}, got {type(error).__name__}.") from error
+def _read(path: Path) -> bytes:
+    return read_key_file(path, "Security: expected a file", "Put it there, or name another.")

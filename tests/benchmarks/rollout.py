@@ -27,14 +27,12 @@ from tritonclient.utils import InferenceServerException
 
 from dcp_sdk import DCPError, PrivateClient, Timeouts
 from dcp_sdk.preprocess import Image
-from dcp_sdk.serving import ADMIN_KEY_HEADER, TritonServer
+from dcp_sdk.serving import TritonServer
 from dcp_sdk.serving.repository import ModelRepository
-from tests.tiny import ROOT, SIZE, Tiny, payload, write_retrained, write_tiny
+from tests.tiny import ADMIN_KEY, ADMIN_OVER_GRPC, ROOT, SIZE, Tiny, payload, write_retrained, write_tiny
 
 MODEL = "task_head"
 VENV = ROOT / ".venv-triton"
-_ADMIN_KEY = "mayload"
-_ADMIN = {f"triton-grpc-protocol-{ADMIN_KEY_HEADER}": _ADMIN_KEY}
 PATIENCE = Timeouts(connect_s=10, predict_s=10)  # this is about failures; how late an answer is, serving.py measures
 
 
@@ -106,7 +104,7 @@ def roll_out(folder: Path, pictures: list[Image], *, rounds: int, calls: int, th
     old = write_tiny(folder)
     repository = ModelRepository(old.repository)
     totals: Counter[str] = Counter()
-    with TritonServer(old.repository, venv=VENV, admin_key=_ADMIN_KEY) as server, _control(server) as control:
+    with TritonServer(old.repository, venv=VENV, admin_key=ADMIN_KEY) as server, _control(server) as control:
         for number in range(1, rounds + 1):
             with predicting(old, [server.grpc_address], pictures, threads) as of_old:
                 of_old.wait_for(calls)
@@ -114,19 +112,19 @@ def roll_out(folder: Path, pictures: list[Image], *, rounds: int, calls: int, th
                 versions = old.manifest.contract.head.version, new.manifest.contract.head.version
                 for again in (False, True):
                     repository.select(MODEL, versions)
-                    control.load_model(MODEL, headers=_ADMIN)
+                    control.load_model(MODEL, headers=ADMIN_OVER_GRPC)
                     with predicting(new, [server.grpc_address], pictures, threads) as of_new:
                         of_new.wait_for(calls)
                         of_old.wait_for(calls)
                     totals += of_new.outcomes
                     if not again:  # roll back
                         repository.select(MODEL, versions[:1])
-                        control.load_model(MODEL, headers=_ADMIN)
+                        control.load_model(MODEL, headers=ADMIN_OVER_GRPC)
                         of_old.wait_for(calls)
             totals += of_old.outcomes
             with predicting(new, [server.grpc_address], pictures, threads) as of_new:
                 repository.select(MODEL, versions[1:])
-                control.load_model(MODEL, headers=_ADMIN)
+                control.load_model(MODEL, headers=ADMIN_OVER_GRPC)
                 of_new.wait_for(calls)
                 repository.prune()
                 of_new.wait_for(calls)

@@ -9,13 +9,13 @@ import pytest
 
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
-from tests.tiny import ROOT, SIZE, Tiny
+from tests.tiny import ADMIN_KEY, ROOT, SIZE, Tiny
 
 
 @pytest.fixture
 def own_server(tiny: Tiny) -> Iterator[TritonServer]:
     """Start a server of the test's own, to be damaged."""
-    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", admin_key="mayload") as server:
+    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", admin_key=ADMIN_KEY) as server:
         yield server
 
 

@@ -31,7 +31,7 @@ from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import ADMIN_KEY_HEADER, TritonServer
 from tests.e2e.secrets import Secrets, pieces, secrets_of
 from tests.e2e.tap import Tap, tap
-from tests.tiny import Tiny
+from tests.tiny import ADMIN_KEY, Tiny
 
 pytestmark = [pytest.mark.triton, pytest.mark.parametrize("scheme", ["grpc", "http"])]
 
@@ -151,7 +151,7 @@ def test_a_model_that_is_not_loaded(
     with tap(port_of(own_server, scheme)) as wire:
         with connect(tiny, wire, scheme) as client:
             control = tritonclient.http.InferenceServerClient(own_server.http_address.removeprefix("http://"))
-            control.unload_model("task_head", headers={ADMIN_KEY_HEADER: "mayload"})
+            control.unload_model("task_head", headers={ADMIN_KEY_HEADER: ADMIN_KEY})
             deadline = time.monotonic() + 5
             while control.is_model_ready("task_head") and time.monotonic() < deadline:
                 time.sleep(0.01)

@@ -141,7 +141,7 @@ def test_the_readme_tells_how_fast_it_is() -> None:
     assert f"differs by {', '.join(late[:-1])} and {late[-1]}" in readme
     for bundle, taxes in speed["sdk_tax"].items():
         tails = [f"{taxes[scheme]['tax']['p99_ms']:.1f} ms over" for scheme in ("grpc", "http")]
-        assert "{} gRPC and {} HTTP\n(`{}`)".format(*tails, bundle).replace("\n", " ") in " ".join(readme.split())
+        assert "{} gRPC and {} HTTP (`{}`)".format(*tails, bundle) in " ".join(readme.split())
     assert f"{grpc['predict']['p99_ms']:.1f} ms against {grpc['bare']['p99_ms']:.1f} ms" in readme
     shares = json.loads((results / "device_share.json").read_text())["bundles"]
     of_whole = {one["bundle"]: one["share_p50"] for one in shares}

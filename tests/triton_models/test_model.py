@@ -15,8 +15,8 @@ from tritonclient import grpc as triton
 from tritonclient.utils import InferenceServerException
 
 from dcp_sdk.errors import ServerUnavailable
-from dcp_sdk.serving import ADMIN_KEY_HEADER, TritonServer
-from tests.tiny import CHANNELS, ROOT, Tiny, payload, write_tiny
+from dcp_sdk.serving import TritonServer
+from tests.tiny import ADMIN_KEY, ADMIN_OVER_GRPC, CHANNELS, ROOT, Tiny, payload, write_tiny
 from tests.trained import Trained
 
 pytestmark = pytest.mark.triton
@@ -186,19 +186,18 @@ def test_refuses_another_graph_when_it_is_loaded_again(broken: Tiny, tmp_path: P
     right, other = broken.head.read_bytes(), write_tiny(tmp_path / "other", seed=1).head.read_bytes()
     arrays = payload(1)
     expected = in_process(broken, arrays)
-    admin = {f"triton-grpc-protocol-{ADMIN_KEY_HEADER}": "mayload"}
-    with TritonServer(broken.repository, venv=ROOT / ".venv-triton", admin_key="mayload") as server:
+    with TritonServer(broken.repository, venv=ROOT / ".venv-triton", admin_key=ADMIN_KEY) as server:
         with triton.InferenceServerClient(server.grpc_address.removeprefix("grpc://")) as client:
             broken.head.write_bytes(other)
             with pytest.raises(InferenceServerException, match="not the file that this configuration"):
-                client.load_model("task_head", headers=admin)
+                client.load_model("task_head", headers=ADMIN_OVER_GRPC)
             np.testing.assert_allclose(infer(client, arrays), expected, atol=1e-6, rtol=0)
-            client.unload_model("task_head", headers=admin)
+            client.unload_model("task_head", headers=ADMIN_OVER_GRPC)
             with pytest.raises(InferenceServerException, match="not the file that this configuration"):
-                client.load_model("task_head", headers=admin)
+                client.load_model("task_head", headers=ADMIN_OVER_GRPC)
             assert not client.is_model_ready("task_head")
             broken.head.write_bytes(right)
-            client.load_model("task_head", headers=admin)
+            client.load_model("task_head", headers=ADMIN_OVER_GRPC)
             np.testing.assert_allclose(infer(client, arrays), expected, atol=1e-6, rtol=0)
 
 

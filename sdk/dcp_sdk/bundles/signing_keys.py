@@ -13,6 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config import read_key_file
 from ..errors import ConfigError
 
 if TYPE_CHECKING:
@@ -141,12 +142,7 @@ def load_trusted(sources: Sequence[KeySource]) -> TrustedKeys:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        if path.exists() and not path.is_file():  # to read a pipe may never end
-            raise ConfigError(f"expected a key at {path}, got something that is no file. {_MAKE_ONE}")
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"expected a key at {path}, got {type(error).__name__}. {_MAKE_ONE}") from error
+    return read_key_file(path, "expected a key", _MAKE_ONE)
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:

@@ -153,7 +153,6 @@ def _thread(name: str, work: Callable[..., None], *arguments: Any) -> threading.
 
 
 def _join(thread: threading.Thread, timeout_s: float) -> None:
-    if (
-        thread.ident is not None and thread is not threading.current_thread()
-    ):  # a source of somebody may close the client itself
+    # One that could not be started has no number; and a source of somebody may close the client itself.
+    if thread.ident is not None and thread is not threading.current_thread():
         thread.join(max(0.0, timeout_s))

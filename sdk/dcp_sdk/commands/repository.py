@@ -101,10 +101,9 @@ def end(
 ) -> None:
     """Delete a whole model, but for the contract of its newest version: its number must not come twice."""
     opened = _open(repository)
+    opened.require_versions(model)
     if yes:
         opened.end(model)
-    elif not opened.versions(model):
-        raise ConfigError(f"expected one of the models {', '.join(opened.models)}, got {model!r}.")
     output().print(Text(f"{'deleted' if yes else 'would delete'} {repository / model}"), soft_wrap=True)
 
 

@@ -98,6 +98,16 @@ class ModelRepository:
         served = served_versions(self.path / model) if folders else ()
         return tuple(HeadVersion(folder, read_contract(folder), int(folder.name) in served) for folder in folders)
 
+    def require_versions(self, model: str) -> tuple[HeadVersion, ...]:
+        """Return :meth:`versions`.
+
+        Raises:
+            ConfigError: There are none.
+        """
+        if not (versions := self.versions(model)):
+            raise ConfigError(f"expected one of the models {', '.join(self.models)}, got {model!r}.")
+        return versions
+
     def place(self, contract: Contract, *, replace: bool = False) -> Contract:
         """Return the contract with the version that its head is to have in its model.
 
@@ -132,14 +142,10 @@ class ModelRepository:
 
     def _unfinished(self, contract: Contract) -> int | None:
         """Return under which number this very head lies without a contract: an export was cut off, or it is lost."""
-        for graph in sorted((self.path / contract.head.model).glob(f"[0-9]*/{GRAPH_FILE}")):
-            lost = not (graph.parent / CONTRACT_FILE).exists()
-            if (
-                lost
-                and graph.parent in numbered_folders(graph.parents[1])
-                and sha256_file(graph) == contract.head.sha256
-            ):
-                return int(graph.parent.name)
+        for folder in numbered_folders(self.path / contract.head.model):
+            graph, lost = folder / GRAPH_FILE, not (folder / CONTRACT_FILE).exists()
+            if lost and graph.exists() and sha256_file(graph) == contract.head.sha256:
+                return int(folder.name)
         return None
 
     def add(self, contract: Contract, graph: Path, code: Path, *, replace: bool = False) -> HeadVersion:
@@ -241,10 +247,7 @@ class ModelRepository:
         Raises:
             ConfigError: There is no such model, its contract is damaged, or it cannot be deleted.
         """
-        versions = self.versions(model)
-        if not versions:
-            raise ConfigError(f"expected one of the models {', '.join(self.models)}, got {model!r}.")
-        newest = versions[-1].folder
+        newest = self.require_versions(model)[-1].folder
         with accessible(self.path / model, "deleted"):
             (self.path / model / MAIN_CONFIG).unlink(missing_ok=True)  # first: from now on it is no model
             for path in [*(self.path / model).iterdir(), *newest.iterdir()]:

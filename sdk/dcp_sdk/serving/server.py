@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import ipaddress
 import os
 import re
 import secrets
@@ -205,12 +204,6 @@ class TritonServer:
     @property
     def _reach(self) -> str:
         return "127.0.0.1" if self._host == "0.0.0.0" else self._host
-
-    @property
-    def _is_loopback(self) -> bool:
-        with contextlib.suppress(ValueError):
-            return ipaddress.ip_address(self._host).is_loopback
-        return self._host == "localhost"
 
     def _spawn(self, folder: Path) -> ProcessGroup:
         with contextlib.ExitStack() as stack:

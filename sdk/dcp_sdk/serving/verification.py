@@ -80,10 +80,6 @@ def verify(repository: Path, expected: Sequence[Contract] = ()) -> Iterator[Prob
 
 def _model(model: Path) -> Iterator[Problem]:
     numbers = [int(folder.name) for folder in version_folders(model)]
-    for folder in numbered_folders(model):
-        if int(folder.name) not in numbers:
-            what = "expected the contract of this version, got none: an export was cut off, or it is lost"
-            yield Problem(folder / CONTRACT_FILE, what, f"{_PUT_BACK}; or delete the folder if no device asks for it")
 
     def select(versions: Sequence[int]) -> str:
         return f"dcp repository select {model.parent} {model.name} {' '.join(map(str, versions))}"
@@ -94,12 +90,15 @@ def _model(model: Path) -> Iterator[Problem]:
         yield Problem(model / MAIN_CONFIG, str(error), select(numbers))
         return
     contracts: dict[int, Contract] = {}
-    for number in sorted({*numbers, *served}):
+    for number in sorted({*served, *(int(folder.name) for folder in numbered_folders(model))}):
         folder = model / str(number)
         if number not in numbers:
-            what = "expected the contract of this version, which is served, got none"
-            if not folder.exists():  # else told above
-                yield Problem(folder / CONTRACT_FILE, what, _PUT_BACK)
+            if number in served:
+                what, remedy = "expected the contract of this version, which is served, got none", _PUT_BACK
+            else:
+                what = "expected the contract of this version, got none: an export was cut off, or it is lost"
+                remedy = f"{_PUT_BACK}; or delete the folder if no device asks for it"
+            yield Problem(folder / CONTRACT_FILE, what, remedy)
             continue
         try:
             contract = read_contract(folder)

@@ -87,8 +87,8 @@ class HttpTransport(TritonTransport):
                 },
                 body=head + body,
             )
-            if response.status != 200:  # perhaps the head was exchanged: ask before the next payload
-                connection.checked = False
+            # A refusal may mean that the head was exchanged: ask before the next payload.
+            connection.checked = response.status == 200
         if response.status != 200:
             self._raise_for(response, contract)
         return self._answer(contract, response)

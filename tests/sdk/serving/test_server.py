@@ -20,7 +20,7 @@ from tritonclient import grpc as triton
 
 from dcp_sdk.errors import ConfigError, ServerUnavailable
 from dcp_sdk.serving import ADMIN_KEY_HEADER, KEY_HEADER, TritonServer
-from tests.tiny import ROOT, Tiny
+from tests.tiny import ADMIN_KEY, ADMIN_OVER_GRPC, ROOT, Tiny
 
 VENV = ROOT / ".venv-triton"
 NOT_AN_ENVIRONMENT = Path(__file__).parent
@@ -125,7 +125,7 @@ def test_dies_with_its_parent(tiny: Tiny, tmp_path: Path, number: signal.Signals
 @pytest.mark.triton
 def test_key_guards_inference_and_not_readiness(tiny: Tiny) -> None:
     """The key that lies on every device opens no more than inference: who may load a model may run code."""
-    with TritonServer(tiny.repository, venv=VENV, key="opensesame", admin_key="mayload") as server:
+    with TritonServer(tiny.repository, venv=VENV, key="opensesame", admin_key=ADMIN_KEY) as server:
         with triton.InferenceServerClient(server.grpc_address.removeprefix("grpc://")) as client:
             assert client.is_model_ready("task_head")
             device = {f"triton-grpc-protocol-{KEY_HEADER}": "opensesame"}
@@ -133,7 +133,7 @@ def test_key_guards_inference_and_not_readiness(tiny: Tiny) -> None:
                 for change in (client.load_model, client.unload_model):
                     with pytest.raises(triton.InferenceServerException, match="restricted"):
                         change("task_head", headers=headers)
-            client.load_model("task_head", headers={f"triton-grpc-protocol-{ADMIN_KEY_HEADER}": "mayload"})
+            client.load_model("task_head", headers=ADMIN_OVER_GRPC)
         connection = http.client.HTTPConnection(server.http_address.removeprefix("http://"), timeout=10)
         connection.request("POST", "/v2/models/task_head/infer", body="{}")
         assert connection.getresponse().status == http.HTTPStatus.FORBIDDEN
