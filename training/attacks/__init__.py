@@ -12,6 +12,7 @@ from .deep_image_prior import deep_image_prior
 from .ensemble import ENSEMBLE, together
 from .inversion import inversion
 from .likelihood import LIKELIHOOD, likelihood, likelihood_of_frames
+from .likeness import kernel_ridge, mean_of_nearest, nearest
 from .linear_probe import linear_probe
 from .mlp import mlp
 from .reconstruction import Knowledge, Reconstruct, SearchSettings
@@ -47,5 +48,11 @@ ATTACKS: dict[str, Attack] = {
 SEARCHES: dict[str, Reconstruct] = {"inversion": inversion, "deep image prior": deep_image_prior}
 """Attacks that search for one picture at a time, through the weights of the device graph: few are drawn."""
 
-RECONSTRUCTIONS: dict[str, Reconstruct] = {"decoder": decoder, **SEARCHES}
+RECONSTRUCTIONS: dict[str, Reconstruct] = {
+    "decoder": decoder,
+    "kernel ridge": kernel_ridge,
+    "mean of the nearest": mean_of_nearest,
+    "nearest leaked picture": nearest,
+    **SEARCHES,
+}
 """Every attack that draws the picture."""
