@@ -133,7 +133,7 @@ def _version(folder: Path, contract: Contract) -> Iterator[Problem]:
         if found not in known:
             wanted = " or ".join(f"{sha256[:12]}…" for sha256 in sorted(known))
             yield Problem(folder / name, f"expected SHA-256 {wanted}, got {found[:16]}", remedy)
-    # A server that may write here keeps model.py compiled in __pycache__: its embedded Python heeds no environment variable.
+    # A server that may write here keeps model.py compiled in __pycache__, whatever its environment says.
     for path in sorted(folder.iterdir()):
         if path.name not in (*_FILES, "__pycache__"):
             yield Problem(path, f"expected {', '.join(sorted(_FILES))} and nothing else", "delete it")
