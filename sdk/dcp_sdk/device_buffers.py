@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
+from .aside import no_thread
 from .contract import TensorSpec
 
 __all__ = ["DeviceBuffers", "nodes_elsewhere"]
@@ -72,6 +73,7 @@ class DeviceBuffers:
 
         Raises:
             TimeoutError: The wait was too long.
+            RuntimeUnavailable: A session is needed, and no thread can be had to open it.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         batch = len(inputs[self._inputs[0].name])
@@ -89,8 +91,13 @@ class DeviceBuffers:
         with self._asking:
             opening = self._opening.get(batch)
             if opening is None:
-                opening = self._opening[batch] = Future()
-                threading.Thread(target=self._open_for, args=(batch, opening), name="dcp opening", daemon=True).start()
+                opening = Future()
+                thread = threading.Thread(target=self._open_for, args=(batch, opening), name="dcp opening", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise no_thread("to open a session") from error
+                self._opening[batch] = opening
             return opening
 
     def _open_for(self, batch: int, opening: Future[None]) -> None:

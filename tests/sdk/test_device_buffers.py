@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.bundles.onnx_check import constant_outputs
 from dcp_sdk.contract import Contract
 from dcp_sdk.device_buffers import DeviceBuffers, nodes_elsewhere
+from dcp_sdk.errors import RuntimeUnavailable
 from dcp_sdk.obfuscate import Obfuscator, graph_inputs
 from dcp_sdk.runtime import why_no_cuda
+from tests.sdk.test_aside import no_more_threads
 from tests.tiny import PAPER, SHIPPED
 
 BATCHES = (1, 3, 1, 3, 2, 1)
@@ -40,6 +43,19 @@ def open_session(bundle: Path, batch: int) -> ort.InferenceSession:
 def drawn(contract: Contract, batch: int, seed: int) -> Inputs:
     shape = (batch, *contract.input.shape)
     return graph_inputs(contract, np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
+
+
+def test_without_a_thread_to_open_it_a_session_is_refused_and_later_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    contract = Manifest.load(PAPER).contract
+    opened = partial(open_session, PAPER)
+    buffers = DeviceBuffers(opened, contract.device_inputs, contract.payload, constants={}, memory="cpu")
+    two = drawn(contract, 2, 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_more_threads)
+        for _ in range(2):
+            with pytest.raises(RuntimeUnavailable, match="the system gives none"):
+                buffers.run(two, ort.RunOptions(), 60)
+    assert len(buffers.run(two, ort.RunOptions(), 60)[0]) == 2
 
 
 @pytest.mark.parametrize("bundle", [SHIPPED, PAPER], ids=lambda path: path.name)
