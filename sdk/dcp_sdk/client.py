@@ -6,9 +6,8 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from contextlib import ExitStack, nullcontext, suppress
 from itertools import chain, islice
 from os import PathLike
-from pathlib import Path
 from types import TracebackType
-from typing import Self, SupportsIndex
+from typing import Self, SupportsIndex, TypeVar
 
 from .aside import Aside
 from .bundles.bundle import Bundle
@@ -26,11 +25,10 @@ from .camera import Camera
 from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts, check_kinds
 from .deadline import Deadline
 from .errors import ConfigError
-from .frames import Frame, FrameLike, FrameSource, as_frame, load_image
+from .frames import Frame, FrameLike, FrameSource, as_frame
 from .local_head import LocalHead
 from .obfuscate import Obfuscator, Payload
 from .predictions import Prediction
-from .preprocess import Image
 from .runtime import Provider
 from .security import Security
 from .sources import SourceLike, open_source
@@ -46,6 +44,8 @@ _DEFAULT_BREAKER = CircuitBreaker()
 _READING = "reading and decoding the picture"
 _WAKE_S = 0.5
 """What a loaded machine may take to wake a thread whose time is over."""
+
+T = TypeVar("T")
 
 Observer = Callable[[Frame, Payload, Prediction], object]
 """What ``stream(observe=…)`` takes: it sees each frame, what was sent of it, and the prediction."""
@@ -371,15 +371,15 @@ class PrivateClient:
             return self._aside.do(lambda: as_frame(picture), deadline, _READING)
         return as_frame(picture)
 
-    def _load(self, path: Path) -> Image:
+    def _read_file(self, work: Callable[[], T]) -> T:
         """Read a picture of a stream, which has as much time for it as a request has."""
-        return self._aside.do(lambda: load_image(path), Deadline(self.timeouts.predict_s), _READING)
+        return self._aside.do(work, Deadline(self.timeouts.predict_s), _READING)
 
     def _open_source(self, source: SourceLike | None) -> tuple[FrameSource, bool]:
         """Give the source, and say whether it was opened here."""
         if source is None:
             return self._require_camera(), False
-        opened = open_source(source, load=self._load)
+        opened = open_source(source, reading=self._read_file)
         return opened, opened is not source
 
     def _require_camera(self) -> Camera:

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -24,6 +26,25 @@ PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", 
 """File names that :class:`Folder` takes for pictures."""
 
 _MP4_PARTS = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"uuid", b"moof", b"mfra", b"sidx"})
+
+_EBML, _SEGMENT = 0x1A45DFA3, 0x18538067
+"""Of a Matroska or WebM file: the part in front, and the part that holds everything else."""
+
+T = TypeVar("T")
+
+
+class Reading(Protocol):
+    """How a piece of work is done that reads a file, and may hang where its drive does."""
+
+    def __call__(self, work: Callable[[], T]) -> T:
+        """Return what ``work`` returns, or raise what it raises; or give up waiting for it, by an error."""
+        ...
+
+
+def at_once(work: Callable[[], T]) -> T:
+    """Do it, however long it takes."""
+    return work()
+
 
 SourceLike = int | str | PathLike[str] | Iterable[Image | Frame] | FrameSource
 """What ``stream`` takes: camera number or URL, video, folder of pictures, arrays or frames, or a source."""
@@ -52,15 +73,15 @@ class Folder(FrameSource):
 
     Args:
         path: The folder.
-        load: Reads and decodes a picture's file.
+        reading: How each file is read and decoded.
 
     Raises:
         FrameError: It is no folder, or holds no picture.
     """
 
-    def __init__(self, path: str | PathLike[str], *, load: Callable[[Path], Image] = load_image) -> None:
+    def __init__(self, path: str | PathLike[str], *, reading: Reading = at_once) -> None:
         folder = Path(path)
-        self._load = load
+        self._reading = reading
         if not folder.is_dir():
             raise FrameError(f"expected a folder of pictures at {folder}, got nothing of the kind.")
         self.paths = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
@@ -70,7 +91,7 @@ class Folder(FrameSource):
 
     def __iter__(self) -> Iterator[Frame]:
         for index, path in enumerate(self.paths):
-            yield Frame(self._load(path), time.monotonic(), str(path), index)
+            yield Frame(self._reading(partial(load_image, path)), time.monotonic(), str(path), index)
 
 
 class Video(FrameSource):
@@ -78,13 +99,16 @@ class Video(FrameSource):
 
     Args:
         path: The file, in any format that OpenCV reads as a video; of an animated GIF it may leave frames out.
+        reading: How it is opened, and each frame read and decoded.
 
     Raises:
-        FrameError: The file is missing, or is not a video; after its last frame, if an AVI or MP4 file is cut short.
+        FrameError: The file is missing, or is not a video; after its last frame, if an AVI, MP4, Matroska or WebM file
+            is cut short.
     """
 
-    def __init__(self, path: str | PathLike[str]) -> None:
+    def __init__(self, path: str | PathLike[str], *, reading: Reading = at_once) -> None:
         self.path = Path(path)
+        self._reading = reading
         if not os.path.isfile(self.path):  # noqa: PTH113 - Path's raises where it may not look
             raise FrameError(f"expected a video file at {self.path}, got none.")
         if self.path.suffix.lower() == ".gif":
@@ -94,19 +118,18 @@ class Video(FrameSource):
             )
 
     def __iter__(self) -> Iterator[Frame]:
-        capture = cv2.VideoCapture(str(self.path))
-        try:
-            stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-            index = 0
-            while True:
-                given, image_bgr = capture.read()
-                if not given:
-                    break
-                image_rgb = np.asarray(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), np.uint8)
-                yield Frame(image_rgb, time.monotonic(), str(self.path), index)
-                index += 1
-        finally:
-            capture.release()
+        # Never released by hand: where a read was given up, the thread that is still in it holds the file.
+        capture = self._reading(partial(cv2.VideoCapture, str(self.path)))
+        stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        index = 0
+        while True:
+            given, image_bgr = self._reading(capture.read)
+            if not given:
+                break
+            image_rgb = np.asarray(cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB), np.uint8)
+            yield Frame(image_rgb, time.monotonic(), str(self.path), index)
+            index += 1
+        del capture
         if index == 0:
             raise FrameError(f"expected a video at {self.path}, got a file without a frame that OpenCV can read.")
         # The number alone proves nothing: whole files state frames that an edit list or a codec leaves out.
@@ -117,13 +140,13 @@ class Video(FrameSource):
             )
 
 
-def open_source(source: SourceLike, *, load: Callable[[Path], Image] = load_image) -> FrameSource:
+def open_source(source: SourceLike, *, reading: Reading = at_once) -> FrameSource:
     """Choose the source that ``source`` names. A number is a camera, and so is a device such as ``/dev/video0`` or
     ``/dev/v4l/by-id/…``, whose name stays when a camera is plugged in anew; a text with ``://`` is a network camera.
 
     Args:
         source: See :data:`SourceLike`. A source is given back as it is.
-        load: Reads and decodes a picture's file of a folder.
+        reading: How files of a folder, and frames of a video, are read and decoded.
 
     Raises:
         FrameError: It cannot be opened, or is a single picture.
@@ -135,12 +158,12 @@ def open_source(source: SourceLike, *, load: Callable[[Path], Image] = load_imag
     if isinstance(source, str | PathLike):
         path = Path(source)
         if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
-            return Folder(path, load=load)
+            return Folder(path, reading=reading)
         if path.suffix.lower() in PICTURE_SUFFIXES:
             raise FrameError(
                 f"expected a camera, video or folder, got the picture {path}. Use predict for one picture."
             )
-        return Video(path)
+        return Video(path, reading=reading)
     if isinstance(source, np.ndarray) and source.ndim < 4:
         raise FrameError(f"expected many pictures, got an array of shape {source.shape}. Use predict for one picture.")
     if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray | memoryview):
@@ -149,23 +172,33 @@ def open_source(source: SourceLike, *, load: Callable[[Path], Image] = load_imag
 
 
 def _is_cut_short(video: Path) -> bool:
-    """Say whether an AVI or MP4 file ends before the last of its parts does."""
+    """Say whether an AVI, MP4 or Matroska file ends before the last of its parts does."""
     at = 0
     with suppress(OSError), video.open("rb") as file:  # one that went away meanwhile is
         size = file.seek(0, os.SEEK_END)
         while at < size:
             file.seek(at)
-            head = file.read(16)
-            if head.startswith(b"RIFF"):
-                length = 8 + int.from_bytes(head[4:8], "little")
-            elif head[4:8] in _MP4_PARTS:
-                length = int.from_bytes(head[:4]) or size - at  # 0: to the end of the file
-                length = int.from_bytes(head[8:]) if length == 1 else length
-            else:
+            length = _length_of_part(file.read(16), size - at)
+            if length is None:
                 return False
             at += max(length, 8)
         return at > size
     return True
+
+
+def _length_of_part(head: bytes, left: int) -> int | None:
+    """Bytes of the part of a file that begins with these 16, and has so many left; None if it is of no known kind."""
+    if head.startswith(b"RIFF"):
+        return 8 + int.from_bytes(head[4:8], "little")
+    if head[4:8] in _MP4_PARTS:
+        length = int.from_bytes(head[:4]) or left  # 0: to the end of the file
+        return int.from_bytes(head[8:]) if length == 1 else length
+    if int.from_bytes(head[:4]) in (_EBML, _SEGMENT) and len(head) == 16 and head[4]:
+        digits = 9 - head[4].bit_length()  # bytes of the length; the first bit that is set says how many
+        unknown = (1 << 7 * digits) - 1
+        length = int.from_bytes(head[4 : 4 + digits]) & unknown
+        return left if length == unknown else 4 + digits + length  # unknown: it was recorded without a way back
+    return None
 
 
 def _names_camera(source: object) -> bool:

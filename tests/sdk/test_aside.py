@@ -8,13 +8,15 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from dcp_sdk import DeadlineExceeded, FrameError, PrivateClient, Timeouts
+from dcp_sdk import DeadlineExceeded, FrameError, Prediction, PrivateClient, Timeouts
 from dcp_sdk.aside import Aside
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.preprocess import Image
@@ -101,6 +103,56 @@ def test_a_stream_gives_a_file_no_more_time_than_a_request(tiny: Tiny, tmp_path:
         with pytest.raises(DeadlineExceeded, match="decoding the picture"):
             list(client.stream(tmp_path))
         assert time.monotonic() - start < 5
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="leases are Linux's")
+@pytest.mark.parametrize("kind", ["a picture", "a folder", "a video"])
+def test_a_file_that_hangs_when_it_is_opened_costs_one_call(
+    kind: str, tiny: Tiny, picture: Image, tmp_path: Path
+) -> None:
+    """Another process holds a lease on the file: whoever opens it waits until that one lets go."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    path = folder / ("video.avi" if kind == "a video" else "picture.png")
+    if kind == "a video":
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (64, 48))
+        for _ in range(3):
+            writer.write(np.zeros((48, 64, 3), np.uint8))
+        writer.release()
+    else:
+        cv2.imwrite(str(path), picture)
+    timeouts = Timeouts(predict_s=0.5)
+    with PrivateClient(tiny.bundle, f"memory://{tiny.repository}", device="cpu", timeouts=timeouts) as client:
+
+        def answers() -> list[Prediction]:
+            if kind == "a picture":
+                return [client.predict(path)]
+            return list(client.stream(folder if kind == "a folder" else path))
+
+        with holding(path):
+            start = time.monotonic()
+            with pytest.raises(DeadlineExceeded, match="decoding the picture"):
+                answers()
+            assert time.monotonic() - start < 5
+        assert len(answers()) == (3 if kind == "a video" else 1)
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[None]:
+    """Let another process keep everybody from opening a file."""
+    program = f"""
+import fcntl, os, signal
+signal.signal(signal.SIGIO, signal.SIG_IGN)  # the kernel asks for the file to be let go
+fcntl.fcntl(os.open({str(path)!r}, os.O_RDWR), fcntl.F_SETLEASE, fcntl.F_WRLCK)
+print("held", flush=True)
+input()
+"""
+    other = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        yield
+        other.kill()
 
 
 @pytest.mark.parametrize("held", ["a file that is decoded", "a stream"])

@@ -69,6 +69,28 @@ def test_an_avi_that_is_cut_short_says_so_after_its_last_frame(share: float, tmp
     assert 30 * share - 3 <= len(given) < 30
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [("mkv", "mp4v"), ("mkv", "MJPG"), ("webm", "VP80")])
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.9])
+def test_a_matroska_file_that_is_cut_short_says_so(suffix: str, codec: str, share: float, tmp_path: Path) -> None:
+    path = written(tmp_path / f"video.{suffix}", codec, 30, 10)
+    assert len(list(Video(path))) == 30
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    given: list[Frame] = []
+    with pytest.raises(FrameError, match=r"expected 30 frames in .*, got \d+: .* Copy or record it again"):
+        given.extend(Video(path))
+    assert len(given) < 30
+
+
+def test_a_recording_of_unknown_length_is_not_called_short(tmp_path: Path) -> None:
+    """Who records to a pipe cannot go back and write how long it became."""
+    path = written(tmp_path / "video.mkv", "mp4v", 30, 10)
+    mkv = bytearray(path.read_bytes())
+    at = mkv.index((0x18538067).to_bytes(4)) + 4
+    mkv[at : at + 8] = b"\x01" + 7 * b"\xff"
+    path.write_bytes(mkv[: len(mkv) // 2])
+    assert 0 < len(list(Video(path))) < 30
+
+
 def with_index_in_front(mp4: bytes) -> bytes:
     """Move ``moov`` before ``mdat``, as for the web, so that a file that is cut short still opens."""
     at, parts = 0, {}
