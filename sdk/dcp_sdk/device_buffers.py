@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
@@ -20,6 +21,9 @@ from .aside import no_thread
 from .contract import TensorSpec
 
 __all__ = ["DeviceBuffers", "nodes_elsewhere"]
+
+_MOST_SESSIONS = 8
+"""Each holds weights and tensors on the device: of more batch sizes the one that was not used for longest is closed."""
 
 OpenSession = Callable[[int], ort.InferenceSession]
 """Opens the graph for one batch size."""
@@ -53,7 +57,7 @@ class DeviceBuffers:
         self._constants = constants
         self._asking = threading.Lock()
         self._running = threading.Lock()
-        self._bound: dict[int, _Bound] = {}
+        self._bound: OrderedDict[int, _Bound] = OrderedDict()
         self._opening: dict[int, Future[None]] = {}
         self._bind(1)
 
@@ -77,14 +81,18 @@ class DeviceBuffers:
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
         batch = len(inputs[self._inputs[0].name])
-        if batch not in self._bound:
-            self._opened(batch).result(timeout_s)
-        if not self._running.acquire(timeout=-1 if end is None else max(0.0, end - time.monotonic())):
-            raise TimeoutError
-        try:
-            return self._bound[batch].run(inputs, options)
-        finally:
-            self._running.release()
+        while True:
+            if batch not in self._bound:
+                self._opened(batch).result(_left_s(end))
+            left_s = _left_s(end)
+            if not self._running.acquire(timeout=-1 if left_s is None else left_s):
+                raise TimeoutError
+            try:
+                if bound := self._bound.get(batch):  # else it was closed again meanwhile, for another size
+                    self._bound.move_to_end(batch)
+                    return bound.run(inputs, options)
+            finally:
+                self._running.release()
 
     def _opened(self, batch: int) -> Future[None]:
         """Open a session from a thread of its own: nothing calls that off, and nobody need wait for its end."""
@@ -119,6 +127,14 @@ class DeviceBuffers:
         for _ in range(2):  # the second run replays the first where a CUDA graph is captured
             bound.run(nothing, ort.RunOptions())
         self._bound[batch] = bound
+        if len(self._bound) > _MOST_SESSIONS:
+            oldest, _ = self._bound.popitem(last=False)
+            with self._asking:
+                self._opening.pop(oldest, None)
+
+
+def _left_s(end: float | None) -> float | None:
+    return None if end is None else max(0.0, end - time.monotonic())
 
 
 class _Bound:

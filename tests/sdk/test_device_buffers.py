@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,24 @@ def test_nobody_waits_beyond_his_deadline_for_a_session_to_be_opened() -> None:
         assert len(buffers.run(two, ort.RunOptions(), 60)[0]) == 2
     for got, wanted in zip(buffers.run(one, ort.RunOptions(), 60), right, strict=True):
         np.testing.assert_array_equal(got, wanted)
+
+
+def test_of_many_batch_sizes_the_last_ones_stay_open() -> None:
+    contract = Manifest.load(PAPER).contract
+    opened: list[int] = []
+    sessions: list[weakref.ref[ort.InferenceSession]] = []
+
+    def counting(batch: int) -> ort.InferenceSession:
+        opened.append(batch)
+        session = open_session(PAPER, batch)
+        sessions.append(weakref.ref(session))
+        return session
+
+    buffers = DeviceBuffers(counting, contract.device_inputs, contract.payload, constants={}, memory="cpu")
+    for batch in (*range(1, 9), 1, 9, 1, 2):  # the ninth size closes 2, which was not used for longest
+        assert len(buffers.run(drawn(contract, batch, 0), ort.RunOptions(), 60)[0]) == batch
+    assert opened == [*range(1, 10), 2]
+    assert sum(session() is not None for session in sessions) == 8
 
 
 def test_a_session_that_did_not_open_is_tried_again() -> None:
