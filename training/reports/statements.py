@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dcp_sdk.bundles.manifest import ExportCost, Manifest
-from dcp_sdk.bundles.measurements import Ranked, points, share
+from dcp_sdk.bundles.measurements import Z_95, Ranked, points, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 
 __all__ = ["area", "checked", "draws", "exposed", "luck", "statements", "unlike_trained"]
@@ -27,7 +27,7 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
             )
         )
     if certificate.information_bits is not None and certificate.information_error is not None:
-        reach = 1.96 * certificate.information_error
+        reach = Z_95 * certificate.information_error
         lines.append(
             (
                 f"bits that one payload tells about {sensitive}",

@@ -12,6 +12,7 @@ from pydantic import Field
 from ..contract import Frozen, Line
 
 __all__ = [
+    "Z_95",
     "AttackResult",
     "Certificate",
     "Confusion",
@@ -33,6 +34,9 @@ __all__ = [
     "share",
     "strongest_of",
 ]
+
+Z_95 = NormalDist().inv_cdf(0.975)
+"""Standard deviations to either side of a normal 95 % interval."""
 
 
 class Confusion(Frozen):
@@ -102,7 +106,7 @@ class Ranked(Frozen):
         """:attr:`auc` with its 95 % interval."""
         if self.auc is None or self.auc_error is None:
             return None
-        reach = 1.96 * self.auc_error
+        reach = Z_95 * self.auc_error
         return Interval(value=self.auc, low=max(0.0, self.auc - reach), high=min(1.0, self.auc + reach))
 
 
@@ -337,5 +341,5 @@ def _difference(named: int, pictures: int, others: Sequence[tuple[int, int]]) ->
     """
     value = named / pictures - sum(count / size for count, size in others) / len(others)
     variances = [(count + 1) * (size - count + 1) / (size + 2) ** 3 for count, size in ((named, pictures), *others)]
-    reach = NormalDist().inv_cdf(0.975) * math.sqrt(variances[0] + sum(variances[1:]) / len(others) ** 2)
+    reach = Z_95 * math.sqrt(variances[0] + sum(variances[1:]) / len(others) ** 2)
     return Interval(value=value, low=max(-1.0, value - reach), high=min(1.0, value + reach))

@@ -212,7 +212,7 @@ class PrivacyReport(Frozen):
         ]
         ranked: list[tuple[str, Ranked]] = [(attack.name, attack) for attack in self.attacks if attack.counts]
         for seen in self.many_frames:
-            what = f"{seen.attack} with {seen.frames} frames{' of a moving face' if seen.moving else ''}"
+            what = f"{seen.attack} with {seen.seen}"
             found.append((what, seen.balanced_accuracy, bar))
             ranked.append((what, seen))
         for channel in self.side_channels:

@@ -164,7 +164,7 @@ def privacy_table(report: PrivacyReport) -> Table:
         table.add_row(
             seen.attack,
             percent(seen.balanced_accuracy),
-            f"from {seen.frames} frames{' of a moving face' if seen.moving else ''}",
+            f"from {seen.seen}",
         )
     for other in report.others:
         note = f"reads {other.name}, which nobody asked to hide; guessing gives {share(1 / len(other.labels))}"
