@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from ..deadline import Deadline
 from .tcp import DeadlineSocket, TLSDeadlineSocket, connect, split_target
 
-__all__ = ["Connection", "ConnectionPool", "Response"]
+__all__ = ["AnswerTooLong", "Connection", "ConnectionPool", "Response"]
+
+
+class AnswerTooLong(http.client.HTTPException):
+    """It was cut off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,8 @@ class Connection(http.client.HTTPConnection):
         Raises:
             TimeoutError: The deadline passed.
             OSError: The connection broke.
-            http.client.HTTPException: What came is not HTTP, or too long.
+            AnswerTooLong: It has more bytes than this connection may read.
+            http.client.HTTPException: What came is not HTTP.
         """
         if self.sock is None:
             raise ConnectionError("the server closes the connection after an answer, and must keep it alive")
@@ -50,7 +55,7 @@ class Connection(http.client.HTTPConnection):
         answer = self.getresponse()
         content = answer.read(self.largest_body_bytes + 1)
         if len(content) > self.largest_body_bytes:
-            raise http.client.HTTPException(f"more than {self.largest_body_bytes} bytes")
+            raise AnswerTooLong(f"more than {self.largest_body_bytes:,} bytes")
         return Response(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
 
     def send(self, data: bytes) -> None:  # type: ignore[override]  # whoever calls it has bytes

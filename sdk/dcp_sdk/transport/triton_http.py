@@ -20,7 +20,7 @@ from ..contract import Contract
 from ..deadline import Deadline
 from ..obfuscate import Payload
 from .base import TRACE_HEADERS
-from .http_pool import Connection, ConnectionPool, Response
+from .http_pool import AnswerTooLong, Connection, ConnectionPool, Response
 from .pairing import TRITON_TYPES, ServedConfig, ServedModel, check_digest, check_pairing
 from .tcp import DeadlineSocket, TLSDeadlineSocket
 from .tcp import secure as secure_socket
@@ -144,6 +144,8 @@ class HttpTransport(TritonTransport):
                 raise self._insecure(reason) from error
             unwelcome = self._secure and connection is not None and not checked
             raise self._unreachable(str(error) or type(error).__name__, unwelcome=unwelcome) from error
+        except AnswerTooLong as error:
+            raise self._nonsense(str(error)) from None
         except http.client.HTTPException as error:
             reason = self._why_not_secure(error, deadline)
             if reason is not None:

@@ -149,6 +149,8 @@ def test_nobody_loads_a_model_where_no_admin_key_is(tiny: Tiny, open_to: dict[st
         with triton.InferenceServerClient(server.grpc_address.removeprefix("grpc://")) as client:
             with pytest.raises(triton.InferenceServerException, match="restricted"):
                 client.load_model("task_head")
+        for what in ("load", "unload"):
+            refused_over_http(server, f"v2/repository/models/task_head/{what}")
 
 
 @pytest.mark.triton
@@ -166,7 +168,12 @@ def test_no_request_turns_tracing_or_logging_on(tiny_server: TritonServer) -> No
 @pytest.mark.triton
 @pytest.mark.parametrize("path", ["v2/trace/setting", "v2/logging", "v2/systemsharedmemory/region/all/register"])
 def test_nor_over_http(tiny_server: TritonServer, path: str) -> None:
-    request = urllib.request.Request(f"{tiny_server.http_address}/{path}", data=b"{}", method="POST")
+    refused_over_http(tiny_server, path)
+
+
+def refused_over_http(server: TritonServer, path: str) -> None:
+    """Post as a page in a browser could."""
+    request = urllib.request.Request(f"{server.http_address}/{path}", data=b"{}", method="POST")
     with pytest.raises(urllib.error.HTTPError) as caught:
         urllib.request.urlopen(request, timeout=10)
     with caught.value as answer:
