@@ -13,19 +13,19 @@ import shutil
 import socket
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 import tritonclient.grpc
-from tritonclient.utils import InferenceServerException
 
 from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.contract import Contract
@@ -41,6 +41,8 @@ P50_LIMIT_MS = 50.0
 """The knee is the highest rate with all requests answered and a median within this. The higher percentiles stand in the
 steps; on a machine with other work they say more about that work."""
 BATCHES = (1, 4, 16, 64)
+PICTURES_UNDER_WAY, FEWEST_UNDER_WAY = 64, 4
+"""Requests that are not answered yet at any time: so many pictures, and so many requests at least."""
 TURN_S = 1.0
 """How long each way has a turn at least: the processor's time is counted in hundredths of a second."""
 USD_PER_CORE_HOUR = 0.04
@@ -77,13 +79,13 @@ def triton_inputs(contract: Contract, arrays: dict[str, npt.NDArray[Any]]) -> li
     return inputs
 
 
-def triton_body(contract: Contract, model: str) -> bytes:
-    """Serialise the request for one payload."""
+def triton_body(contract: Contract, model: str, batch: int = 1) -> bytes:
+    """Serialise the request for some payloads."""
     from tritonclient.grpc._utils import _get_inference_request
 
     request = _get_inference_request(
         model_name=model,
-        inputs=triton_inputs(contract, payload(contract)),
+        inputs=triton_inputs(contract, payload(contract, batch)),
         model_version="1",
         request_id="",
         outputs=None,
@@ -146,7 +148,9 @@ def ceiling(bundle: Path, *, turns: int) -> dict[str, Any]:
     """Compare a head on Triton, saturated, with its bare graph at the same batch sizes, and a model that does nothing.
 
     In turns; pictures per second by the clock, and per second of the processor, which other work on the machine does
-    not touch. What the model that does nothing reaches, no head can on this server.
+    not touch. Requests are serialised beforehand, and enough of them are under way for the server to put some together,
+    as from many devices: how many pictures it computes at a time is counted. What the model that does nothing reaches,
+    no head can on this server.
     """
     contract = Manifest.load(bundle).contract
     model = contract.head.model
@@ -162,28 +166,44 @@ def ceiling(bundle: Path, *, turns: int) -> dict[str, Any]:
         with (
             TritonServer(folder, models=[model, NO_HEAD], venv=ROOT / ".venv-triton") as server,
             tritonclient.grpc.InferenceServerClient(server.grpc_address.removeprefix("grpc://")) as client,
-            ThreadPoolExecutor(4) as pool,
+            grpc.insecure_channel(server.grpc_address.removeprefix("grpc://")) as channel,
         ):
             assert server.pid is not None
+            ask = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
             for batch in BATCHES:
-                arrays = payload(contract, batch)
-                inputs, calls = triton_inputs(contract, arrays), max(8, 256 // batch)
+                arrays, calls = payload(contract, batch), max(8, 256 // batch)
 
                 def bare(arrays: dict[str, npt.NDArray[Any]] = arrays, calls: int = calls) -> None:
                     for _ in range(calls):
                         session.run(None, arrays)
 
-                def served(asked: str, inputs: Any = inputs, calls: int = calls) -> None:
-                    # Several at a time: some travel while others are computed.
-                    list(pool.map(lambda _: _infer(client, asked, inputs), range(calls)))
+                def served(body: bytes, batch: int = batch, calls: int = calls) -> None:
+                    under_way: deque[grpc.Future] = deque()
+                    for _ in range(calls):
+                        if len(under_way) >= max(FEWEST_UNDER_WAY, PICTURES_UNDER_WAY // batch):
+                            under_way.popleft().result()
+                        under_way.append(ask.future(body, timeout=TURN_S * 10))
+                    for answer in under_way:
+                        answer.result()
 
+                bodies = [triton_body(contract, asked, batch) for asked in (model, NO_HEAD)]
                 ways: dict[str, tuple[Callable[[], object], Callable[[], float]]] = {
                     "onnx_runtime": (bare, time.process_time),
-                    "triton": (partial(served, model), partial(cpu_s, server.pid)),
-                    "triton_without_head": (partial(served, NO_HEAD), partial(cpu_s, server.pid)),
+                    "triton": (partial(served, bodies[0]), partial(cpu_s, server.pid)),
+                    "triton_without_head": (partial(served, bodies[1]), partial(cpu_s, server.pid)),
                 }
-                figures[str(batch)] = _compare(ways, batch * calls, turns)
+                pictures, runs = _computed(client, model)
+                compared: dict[str, dict[str, float]] = _compare(ways, batch * calls, turns)
+                more_pictures, more_runs = _computed(client, model)
+                compared["triton"]["pictures_in_a_run"] = round((more_pictures - pictures) / (more_runs - runs), 1)
+                figures[str(batch)] = compared
     return figures
+
+
+def _computed(client: tritonclient.grpc.InferenceServerClient, model: str) -> tuple[int, int]:
+    """Pictures that a model has answered for, and runs of its graph."""
+    (found,) = client.get_inference_statistics(model, as_json=True)["model_stats"]
+    return int(found["inference_count"]), int(found["execution_count"])
 
 
 def _compare(
@@ -211,14 +231,6 @@ def _compare(
             "ratio_per_core_second": round(core_ratio, 3),
         }
     return figures
-
-
-def _infer(client: tritonclient.grpc.InferenceServerClient, model: str, inputs: Any) -> None:
-    """Ask once more after a request waited too long, as a device would: the machine may have been busy elsewhere."""
-    try:
-        client.infer(model, inputs)
-    except InferenceServerException:
-        client.infer(model, inputs)
 
 
 def _free_port() -> int:

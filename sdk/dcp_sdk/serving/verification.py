@@ -24,7 +24,7 @@ from .on_disk import (
 
 __all__ = ["KNOWN_CODE", "Problem", "verify"]
 
-KNOWN_CODE = frozenset({"974722b8f1488f8ea61fad4edbdd883ec58e63bab875ccf63894523dd98dd047"})
+KNOWN_CODE = frozenset({"61edfd00b87b9d967198ae983b99e1d7eb0f44184d7ecac37785a0934bdfd40c"})
 """SHA-256 of each ``model.py`` that this SDK ever exported."""
 
 _FILES = frozenset({CONTRACT_FILE, GRAPH_FILE, MODEL_CODE_FILE})

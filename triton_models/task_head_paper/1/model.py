@@ -26,12 +26,13 @@ class Limits:
     high: float
     ascending: bool
 
-    def check(self, values: np.ndarray) -> None:
-        """Raise ValueError, without naming a value, if ``values`` (batch first) breaks these limits."""
-        if not np.all((values >= self.low) & (values <= self.high)):  # false for NaN too
-            raise ValueError(f"{self.name}: a value lies outside [{self.low:g}, {self.high:g}]")
-        if self.ascending and np.any(values[..., 1:] <= values[..., :-1]):
-            raise ValueError(f"{self.name}: values must be strictly ascending and unique")
+    def violation(self, values: np.ndarray) -> str | None:
+        """Say, without naming a value, how ``values`` (batch first) break these limits; None if they do not."""
+        if not (values.min() >= self.low and values.max() <= self.high):  # false for NaN too
+            return f"{self.name}: a value lies outside [{self.low:g}, {self.high:g}]"
+        if self.ascending and (values[..., 1:] <= values[..., :-1]).any():
+            return f"{self.name}: values must be strictly ascending and unique"
+        return None
 
 
 class TritonPythonModel:
@@ -65,36 +66,42 @@ class TritonPythonModel:
 
     def execute(self, requests: list[pb_utils.InferenceRequest]) -> list[pb_utils.InferenceResponse]:
         """Answer all valid requests with one run of the graph, and each invalid one with INVALID_ARG."""
-        responses: list[pb_utils.InferenceResponse | None] = [None] * len(requests)
-        valid: dict[int, dict[str, np.ndarray]] = {}
-        for index, request in enumerate(requests):
-            try:
-                valid[index] = self._read(request)
-            except ValueError as error:
-                refusal = pb_utils.TritonError(str(error), pb_utils.TritonError.INVALID_ARG)
-                responses[index] = pb_utils.InferenceResponse(error=refusal)
-                self._refused.increment(1)
-        if valid:
-            for index, answer in zip(valid, self._run(list(valid.values())), strict=True):
-                responses[index] = pb_utils.InferenceResponse([pb_utils.Tensor(self._output, answer)])
+        received = [self._read(request) for request in requests]
+        together = _together(received)
+        # Nearly always all are valid: found out at once. Only where they are not is each looked at.
+        wrong = {}
+        if self._violation(together):
+            wrong = {number: why for number, arrays in enumerate(received) if (why := self._violation(arrays))}
+            self._refused.increment(len(wrong))
+            valid = [arrays for number, arrays in enumerate(received) if number not in wrong]
+            together = _together(valid) if valid else {}
+        (answer,) = self._session.run([self._output], together) if together else [np.empty(0)]
+        responses, start = [], 0
+        for number, arrays in enumerate(received):
+            if number in wrong:
+                refusal = pb_utils.TritonError(wrong[number], pb_utils.TritonError.INVALID_ARG)
+                responses.append(pb_utils.InferenceResponse(error=refusal))
+                continue
+            end = start + len(arrays[self._inputs[0].name])
+            responses.append(pb_utils.InferenceResponse([pb_utils.Tensor(self._output, answer[start:end])]))
+            start = end
         return responses
 
     def _read(self, request: pb_utils.InferenceRequest) -> dict[str, np.ndarray]:
-        """Return the request's arrays by name. Raises ValueError if one breaks its limits."""
-        arrays = {}
-        for limits in self._inputs:
-            array = pb_utils.get_input_tensor_by_name(request, limits.name).as_numpy()
-            limits.check(array)
-            arrays[limits.name] = array
-        return arrays
+        """Return the request's arrays by name."""
+        names = [limits.name for limits in self._inputs]
+        return {name: pb_utils.get_input_tensor_by_name(request, name).as_numpy() for name in names}
 
-    def _run(self, batches: list[dict[str, np.ndarray]]) -> list[np.ndarray]:
-        """Run the graph once over ``batches`` and split the answer again, one array per batch."""
-        feed = {limits.name: np.concatenate([batch[limits.name] for batch in batches]) for limits in self._inputs}
-        (answer,) = self._session.run([self._output], feed)
-        first = self._inputs[0].name
-        ends = np.cumsum([len(batch[first]) for batch in batches])
-        return np.split(answer, ends[:-1])
+    def _violation(self, arrays: dict[str, np.ndarray]) -> str | None:
+        """Say how one of ``arrays`` breaks its limits; None if none does."""
+        return next((why for limits in self._inputs if (why := limits.violation(arrays[limits.name]))), None)
+
+
+def _together(batches: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Put arrays of the same name behind each other."""
+    if len(batches) == 1:
+        return batches[0]
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
 
 def _limits(name: str, parameters: dict[str, str]) -> Limits:
