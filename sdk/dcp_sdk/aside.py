@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import concurrent.futures
+import queue
 import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from ._at_exit import close_at_exit
@@ -28,7 +30,10 @@ class Aside:
     """
 
     def __init__(self) -> None:
-        self._places = threading.BoundedSemaphore(_PLACES)
+        # Tokens, not a semaphore, whose Python Ctrl-C may fall into and take a place away for good.
+        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(_PLACES):
+            self._places.put(None)
         self._going: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
         close_at_exit(self)
 
@@ -43,16 +48,28 @@ class Aside:
         Raises:
             DeadlineExceeded: It did not end in time, or found no place.
         """
-        if not self._places.acquire(timeout=deadline.left_s()):
-            raise deadline.exceeded(f"waiting for {what}, since {_PLACES} earlier ones have not ended")
+        try:
+            self._places.get(timeout=deadline.left_s())
+        except queue.Empty:
+            why = f"waiting for {what}, since {_PLACES} earlier ones have not ended"
+            raise deadline.exceeded(why) from None
+        held = [None]
+
+        def give_back() -> None:
+            with suppress(IndexError):  # once, whoever comes first
+                self._places.put(held.pop())
 
         def in_place() -> T:
             try:
                 return work()
             finally:
-                self._places.release()
+                give_back()
 
-        result = begin(in_place, f"dcp {what}")
+        try:
+            result = begin(in_place, f"dcp {what}")
+        except BaseException:
+            give_back()
+            raise
         self._going.add(result)
         try:
             return result.result(deadline.left_s())
@@ -69,9 +86,12 @@ class Aside:
 def begin(work: Callable[[], T], name: str) -> Future[T]:
     """Begin ``work`` in a thread that keeps no process from ending; do it at once where no thread can be had."""
     result: Future[T] = Future()
+    thread = threading.Thread(target=_do, args=(work, result), name=name, daemon=True)
     try:
-        threading.Thread(target=_do, args=(work, result), name=name, daemon=True).start()
+        thread.start()
     except RuntimeError:
+        if thread.ident is not None:  # it runs: Ctrl-C fell into what waits for that
+            raise
         _do(work, result)
     return result
 

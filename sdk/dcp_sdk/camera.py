@@ -37,7 +37,7 @@ class Camera(FrameSource):
         timeout_s: Longest wait, in seconds, for opening and for each frame. An older frame is never given.
 
     Raises:
-        ConfigError: ``timeout_s`` is not positive or above a day, or no camera can have this number.
+        ConfigError: ``timeout_s`` is not positive or above a day, or no camera can have this number or name.
         FrameError: The camera does not open at first, or gives no frame in time.
     """
 
@@ -49,10 +49,14 @@ class Camera(FrameSource):
             raise ConfigError(f"timeout_s: expected a positive number of at most {_LONGEST_S} s, got {timeout_s}.")
         if isinstance(device, int) and not 0 <= device < 2**31:
             raise ConfigError(f"device: expected the number of a camera, 0 for the first, got {device}.")
+        if isinstance(device, str) and device != device.encode(errors="replace").decode():  # it would end OpenCV
+            raise ConfigError("device: expected a name in UTF-8, got another.")
         self.name = f"camera {_shown(device)}"
         self._device = device
         self._timeout_s = timeout_s
-        self._news = threading.Condition()
+        # Entered as itself, in C: Ctrl-C may fall into the Python of a condition's, and leave it held for ever.
+        self._lock = threading.RLock()
+        self._news = threading.Condition(self._lock)
         self._newest: Frame | None = None
         self._gone: str | None = None
         """Why there are no frames now; it may come back."""
@@ -63,7 +67,7 @@ class Camera(FrameSource):
         self._thread.start()
         close_at_exit(self)
         try:
-            with self._news:
+            with self._lock:
                 self._wait_for_frame()
         except FrameError:
             self.close()
@@ -79,7 +83,7 @@ class Camera(FrameSource):
             FrameError: None came in time, the camera is away, or it is closed.
         """
         try:
-            with self._news:
+            with self._lock:
                 if self._newest is not None and self._newest.age_ms > self._timeout_s * 1000:
                     self._newest = None
                 frame = self._wait_for_frame(timeout_s)
@@ -97,7 +101,7 @@ class Camera(FrameSource):
     def close(self) -> None:
         """Stop the thread and free the camera. Waits for the driver's read, but at most ``timeout_s``."""
         self._closing.set()
-        with self._news:
+        with self._lock:
             self._gone = "it is closed"
             self._newest = None
             self._news.notify_all()
@@ -148,13 +152,13 @@ class Camera(FrameSource):
         return index
 
     def _publish(self, frame: Frame) -> None:
-        with self._news:
+        with self._lock:
             if not self._closing.is_set():
                 self._newest, self._gone = frame, None
                 self._news.notify_all()
 
     def _lose(self, why: str) -> None:
-        with self._news:
+        with self._lock:
             if not self._closing.is_set():
                 self._gone = why
                 self._news.notify_all()

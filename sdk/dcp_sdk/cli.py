@@ -187,7 +187,7 @@ def doctor(
     findings = diagnose(
         bundle,
         server,
-        camera=int(camera) if camera.isdigit() else camera,
+        camera=int(camera) if camera.isdecimal() else camera,
         device=device,
         trusted_keys=trusted_key,
         headers=headers_of(header),

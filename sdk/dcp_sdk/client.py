@@ -9,6 +9,7 @@ from os import PathLike
 from types import TracebackType
 from typing import Self, SupportsIndex, TypeVar
 
+from ._at_exit import close_at_exit
 from .aside import Aside
 from .bundles.bundle import Bundle
 from .bundles.manifest import Manifest
@@ -167,6 +168,7 @@ class PrivateClient:
                 camera = opened.enter_context(Camera(camera))
             self._camera = camera
             self._opened = opened.pop_all()
+        close_at_exit(self)
 
     @property
     def provider(self) -> Provider:

@@ -44,6 +44,7 @@ _DEVICE_RESET: tuple[type[Exception], ...] = tuple(kind for kind in _ORT_ERRORS 
 _NO_MEMORY = re.compile(r"failed to allocate|bad_alloc|alloc_failed|out of memory", re.IGNORECASE)
 """Words of ONNX Runtime, cuBLAS and CUDA. There is no class of error for it."""
 _ONNX_TYPES = {"tensor(uint8)": "uint8", "tensor(uint16)": "uint16", "tensor(float)": "float32"}
+_MOST_THREADS = 1024
 _WATCHDOG = Watchdog()
 _INSTALL_CUDA = "Run: pip install 'dcp-private-client[cuda]', or choose device='cpu'."
 
@@ -84,8 +85,8 @@ class Graph:
             raise ConfigError(f"device: expected one of {', '.join(get_args(Device))}, got {device!r}.")
         if cuda_graph and device == "cpu":
             raise ConfigError("cuda_graph: expected device 'cuda', 'tensorrt' or 'auto' with it, got 'cpu'.")
-        if threads is not None and threads < 1:
-            raise ConfigError(f"threads: expected at least 1, or None, got {threads}.")
+        if threads is not None and not 1 <= threads <= _MOST_THREADS:
+            raise ConfigError(f"threads: expected 1 to {_MOST_THREADS:,}, or None, got {threads}.")
         check_hash(graph, sha256, where)
         check_graph(graph, where)
         session = _cpu_session(graph, where, threads)

@@ -84,7 +84,11 @@ class Folder(FrameSource):
         self._reading = reading
         if not folder.is_dir():
             raise FrameError(f"expected a folder of pictures at {folder}, got nothing of the kind.")
-        self.paths = sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
+        try:
+            named = [entry for entry in folder.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES]
+        except OSError as error:
+            raise FrameError(f"expected a folder that can be read at {folder}, got {type(error).__name__}.") from error
+        self.paths = sorted(entry for entry in named if not entry.is_dir())
         """Paths of the pictures, in the order in which they are read."""
         if not self.paths:
             raise FrameError(f"expected pictures ({', '.join(sorted(PICTURE_SUFFIXES))}) in {folder}, got none.")
@@ -119,7 +123,7 @@ class Video(FrameSource):
 
     def __iter__(self) -> Iterator[Frame]:
         # Never released by hand: where a read was given up, the thread that is still in it holds the file.
-        capture = self._reading(partial(cv2.VideoCapture, str(self.path)))
+        capture = self._reading(partial(cv2.VideoCapture, _for_opencv(self.path)))
         stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         index = 0
         while True:
@@ -133,7 +137,7 @@ class Video(FrameSource):
         if index == 0:
             raise FrameError(f"expected a video at {self.path}, got a file without a frame that OpenCV can read.")
         # The number alone proves nothing: whole files state frames that an edit list or a codec leaves out.
-        if index < stated and _is_cut_short(self.path):
+        if index < stated and self._reading(partial(_is_cut_short, self.path)):
             raise FrameError(
                 f"expected {stated:.0f} frames in {self.path}, got {index}: the file ends too early. "
                 "Copy or record it again."
@@ -153,22 +157,30 @@ def open_source(source: SourceLike, *, reading: Reading = at_once) -> FrameSourc
     """
     if isinstance(source, FrameSource):
         return source
+    if isinstance(source, str) and not source:
+        raise FrameError("expected a camera, video or folder, got an empty name.")
     if isinstance(source, int) or _names_camera(source):
         return Camera(source if isinstance(source, int) else str(source))
     if isinstance(source, str | PathLike):
-        path = Path(source)
-        if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
-            return Folder(path, reading=reading)
-        if path.suffix.lower() in PICTURE_SUFFIXES:
-            raise FrameError(
-                f"expected a camera, video or folder, got the picture {path}. Use predict for one picture."
-            )
-        return Video(path, reading=reading)
+        return reading(partial(_open_files, Path(source), reading))  # a drive that hangs does so at the first look
     if isinstance(source, np.ndarray) and source.ndim < 4:
         raise FrameError(f"expected many pictures, got an array of shape {source.shape}. Use predict for one picture.")
     if isinstance(source, Iterable) and not isinstance(source, bytes | bytearray | memoryview):
         return Arrays(source)
     raise FrameError(f"expected a camera, video, folder or pictures, got {type(source).__name__}.")
+
+
+def _for_opencv(path: Path) -> bytes:
+    """Name a file so that OpenCV takes it for one: a colon may begin an address, and text that is no UTF-8 ends it."""
+    return os.fsencode(path.absolute())
+
+
+def _open_files(path: Path, reading: Reading) -> Folder | Video:
+    if os.path.isdir(path):  # noqa: PTH112 - Path's raises where it may not look
+        return Folder(path, reading=reading)
+    if path.suffix.lower() in PICTURE_SUFFIXES:
+        raise FrameError(f"expected a camera, video or folder, got the picture {path}. Use predict for one picture.")
+    return Video(path, reading=reading)
 
 
 def _is_cut_short(video: Path) -> bool:
@@ -181,7 +193,9 @@ def _is_cut_short(video: Path) -> bool:
             length = _length_of_part(file.read(16), size - at)
             if length is None:
                 return False
-            at += max(length, 8)
+            if length < 8:  # damaged: a step of its own would take as long as somebody likes
+                return False
+            at += length
         return at > size
     return True
 

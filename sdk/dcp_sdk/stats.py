@@ -81,7 +81,7 @@ class Counters:
     """Counts for one client. Thread-safe, and cheap: a request holds the lock for some microseconds."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may ask for them in the middle of a call
         self._counts: Counter[str] = Counter()
         self._failures: Counter[str] = Counter()
         self._hidden: Counter[str] = Counter()

@@ -17,7 +17,9 @@ class Watchdog:
     """Calls back those who stay in a block for too long. Thread-safe; its thread starts with the first block."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        # Entered as itself, in C: Ctrl-C may fall into the Python of a condition's, and leave it held for ever.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._watched: dict[object, tuple[float, Callable[[], None]]] = {}
         """When each block should be over, and whom to call if it is not."""
         self._wakes = math.inf
@@ -32,7 +34,7 @@ class Watchdog:
             RuntimeUnavailable: No thread can be had.
         """
         block, end = object(), time.monotonic() + timeout_s
-        with self._changed:
+        with self._lock:
             self._watched[block] = end, bark
             if self._thread is None or not self._thread.is_alive():  # it does not live on in a forked child
                 thread = threading.Thread(target=self._watch, name="dcp watchdog", daemon=True)
@@ -47,12 +49,12 @@ class Watchdog:
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._watched.pop(block, None)
 
     def _watch(self) -> None:
         while True:
-            with self._changed:
+            with self._lock:
                 now = time.monotonic()
                 late = [block for block, (end, _) in self._watched.items() if end <= now]
                 barks = [self._watched.pop(block)[1] for block in late]

@@ -24,6 +24,7 @@ from dcp_sdk import (
     DeadlineExceeded,
     Frame,
     FrameError,
+    FrameSource,
     Manifest,
     Prediction,
     PrivacyGuardError,
@@ -196,6 +197,26 @@ def test_stream_over_arrays_and_folder(client: PrivateClient, picture: Image, pi
     assert [item.probabilities for item in streamed] == [client.predict(picture).probabilities] * 3
 
 
+def test_a_source_that_is_its_own_iterator_stays_open(client: PrivateClient, picture: Image) -> None:
+    class Own(FrameSource):
+        closed = False
+
+        def __iter__(self) -> Iterator[Frame]:
+            return self
+
+        def __next__(self) -> Frame:
+            return Frame(picture, time.monotonic(), "mine")
+
+        def close(self) -> None:
+            self.closed = True
+
+    own = Own()
+    stream = client.stream(own)
+    next(stream)
+    stream.close()
+    assert not own.closed
+
+
 @pytest.mark.parametrize("in_flight", [0, -1, 17, 2.0])
 def test_in_flight_is_a_sensible_number_at_once(in_flight: int, client: PrivateClient, picture: Image) -> None:
     with pytest.raises(ConfigError, match=f"in_flight: expected from 1 to 16 requests, got {in_flight}"):
@@ -305,6 +326,7 @@ KINDS: list[tuple[str, object, str]] = [
     ("threads", "2", "int or None, got str"),
     ("threads", 1.5, "int or None, got float"),
     ("threads", True, "int or None, got bool"),
+    ("threads", 2**31, "1 to 1,024, or None, got 2147483648"),
     ("cuda_graph", 1, "bool, got int"),
     ("timeouts", 2.0, "Timeouts, got float"),
     ("retries", 5, "Retries, got int"),

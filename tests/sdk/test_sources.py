@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dcp_sdk import Arrays, Camera, Folder, Frame, FrameError, FrameSource, Video, open_source
+from dcp_sdk import Arrays, Camera, ConfigError, Folder, Frame, FrameError, FrameSource, Video, open_source
 from dcp_sdk.preprocess import Image
 
 
@@ -127,6 +127,25 @@ def test_a_trimmed_mp4_is_whole_although_it_states_more_frames(tmp_path: Path) -
     path.write_bytes(mp4)
     assert cv2.VideoCapture(str(path)).get(cv2.CAP_PROP_FRAME_COUNT) == 30, "or the test shows nothing"
     assert len(list(Video(path))) == 10
+
+
+@pytest.mark.parametrize("name", ["10:20:30.mp4", "tcp:127.0.0.1:9.mp4", "caf\udce9.mp4", "ü ñ 漢 %d.mp4"])
+def test_a_video_may_have_any_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV would take some for an address, and at others it would end the process."""
+    written(tmp_path / "video.mp4", "mp4v", 3, 10).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    assert len(list(open_source(name))) == 3
+    assert len(list(Video(tmp_path / name))) == 3
+
+
+def test_names_that_name_nothing(tmp_path: Path, picture_file: Path) -> None:
+    with pytest.raises(FrameError, match="an empty name"):
+        open_source("")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        open_source("/dev/caf\udce9")
+    (tmp_path / "inside.png").mkdir()
+    (tmp_path / "a.png").write_bytes(picture_file.read_bytes())
+    assert [path.name for path in Folder(tmp_path).paths if path != picture_file] == ["a.png"]
 
 
 def test_a_gif_is_no_video(tmp_path: Path, video_file: Path) -> None:

@@ -23,7 +23,7 @@ def several(frames: Iterable[FrameLike]) -> Iterator[FrameLike]:
     """
     if isinstance(frames, str | bytes) or not isinstance(frames, Iterable):
         raise ConfigError(f"frames: expected several pictures, got {type(frames).__name__}. Use predict for one.")
-    if isinstance(frames, np.ndarray) and frames.ndim in (2, 3):  # with one axis it may hold pictures as objects
+    if isinstance(frames, np.ndarray) and frames.ndim in (0, 2, 3):  # with one axis it may hold pictures as objects
         raise ConfigError(
             f"frames: expected several pictures, got an array of shape {frames.shape}. Use predict for one picture."
         )

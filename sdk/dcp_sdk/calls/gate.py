@@ -21,7 +21,9 @@ class Gate:
 
     def __init__(self) -> None:
         self._process = os.getpid()
-        self._changed = threading.Condition()
+        # Entered as itself, in C: Ctrl-C may fall into the Python of a condition's, and leave it held for ever.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         self._inside = 0
         self._closed = False
 
@@ -59,7 +61,7 @@ class Gate:
 
     def shut(self) -> None:
         """Let nobody in any more."""
-        with self._changed:
+        with self._lock:
             self._closed = True
 
     @property
@@ -84,14 +86,14 @@ class Gate:
             ConfigError: The gate is closed, or of another process.
         """
         self.check_process()
-        with self._changed:
+        with self._lock:
             if self._closed:
                 raise self.error()
             self._inside += 1
         try:
             yield
         finally:
-            with self._changed:
+            with self._lock:
                 self._inside -= 1
                 if self._closed:  # else nobody waits
                     self._changed.notify_all()
@@ -99,7 +101,7 @@ class Gate:
     def close(self, timeout_s: float) -> None:
         """Let nobody in any more, and wait until all are out, but at most ``timeout_s`` seconds."""
         self.shut()
-        with self._changed:
+        with self._lock:
             end = time.monotonic() + timeout_s
             while self._inside and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)

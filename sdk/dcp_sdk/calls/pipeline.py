@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 from .._at_exit import close_at_exit
@@ -109,28 +109,29 @@ class Pipeline:
             if ours:  # the stream was stopped while the source opened
                 source.close()
             else:
-                self._read_frames(iter(source))
+                frames = iter(source)
+                try:
+                    self._read_frames(frames)
+                finally:
+                    if isinstance(frames, Generator):  # what a source that is its own iterator holds is its owner's
+                        frames.close()  # a video's file is let go in the thread that reads it
         except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
             self._frames.failed(error)
         self._frames.exhausted()
 
     def _read_frames(self, frames: Iterator[Frame]) -> None:
         index: int | None = None
-        try:
-            while self._frames.may_read():
-                start = time.perf_counter()
-                frame = next(frames, _NOTHING)
-                if frame is _NOTHING:
-                    return
-                request = self._take(frame, start)
-                request.lap("capture_ms")
-                # A camera drops frames itself; its numbers tell how many.
-                missed = max(0, frame.index - index - 1) if self._frames.live and index is not None else 0
-                index = frame.index
-                self._frames.captured(request, missed=missed)
-        finally:
-            if close := getattr(frames, "close", None):
-                close()  # a video's file is let go in the thread that reads it
+        while self._frames.may_read():
+            start = time.perf_counter()
+            frame = next(frames, _NOTHING)
+            if frame is _NOTHING:
+                return
+            request = self._take(frame, start)
+            request.lap("capture_ms")
+            # A camera drops frames itself; its numbers tell how many.
+            missed = max(0, frame.index - index - 1) if self._frames.live and index is not None else 0
+            index = frame.index
+            self._frames.captured(request, missed=missed)
 
     def _work(
         self, take: Callable[[], Trip | None], stage: Callable[[Request], None], give: Callable[[Trip], None]

@@ -100,7 +100,7 @@ def end(
     yes: Annotated[bool, typer.Option("--yes", help="Delete. Without it, only say what would go.")] = False,
 ) -> None:
     """Delete a whole model, but for the contract of its newest version: its number must not come twice."""
-    opened = _open(repository)
+    opened = ModelRepository(repository)  # which may hold nothing but what is left of an end that broke off
     opened.require_versions(model)
     if yes:
         opened.end(model)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 
@@ -76,7 +78,8 @@ class VideoFile:
 
     def __init__(self, path: Path) -> None:
         codec = cv2.VideoWriter.fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v"))
-        self._writer = cv2.VideoWriter(str(path), codec, _FRAMES_PER_S, (WIDTH_PX, HEIGHT_PX))
+        file: Any = os.fsencode(path.absolute())  # text that is no UTF-8 would end the process
+        self._writer = cv2.VideoWriter(file, codec, _FRAMES_PER_S, (WIDTH_PX, HEIGHT_PX))
         if not self._writer.isOpened():
             raise ConfigError(f"--save: expected a video file that can be written, such as out.mp4, got {path}.")
         self._path, self._written = path, 0

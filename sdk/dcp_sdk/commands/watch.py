@@ -61,7 +61,7 @@ def watch(
 
         live = opened.enter_context(Live(console=output(), auto_refresh=False))
         stream = client.stream(
-            int(source) if source.isdigit() else source, in_flight=in_flight, observe=draw if screens else None
+            int(source) if source.isdecimal() else source, in_flight=in_flight, observe=draw if screens else None
         )
         opened.callback(stream.close)
         view = _View(client, live)

@@ -194,7 +194,11 @@ class ModelRepository:
             ConfigError: There is no such version, or none is left.
         """
         wanted = set(versions)
-        folders = {int(folder.name): folder for folder in version_folders(self.path / model)}
+        folders = {
+            int(folder.name): folder
+            for folder in version_folders(self.path / model)
+            if (folder / GRAPH_FILE).exists()  # of a model that was ended there is a contract alone
+        }
         if not wanted or not wanted <= set(folders):
             raise ConfigError(
                 f"{self.path / model}: expected some of the versions {sorted(folders)}, got {sorted(wanted)}. "
@@ -245,14 +249,20 @@ class ModelRepository:
         It keeps the number: devices may still ask for it, and a head that got it again would answer them.
 
         Raises:
-            ConfigError: There is no such model, its contract is damaged, or it cannot be deleted.
+            ConfigError: There is no such model, its newest contract is damaged or lost, or it cannot be deleted.
         """
-        newest = self.require_versions(model)[-1].folder
+        last = self.require_versions(model)[-1]
+        newest, number = last.folder, last.contract.head.version
+        if number < (lost := max(self._numbers(model))):
+            raise ConfigError(
+                f"{self.path / model}: expected the contract of version {lost}, whose number must not come twice, got "
+                f"none. Put its {CONTRACT_FILE} back: it is `contract` in the manifest.json of its bundle."
+            )
         with accessible(self.path / model, "deleted"):
             (self.path / model / MAIN_CONFIG).unlink(missing_ok=True)  # first: from now on it is no model
             for path in [*(self.path / model).iterdir(), *newest.iterdir()]:
                 if path not in (newest, newest / CONTRACT_FILE):
-                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def verify(self, expected: Sequence[Contract] = ()) -> Iterator[Problem]:
         """Compare files, configurations and hashes with the contracts: :func:`.verification.verify`."""

@@ -34,6 +34,7 @@ ADMIN_KEY_HEADER = f"{KEY_HEADER}-admin"
 """The same for the key of whoever loads and unloads models. No device has it: a loaded model is code that runs."""
 
 _EXIT_TIMEOUT_S = 3
+_PLAIN_PATH = re.compile(r"[\w./@%+=:,-]+", re.ASCII)
 _POLL_S = 0.02
 _SHARED_MEMORY = Path("/dev/shm")
 _ERROR_LINE = re.compile(r"^\S+ E \d+ |unrecognized option")
@@ -93,6 +94,8 @@ class TritonServer:
     ) -> None:
         self._repository = Path(repository)
         self._models = ModelRepository(repository).require_models() if models is None else tuple(models)
+        if not self._models:
+            raise ConfigError("models: expected some to load, or None for all that are there, got none.")
         for model in self._models:
             if not (self._repository / model / "config.pbtxt").is_file():
                 raise ConfigError(
@@ -218,7 +221,7 @@ class TritonServer:
 
     def _flags(self, folder: Path) -> list[str]:
         flags = [
-            f"--model-repository={self._repository}",
+            f"--model-repository={self._reached_through(folder)}",
             f"--backend-directory={folder / 'backends'}",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
             f"--model-config-name={self._configuration}",
@@ -244,6 +247,14 @@ class TritonServer:
         for restriction in restrictions:
             flags += [f"--grpc-restricted-protocol={restriction}", f"--http-restricted-api={restriction}"]
         return [*flags, *self._extra_flags]
+
+    def _reached_through(self, folder: Path) -> Path:
+        """Give the repository's path, or of one that Triton's Python backend would cut in pieces a link to it."""
+        if _PLAIN_PATH.fullmatch(str(self._repository)):
+            return self._repository
+        link = folder / "models"
+        link.symlink_to(self._repository.absolute())
+        return link
 
     def _wait_until_ready(self, process: ProcessGroup) -> None:
         deadline = time.monotonic() + self._ready_timeout_s

@@ -56,6 +56,8 @@ class Connection(http.client.HTTPConnection):
         content = answer.read(self.largest_body_bytes + 1)
         if len(content) > self.largest_body_bytes:
             raise AnswerTooLong(f"more than {self.largest_body_bytes:,} bytes")
+        if answer.length:  # reading so many bytes at the most does not complain where fewer come than were promised
+            raise ConnectionError(f"the connection ended {answer.length:,} bytes before the answer did")
         return Response(answer.status, {name.lower(): value for name, value in answer.getheaders()}, content)
 
     def send(self, data: bytes) -> None:  # type: ignore[override]  # whoever calls it has bytes

@@ -188,6 +188,25 @@ def test_what_cannot_be_read_is_a_problem_and_no_traceback(name: str, two: tuple
     assert "Traceback" not in done.stderr + done.stdout
 
 
+def test_a_model_whose_newest_contract_is_lost_does_not_end(two: tuple[Tiny, Tiny]) -> None:
+    """Its number would come again, and devices that ask for it would get another head's answers."""
+    repository = ModelRepository(two[0].repository)
+    (repository.path / "task_head" / "2" / CONTRACT_FILE).unlink()
+    with pytest.raises(ConfigError, match="expected the contract of version 2, whose number must not come twice"):
+        repository.end("task_head")
+    assert (repository.path / "task_head" / "2").is_dir()
+
+
+def test_what_is_left_of_a_model_is_not_served_again(two: tuple[Tiny, Tiny], tmp_path: Path) -> None:
+    repository = ModelRepository(two[0].repository)
+    (repository.path / "task_head" / "notes").symlink_to(tmp_path)  # is deleted, and what it points at is not
+    repository.end("task_head")
+    assert tmp_path.is_dir()
+    with pytest.raises(ConfigError, match="expected some of the versions"):
+        repository.select("task_head", [2])
+    assert "deleted" in run("repository", "end", two[0].repository, "task_head", "--yes").output, "may be said again"
+
+
 def test_a_model_ends_and_its_numbers_do_not_come_again(two: tuple[Tiny, Tiny], tmp_path: Path) -> None:
     repository = ModelRepository(two[0].repository)
     ended = two[1].manifest.contract

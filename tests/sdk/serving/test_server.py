@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -230,15 +231,27 @@ def test_missing_environment_names_the_command(tiny: Tiny, tmp_path: Path) -> No
 
 def test_environment_without_triton_is_told_from_none() -> None:
     with pytest.raises(ConfigError, match="without nvidia-pytriton"):
-        TritonServer(ROOT / "nowhere", models=(), venv=sys.prefix)
+        TritonServer(ROOT / "triton_models", venv=sys.prefix)
 
 
 @pytest.mark.triton
 def test_missing_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no config\.pbtxt"):
         TritonServer(tmp_path, models=["absent"], venv=VENV)
+    with pytest.raises(ConfigError, match="expected some to load"):
+        TritonServer(tmp_path, models=[], venv=VENV)
     with pytest.raises(ConfigError, match="expected models"):
         TritonServer(tmp_path, venv=VENV)
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("name", ["with a space", "semi;colon", "ünï"])
+def test_serves_from_a_path_with_any_letters(name: str, tiny: Tiny, tmp_path: Path) -> None:
+    repository = tmp_path / name
+    shutil.copytree(tiny.repository, repository)
+    with TritonServer(repository, venv=VENV, ready_timeout_s=20) as server:
+        with triton.InferenceServerClient(server.grpc_address.removeprefix("grpc://")) as client:
+            assert client.is_model_ready("task_head")
 
 
 def test_wait_needs_a_start(tiny: Tiny) -> None:

@@ -104,6 +104,17 @@ def test_flood_is_cut_off(listen: Listen) -> None:
     pool.close()
 
 
+def test_an_answer_that_breaks_off_is_a_broken_connection(listen: Listen) -> None:
+    def breaks_off(connection: socket.socket, stop: threading.Event) -> None:
+        assert connection.recv(1 << 16)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123")
+
+    pool = ConnectionPool(f"127.0.0.1:{listen(breaks_off)}")
+    with pytest.raises(ConnectionError, match="7 bytes before the answer did"):
+        get(pool)
+    pool.close()
+
+
 def test_connection_is_kept(listen: Listen) -> None:
     server = Polite()
     pool = ConnectionPool(f"127.0.0.1:{listen(server)}")
