@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-import matplotlib as mpl
 import typer
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,8 +29,6 @@ from .trade_off import TradeOffPoint, trade_off
 __all__ = ["render", "write"]
 
 _RED, _GREEN, _GREY, _INK = "#b3261e", "#1b7f4b", "#9aa0a6", "#202124"
-mpl.rcParams["svg.fonttype"] = "none"  # text stays text: it can be searched and read aloud
-mpl.rcParams["svg.hashsalt"] = "dcp"  # the same report gives the same file
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #202124; max-width: 60rem; margin: 2rem auto; padding: 0 1.25rem }

@@ -14,6 +14,7 @@ def as_svg(figure: Figure) -> str:
     """Return the ``<svg>`` element alone, without date and with the same ids each time."""
     figure.tight_layout()
     text = io.StringIO()
-    with mpl.rc_context({"svg.hashsalt": "dcp"}):
+    # Text stays text: it can be searched and read aloud.
+    with mpl.rc_context({"svg.hashsalt": "dcp", "svg.fonttype": "none"}):
         figure.savefig(text, format="svg", metadata={"Date": None})
     return text.getvalue()[text.getvalue().index("<svg") :]
