@@ -191,9 +191,7 @@ def _is_cut_short(video: Path) -> bool:
         while at < size:
             file.seek(at)
             length = _length_of_part(file.read(16), size - at)
-            if length is None:
-                return False
-            if length < 8:  # damaged: a step of its own would take as long as somebody likes
+            if length is None or length < 8:  # of another kind, or damaged
                 return False
             at += length
         return at > size
