@@ -21,7 +21,10 @@ def test_the_knees_and_costs_are_those_that_were_measured() -> None:
         for batch, found in heads.items():
             served, nothing = found["triton"], found["triton_without_head"]
             shares = f"{served['ratio']:.2f}; {served['ratio_per_core_second']:.2f}"
-            assert f"| {batch} | {shares} | {nothing['ratio_per_core_second']:.2f} |" in PAGE
+            cells = (batch, shares, f"{served['pictures_in_a_run']:.0f}", f"{nothing['ratio_per_core_second']:.2f}")
+            assert f"| {' | '.join(cells)} |" in PAGE
+    least = min(found["triton"]["ratio"] for heads in measured["ceiling_by_batch"].values() for found in heads.values())
+    assert f"the least is {least:.2f}" in PAGE
 
 
 def test_the_memory_is_that_of_a_million_requests() -> None:
