@@ -20,6 +20,7 @@ from .remaining_layers import remaining_layers
 
 __all__ = [
     "ATTACKS",
+    "COPIES",
     "ENSEMBLE",
     "LIKELIHOOD",
     "RECONSTRUCTIONS",
@@ -56,3 +57,6 @@ RECONSTRUCTIONS: dict[str, Reconstruct] = {
     **SEARCHES,
 }
 """Every attack that draws the picture."""
+
+COPIES = frozenset({"kernel ridge", "mean of the nearest", "nearest leaked picture"})
+"""Those that put leaked pictures together: what they draw may be a person of the data set, and is shown to nobody."""

@@ -8,7 +8,7 @@ import numpy as np
 
 from dcp_sdk.bundles.measurements import Interval, Reconstruction
 
-from ..attacks import RECONSTRUCTIONS, SEARCHES, Knowledge
+from ..attacks import COPIES, RECONSTRUCTIONS, SEARCHES, Knowledge
 from ..attacks.picture_classifier import as_payloads, picture_classifier
 from ..attacks.reconstruction import Pictures
 from ..metrics import balanced_accuracy, perceptual_distance, similarity
@@ -57,7 +57,7 @@ def measure_reconstruction(
         lpips=perceptual_distance(drawn, hidden),
         attribute=from_drawings,
         pictures_attribute=from_pictures,
-        panels=tuple(map(png, shown)),
+        panels=() if name in COPIES else tuple(map(png, shown)),
     )
 
 

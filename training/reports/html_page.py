@@ -241,7 +241,8 @@ def _panels(report: PrivacyReport) -> str:
         )
     )
     return f"""<table class="panels"><tr>{heads}</tr>{rows}</table>
-<p class="note">What each attack recovers from the payload alone. Originals: {_text(report.panels.origin)}; no picture of a
+<p class="note">What each attack recovers from the payload alone; those that put leaked pictures together are left out, because what they draw may be a person of
+the data set. Originals: {_text(report.panels.origin)}; no picture of a
 person in the data set is shown.</p>"""
 
 
