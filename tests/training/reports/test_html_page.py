@@ -15,8 +15,10 @@ from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.measurements import Certificate, Interval, Panels, Reconstruction
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from tests.tiny import PAPER, SHIPPED
+from training.attacks import COPIES
 from training.reports.html_page import HTML_REPORT_FILE, render, write
 from training.reports.panels import png
+from training.reports.results import RESULTS, rows_of
 from training.reports.trade_off import TradeOffPoint
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -42,6 +44,14 @@ class _Page(html.parser.HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.text += data
+
+
+def test_no_report_that_is_published_shows_a_leaked_picture() -> None:
+    bundles = [PrivacyReport.load(folder, Manifest.load(folder).contract) for folder in (SHIPPED, PAPER)]
+    for report in (*bundles, *(row.report for row in rows_of(RESULTS))):
+        assert report is not None
+        shown = [drawing.name for drawing in report.reconstructions if drawing.panels]
+        assert not set(shown) & COPIES
 
 
 @pytest.fixture(scope="module")
