@@ -30,7 +30,8 @@ class Aside:
     """
 
     def __init__(self) -> None:
-        # Tokens, not a semaphore, whose Python Ctrl-C may fall into and take a place away for good.
+        # Tokens, not a semaphore, whose Python Ctrl-C may fall into and take a place away for good. It still can, more
+        # seldom: between a token that is taken and the work that gives it back.
         self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
         for _ in range(_PLACES):
             self._places.put(None)
