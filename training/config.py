@@ -222,6 +222,8 @@ class Recipe(Frozen):
         any_rule = isinstance(self.defense, LatentPruning)
         if any_rule and neck is None:
             raise ValueError("defense 'latent_pruning' needs network.bottleneck, which says what the wire carries")
+        if isinstance(self.defense, LatentPruning) and self.defense.compression and not (neck and neck.noise):
+            raise ValueError("defense.compression needs network.bottleneck.noise: without it values tell without limit")
         if self.defense is not None and not any_rule and self.pruning.rule != needed:
             raise ValueError(
                 f"defense {self.defense.name!r} goes with pruning.rule {needed!r}, not {self.pruning.rule!r}"

@@ -117,13 +117,19 @@ class LatentPruning(Frozen):
 
     name: Literal["latent_pruning"]
     weight: Annotated[float, Field(ge=0)] = 1.0
-    """Of the adversaries' divergence from what the task alone would tell them."""
+    """Of ``objective``."""
     adversaries: Annotated[int, Field(ge=1, le=16)] = 4
     """Of different width and depth; after each epoch one of them starts anew."""
     memory: Annotated[int, Field(ge=1)] = 4096
     """Last values that adversaries learn from, beside those of the batch: they must not forget."""
     dependence: Annotated[float, Field(ge=0)] = 0.0
     """Weight of the distance correlation of values and attribute within each task class."""
+    objective: Literal["prior", "club"] = "prior"
+    """What the client network minimises against adversaries. ``prior``: their divergence from what the task alone would
+    tell; ``club``: the bound of mutual information that they give (Cheng et al. 2020), within each task class."""
+    compression: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of all that values tell beyond the task, whatever it is about: the conditional entropy bottleneck (Fischer
+    2020), in nats. Needs noise."""
 
 
 DefenseConfig = Annotated[

@@ -7,6 +7,7 @@ then spent on the task: with values v before noise, task label y, sensitive labe
     task head       min  CE(head(wire(v)), y)
     adversary a_i   min  CE(a_i(v), s)
     client network  min  CE(head(wire(v)), y) + weight mean_i KL(p(s|y) || a_i(v)) + dependence dCor(v, s | y)
+                         + compression bound of I(picture; wire(v) | y)
 
 * Adversaries see v *before* noise: whoever averages many frames does, too.
 * Their goal is p(s|y), not p(s): that the answer itself tells something about the attribute cannot be hidden from
@@ -14,6 +15,7 @@ then spent on the task: with values v before noise, task label y, sensitive labe
 * They learn from a memory of past values, are of several shapes, and one after the other starts anew: the client
   network has no fixed opponent to evade.
 * Distance correlation needs no adversary, so it cannot be fooled by making one fail; alone it is a weak critic.
+* Compression needs no attribute either: it limits all that is told beyond the answer.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from .. import defense_config
 from ..networks import Float32, LearntPruner, SplitModel
 from .base import Batch, Defense, Losses, frozen, inner
 
-__all__ = ["AdversaryPanel", "LatentPruning", "conditional_dependence"]
+__all__ = ["AdversaryPanel", "LatentPruning", "conditional_dependence", "residual_information"]
 
 _SHAPES = ((128,), (256, 256), (64, 64, 64), (512,))
 """Hidden layers of the adversaries, in turn."""
@@ -142,9 +144,18 @@ class LatentPruning(Defense):
         with frozen(panel):
             answers = panel.answers(values)
         expected = panel.expected(batch.task).expand_as(answers)
-        hiding = F.kl_div(answers.log_softmax(2), expected, reduction="none").sum(2).mean() * self._settings.weight
+        beliefs = answers.log_softmax(2)
+        if self._settings.objective == "club":
+            hiding = (beliefs * (F.one_hot(batch.sensitive, self.sensitive_classes) - expected)).sum(2).mean()
+        else:
+            hiding = F.kl_div(beliefs, expected, reduction="none").sum(2).mean()
+        hiding = hiding * self._settings.weight
         if self._settings.dependence:
             hiding = hiding + self._settings.dependence * conditional_dependence(values, batch)
+        if self._settings.compression:
+            assert self.recipe.network.bottleneck is not None
+            deviation = self.recipe.network.bottleneck.deviation
+            hiding = hiding + self._settings.compression * residual_information(values, batch.task, deviation)
         return Losses(self.task_loss(model, sent, batch), learning + hiding)
 
     def after_epoch(self, model: SplitModel) -> None:
@@ -170,6 +181,24 @@ def conditional_dependence(values: Tensor, batch: Batch) -> Tensor:
         norm = torch.sqrt((ours * ours).sum() * (theirs * theirs).sum()).clamp_min(1e-9)
         total = total + rows.float().mean() * (ours * theirs).sum() / norm
     return total
+
+
+def residual_information(values: Tensor, task: Tensor, deviation: float) -> Tensor:
+    """Bound what noisy values tell of a picture beyond its task label, in nats: I(picture; payload | y).
+
+    The mean over pictures of KL(N(v, deviation²) || N(mean v of its class, deviation²)); what is done to noisy values
+    afterwards, saturation and rounding, tells no more.
+
+    Args:
+        values: Before noise, float32 ``(N, D)``.
+        task: Labels ``(N,)``.
+        deviation: Of the noise.
+    """
+    total = values.new_zeros(())
+    for label in torch.unique(task):
+        of_class = values[task == label]
+        total = total + (of_class - of_class.mean(0)).square().sum()
+    return total / len(values) / (2 * deviation**2)
 
 
 def _u_centred(distances: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from training.config import Recipe
 from training.defense_config import LatentPruning
 from training.defenses import Batch, defense_of
 from training.defenses.base import inner
-from training.defenses.latent_pruning import AdversaryPanel, conditional_dependence
+from training.defenses.latent_pruning import AdversaryPanel, conditional_dependence, residual_information
 from training.defenses.noise import NoisyRounding, Rounding
 from training.networks import RemainingLayers
 
@@ -100,6 +100,34 @@ def test_dependence_is_nought_for_what_the_task_alone_explains() -> None:
         for rows in torch.arange(4000).split(40)
     ]
     assert abs(sum(small) / len(small)) < 0.02, "biased in small batches"
+
+
+def test_compression_counts_what_is_told_beyond_the_task() -> None:
+    """The bound lies above what a channel of known capacity carries, and is nought for the answer alone."""
+    torch.manual_seed(0)
+    task = torch.arange(4000) % 2
+    explained = task[:, None].float().expand(-1, 2)
+    assert residual_information(explained, task, 0.3) == 0
+    spread = 0.4
+    values = explained + spread * torch.randn(4000, 2)
+    capacity = torch.log1p(torch.tensor(spread**2 / 0.3**2))  # of two Gaussian channels, half of it each
+    bound = residual_information(values, task, 0.3)
+    assert capacity < bound
+    assert bound == pytest.approx(2 * spread**2 / (2 * 0.3**2), rel=0.05)
+    assert residual_information(values, torch.zeros(4000), 0.3) > bound, "not conditional"
+
+
+@pytest.mark.parametrize("more", ["defense.objective=club", "defense.compression=0.1"])
+def test_every_objective_moves_the_client_network(more: str, batch: Batch) -> None:
+    plain, changed = reached(batch=batch), reached(more, batch=batch)
+    assert set(changed) == {"client", "pruner", "adversary"}
+    assert not torch.allclose(plain["client"], changed["client"])
+    assert torch.allclose(plain["adversary"], changed["adversary"])
+
+
+def test_compression_without_noise_is_refused() -> None:
+    with pytest.raises(ConfigError, match="compression needs"):
+        recipe("defense.compression=0.1", "network.bottleneck.noise=0")
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
