@@ -2,24 +2,74 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import queue
 import threading
-import weakref
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import suppress
-from typing import Any, TypeVar
+from functools import partial
+from typing import Generic, TypeVar
 
 from ._at_exit import close_at_exit
 from .deadline import Deadline
 from .errors import RuntimeUnavailable
 
-__all__ = ["Aside", "begin", "no_thread"]
+__all__ = ["Aside", "Work", "no_thread"]
 
 T = TypeVar("T")
 _PLACES = 4
+_LOOKS_EVERY_S = 0.02
 _EXIT_S = 5.0
+
+
+class Work(Generic[T]):
+    """One piece of work, in a thread that keeps no process from ending; done by who starts it where none can be had.
+
+    Args:
+        work: What to do.
+        name: The thread's.
+    """
+
+    def __init__(self, work: Callable[[], T], name: str) -> None:
+        # A queue in C, that is given a future once it is done: who waits for the future itself and is interrupted may
+        # keep its lock, and with it the thread, for ever.
+        self._ended: queue.SimpleQueue[Future[T]] = queue.SimpleQueue()
+        self._work: Callable[[], T] | None = work
+        self.thread = threading.Thread(target=self._do, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread; where none can be had, ``result`` does the work."""
+        try:
+            self.thread.start()
+        except RuntimeError:
+            if self.thread.ident is not None:  # it runs: Ctrl-C fell into what waits for that
+                raise
+
+    def result(self, timeout_s: float) -> T:
+        """Return what the work returns, or raise what it raises.
+
+        Raises:
+            TimeoutError: It did not end in time. Where it is done by the caller it is waited for.
+        """
+        if self.thread.ident is None:
+            self._do()
+        try:
+            return self._ended.get(timeout=timeout_s).result()
+        except queue.Empty:
+            raise TimeoutError from None
+
+    def _do(self) -> None:
+        ended: Future[T] = Future()
+        work, self._work = self._work, None
+        assert work is not None
+        try:
+            ended.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - who waits raises it
+            ended.set_exception(error)
+        finally:
+            del work  # an error holds itself by its traceback, and with it what it is about
+            self._ended.put(ended)
+            del ended
 
 
 class Aside:
@@ -30,12 +80,10 @@ class Aside:
     """
 
     def __init__(self) -> None:
-        # Tokens, not a semaphore, whose Python Ctrl-C may fall into and take a place away for good. It still can, more
-        # seldom: between a token that is taken and the work that gives it back.
-        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
-        for _ in range(_PLACES):
-            self._places.put(None)
-        self._going: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
+        # What holds a place is a thread that lives, nothing that has to be given back: Ctrl-C may fall anywhere.
+        self._threads: list[threading.Thread] = []
+        self._lock = threading.Lock()
+        self._places = _PLACES
         close_at_exit(self)
 
     def do(self, work: Callable[[], T], deadline: Deadline, what: str) -> T:
@@ -49,52 +97,40 @@ class Aside:
         Raises:
             DeadlineExceeded: It did not end in time, or found no place.
         """
+        begun = Work(partial(self._do, work), f"dcp {what}")
+        while not self._start(begun):
+            left_s = deadline.left_s()
+            if left_s <= 0:
+                why = f"waiting for {what}, since {_PLACES} earlier ones have not ended"
+                raise deadline.exceeded(why)
+            time.sleep(min(left_s, _LOOKS_EVERY_S))
         try:
-            self._places.get(timeout=deadline.left_s())
-        except queue.Empty:
-            why = f"waiting for {what}, since {_PLACES} earlier ones have not ended"
-            raise deadline.exceeded(why) from None
-        held = [None]
-
-        def give_back() -> None:
-            with suppress(IndexError):  # once, whoever comes first
-                self._places.put(held.pop())
-
-        def in_place() -> T:
-            try:
-                return work()
-            finally:
-                give_back()
-
-        try:
-            result = begin(in_place, f"dcp {what}")
-        except BaseException:
-            give_back()
-            raise
-        self._going.add(result)
-        try:
-            return result.result(deadline.left_s())
+            return begun.result(deadline.left_s())
         except TimeoutError:
             raise deadline.exceeded(what) from None
-        finally:
-            del result  # else an error holds itself by its traceback, and with it what it is about
+
+    def _do(self, work: Callable[[], T]) -> T:
+        """Do it. By this the thread holds ``self``: at the program's end whom to wait for must not be forgotten."""
+        return work()
+
+    def _start(self, begun: Work[T]) -> bool:
+        """Start it if there is a place."""
+        with self._lock:
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            if len(self._threads) >= self._places:
+                return False
+            self._threads.append(begun.thread)
+            begun.start()
+        return True
 
     def close(self) -> None:
-        """Wait until nothing goes on any more, five seconds at the most."""
-        concurrent.futures.wait(list(self._going), _EXIT_S)
-
-
-def begin(work: Callable[[], T], name: str) -> Future[T]:
-    """Begin ``work`` in a thread that keeps no process from ending; do it at once where no thread can be had."""
-    result: Future[T] = Future()
-    thread = threading.Thread(target=_do, args=(work, result), name=name, daemon=True)
-    try:
-        thread.start()
-    except RuntimeError:
-        if thread.ident is not None:  # it runs: Ctrl-C fell into what waits for that
-            raise
-        _do(work, result)
-    return result
+        """Begin nothing any more, and wait until nothing goes on, five seconds at the most: the program ends."""
+        with self._lock:
+            self._places = 0
+        end = time.monotonic() + _EXIT_S
+        for thread in list(self._threads):
+            if thread.is_alive():
+                thread.join(max(0.0, end - time.monotonic()))
 
 
 def no_thread(what: str) -> RuntimeUnavailable:
@@ -103,12 +139,3 @@ def no_thread(what: str) -> RuntimeUnavailable:
         f"expected a thread {what}, the system gives none. "
         "End what else runs on this device, or allow more (ulimit -u, TasksMax)."
     )
-
-
-def _do(work: Callable[[], T], result: Future[T]) -> None:
-    try:
-        result.set_result(work())
-    except BaseException as error:  # noqa: BLE001 - who waits raises it
-        result.set_exception(error)
-    finally:
-        del work, result  # as above

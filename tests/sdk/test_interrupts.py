@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from tests.tiny import Tiny
 
@@ -24,9 +27,11 @@ def end_of(program: str, tiny: Tiny) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_whoever_is_interrupted_holds_up_nobody(tiny: Tiny) -> None:
+@pytest.mark.parametrize("what", ["picture", "file"])
+def test_whoever_is_interrupted_holds_up_nobody(what: str, tiny: Tiny, picture_file: Path) -> None:
     """A notebook's user interrupts calls, at a thousand moments: later ones, and streams, still end in time."""
-    program = """
+    program = f"""
+file = {str(picture_file)!r}
 armed = False
 def interrupt(*_):
     if armed:
@@ -38,14 +43,14 @@ for _ in range(1000):
         # Again, where the first one fell into a finaliser, which swallows it.
         signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.004), 0.05)
         while True:
-            client.predict(picture)
+            client.predict({what})
     except BaseException:  # Python's own threading may make another error of it
         armed = False
 signal.setitimer(signal.ITIMER_REAL, 0)
 answers = []
 def go_on():
     answers.extend(client.stream([picture] * 2))
-    answers.append(client.predict(picture))
+    answers.append(client.predict(file))
 thread = threading.Thread(target=go_on, daemon=True)
 thread.start()
 thread.join(10)

@@ -10,7 +10,7 @@ import socket
 import ssl
 from typing import Any
 
-from ..aside import begin
+from ..aside import Work
 from ..deadline import Deadline
 
 __all__ = ["DeadlineSocket", "TLSDeadlineSocket", "connect", "secure", "split_target"]
@@ -129,4 +129,6 @@ def _resolve(host: str, port: int, deadline: Deadline) -> list[tuple[Any, ...]]:
         except (OSError, UnicodeError) as error:
             raise OSError(f"cannot resolve {host}: {error}") from error
 
-    return begin(look_up, f"dcp resolve {host}").result(deadline.remaining_s())
+    name = Work(look_up, f"dcp resolve {host}")
+    name.start()
+    return name.result(deadline.remaining_s())
