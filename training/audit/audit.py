@@ -104,7 +104,7 @@ class Audit:
             head: Balanced accuracy of the task head, for the controls.
         """
         evidence = self.evidence
-        everything: list[Guess] = []
+        everything: list[list[Guess]] = []
         working: list[Guess] = []
         results: list[AttackResult] = []
 
@@ -112,7 +112,7 @@ class Audit:
             results.append(judge(name, guesses, evidence.leaked, evidence.target, self.labels, control))
             result = results[-1]
             console.print(f"{name}: {percent(result.balanced_accuracy)} ({result.note}; {result.minutes} min)")
-            everything.extend(guesses.values())
+            everything.append(list(guesses.values()))
             if result.counts:
                 working.extend(guesses.values())
 

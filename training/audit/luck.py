@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,14 +19,16 @@ __all__ = ["by_luck"]
 _SHUFFLES = 1000
 
 
-def by_luck(guesses: Sequence[Guess], truth: npt.NDArray[np.int64], shuffles: int = _SHUFFLES) -> Luck | None:
+def by_luck(
+    adversaries: Sequence[Sequence[Guess]], truth: npt.NDArray[np.int64], shuffles: int = _SHUFFLES
+) -> Luck | None:
     """Let the best of all tries count, as in the report, for labels that the answers have nothing to do with.
 
     Tries are not independent of each other: the answers keep what they have in common, since all meet the same order
     (Westfall and Young, "Resampling-Based Multiple Testing", 1993: the distribution of the maximum).
 
     Args:
-        guesses: Answers for the same N pictures: every try of every adversary, whether or not it turned out well.
+        adversaries: Answers for the same N pictures: of each adversary every try, whether or not it turned out well.
         truth: The pictures' labels, int64 ``(N,)``.
         shuffles: How many orders.
 
@@ -33,22 +36,35 @@ def by_luck(guesses: Sequence[Guess], truth: npt.NDArray[np.int64], shuffles: in
         None for fewer than two tries, or where only one label occurs.
     """
     present = np.unique(truth)
+    guesses = [guess for tries in adversaries for guess in tries]
     if len(guesses) < 2 or len(present) < 2:
         return None
+    first = np.cumsum([0, *(len(tries) for tries in adversaries)])
     sizes = np.array([(truth == label).sum() for label in present])
     answers = np.stack([guess.probabilities.argmax(1)[:, None] == present for guess in guesses]).astype(np.float32)
     ranked = np.isin(present, ranked_classes(truth))
     ranks = np.stack([rankdata(guess.probabilities[:, present[ranked]], axis=0) for guess in guesses])
     rng = np.random.default_rng(0)
-    shares, areas = [], []
+    shares, exposures, areas = [], [], []
     for _ in range(shuffles):
-        inside = rng.permutation(truth)[:, None] == present
-        shares.append((np.einsum("tnc,nc->tc", answers, inside) / sizes).mean(1).max())
+        inside = (rng.permutation(truth)[:, None] == present).astype(np.float32)
+        called = np.einsum("tnc,ng->tcg", answers, inside, optimize=True) / sizes  # as c, of those in g
+        recalls = np.diagonal(called, axis1=1, axis2=2)
+        read = recalls.mean(1)
+        shares.append(read.max())
+        reported = [start + int(read[start:end].argmax()) for start, end in pairwise(first)]
+        exposed = recalls - (called.sum(2) - recalls) / (len(present) - 1)  # AttackResult.exposures
+        exposures.append(exposed[reported].max())
         if ranked.any():
             some = sizes[ranked]
             above = np.einsum("tnc,nc->tc", ranks, inside[:, ranked]) - some * (some + 1) / 2  # Mann and Whitney's U
             areas.append((above / (some * (len(truth) - some))).mean(1).max())
-    return Luck(shuffles=shuffles, balanced_accuracy=_spread(shares), auc=_spread(areas) if areas else None)
+    return Luck(
+        shuffles=shuffles,
+        balanced_accuracy=_spread(shares),
+        auc=_spread(areas) if areas else None,
+        exposure=_spread(exposures),
+    )
 
 
 def _spread(results: Sequence[float]) -> Interval:

@@ -187,7 +187,7 @@ def measure_many_frames(
     results = [judge(name, by_seed, leaked, target, labels) for name, by_seed in named.items()]
     best = max(results, key=lambda result: result.balanced_accuracy.value)
     ranks_best = max(results, key=lambda result: result.auc or 0)
-    luck = by_luck([guess for by_seed in named.values() for guess in by_seed.values()], target.labels)
+    luck = by_luck([list(by_seed.values()) for by_seed in named.values()], target.labels)
     return best.model_copy(update={"auc": ranks_best.auc, "auc_error": ranks_best.auc_error}), luck
 
 

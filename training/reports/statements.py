@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dcp_sdk.bundles.manifest import ExportCost, Manifest
-from dcp_sdk.bundles.measurements import Z_95, Ranked, points, share
+from dcp_sdk.bundles.measurements import Z_95, Luck, Ranked, points, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 
 __all__ = ["area", "checked", "draws", "exposed", "luck", "statements", "unlike_trained"]
@@ -126,8 +126,15 @@ def exposed(report: PrivacyReport) -> str:
     group, exposure = report.most_exposed
     return (
         f"The group that any of them exposes most is {group}: called so more often than the others are on average by "
-        f"{points(exposure)} points, 0 for who guesses."
+        f"{points(exposure)} points, 0 for who guesses.{_exposed_by_luck(report.luck)}"
     )
+
+
+def _exposed_by_luck(luck: Luck | None) -> str:
+    if luck is None or luck.exposure is None:
+        return ""
+    value, high = (f"{100 * number:.1f}" for number in (luck.exposure.value, luck.exposure.high))
+    return f" If none of them knew anything, that would be {value} on average and up to {high}."
 
 
 def draws(report: PrivacyReport) -> str:

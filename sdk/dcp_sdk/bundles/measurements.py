@@ -189,6 +189,8 @@ class Luck(Frozen):
     balanced_accuracy: Interval
     auc: Interval | None
     """Of the best of their :attr:`Ranked.auc`."""
+    exposure: Interval | None = None
+    """Of the largest of their :attr:`AttackResult.exposures`, of any group."""
 
 
 class SideChannel(Ranked):

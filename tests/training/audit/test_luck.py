@@ -7,7 +7,9 @@ import pytest
 
 from training.attacks import Guess
 from training.audit.luck import by_luck
+from training.audit.measure import judge
 from training.metrics import balanced_accuracy, macro_auc
+from training.payloads import Payloads
 
 TRUTH = np.random.default_rng(0).integers(0, 5, 1700)
 
@@ -17,8 +19,13 @@ def guesser(seed: int) -> Guess:
     return Guess(probabilities=scores / scores.sum(1, keepdims=True), training_loss=1.6, how="")
 
 
+def payloads(labels: np.ndarray) -> Payloads:
+    values = np.zeros((len(labels), 1, 1, 1), np.uint8)
+    return Payloads(values[:, :, 0, 0], values, labels, np.zeros_like(labels), 1, 1.0)
+
+
 def test_the_best_of_many_independent_guessers_is_lucky() -> None:
-    luck = by_luck([guesser(seed) for seed in range(1, 19)], TRUTH, shuffles=400)
+    luck = by_luck([[guesser(seed)] for seed in range(1, 19)], TRUTH, shuffles=400)
     assert luck is not None
     expected = np.random.default_rng(0).binomial(len(TRUTH), 0.2, (4000, 18)) / len(TRUTH)
     assert luck.balanced_accuracy.value == pytest.approx(expected.max(1).mean(), abs=0.002)
@@ -28,7 +35,7 @@ def test_the_best_of_many_independent_guessers_is_lucky() -> None:
 
 
 def test_one_guesser_many_times_is_no_luckier_than_once() -> None:
-    twice, often = (by_luck([guesser(1)] * count, TRUTH, shuffles=200) for count in (2, 20))
+    twice, often = (by_luck([[guesser(1)] * count], TRUTH, shuffles=200) for count in (2, 20))
     assert twice == often
     assert twice is not None
     assert twice.auc is not None
@@ -41,7 +48,7 @@ def test_areas_are_those_of_the_report() -> None:
     rough = [
         each.model_copy(update={"probabilities": each.probabilities.round(1)}) for each in (guesser(1), guesser(2))
     ]
-    luck = by_luck(rough, TRUTH, shuffles=1)
+    luck = by_luck([rough], TRUTH, shuffles=1)
     shuffled = np.random.default_rng(0).permutation(TRUTH)
     areas = [macro_auc(each.probabilities, shuffled) for each in rough]
     shares = [balanced_accuracy(each.probabilities.argmax(1), shuffled).value for each in rough]
@@ -51,14 +58,32 @@ def test_areas_are_those_of_the_report() -> None:
     assert luck.balanced_accuracy.value == pytest.approx(max(shares))
 
 
+def test_exposures_are_those_of_the_report() -> None:
+    """Of each adversary those of its strongest try, for one order of the labels; groups of four sizes."""
+    truth = np.repeat(np.arange(4, dtype=np.int64), [700, 500, 400, 100])
+    adversaries = [[guesser(1), guesser(2)], [guesser(3)]]
+    luck = by_luck(adversaries, truth, shuffles=1)
+    shuffled = np.random.default_rng(0).permutation(truth)
+    target = payloads(shuffled)
+    names = ("a", "b", "c", "d", "e")
+    results = [
+        judge("", {str(number): guess for number, guess in enumerate(tries)}, target, target, names)
+        for tries in adversaries
+    ]
+    most = max(exposure.value for result in results for exposure in result.exposures.values())
+    assert luck is not None
+    assert luck.exposure is not None
+    assert luck.exposure.value == pytest.approx(most)
+
+
 def test_who_knows_is_beyond_luck() -> None:
     known = Guess(probabilities=np.eye(5, dtype=np.float32)[TRUTH], training_loss=0, how="")
-    luck = by_luck([known, guesser(1)], TRUTH, shuffles=200)
+    luck = by_luck([[known], [guesser(1)]], TRUTH, shuffles=200)
     assert luck is not None
     assert luck.balanced_accuracy.high < 0.25
-    assert by_luck([known], TRUTH) is None
-    assert by_luck([known, known], np.zeros_like(TRUTH)) is None
+    assert by_luck([[known]], TRUTH) is None
+    assert by_luck([[known, known]], np.zeros_like(TRUTH)) is None
     few = np.where(np.arange(1700) < 5, 1, 0)
-    unranked = by_luck([guesser(1), guesser(2)], few, shuffles=5)
+    unranked = by_luck([[guesser(1)], [guesser(2)]], few, shuffles=5)
     assert unranked is not None
     assert unranked.auc is None, "of five pictures nobody knows how well they are ranked"
