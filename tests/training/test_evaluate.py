@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -33,7 +34,7 @@ from training.attacks import (
 from training.attacks.scaling import SCALINGS, ranked
 from training.attacks.side_channels import mask_only, numbers_only
 from training.audit import Evidence
-from training.audit.drawings import measure_reconstruction
+from training.audit.drawings import Reader, measure_reconstruction
 from training.audit.measure import judge, measure_attack, run_attack, run_control, tries
 from training.audit.side_channels import measure_side_channels
 from training.config import NetworkConfig, Recipe
@@ -359,7 +360,11 @@ def test_the_decoder_draws_what_a_payload_holds_and_no_more(trained: Trained, mo
 
     So do the drawings with the sensitive attribute, here the tint.
     """
-    monkeypatch.setattr("training.audit.drawings.picture_classifier", ATTACKS["linear probe"])  # a ResNet takes minutes
+
+    def learn_quickly(known: Payloads, settings: AttackSettings) -> Callable[[Payloads], Guess]:
+        return lambda asked: ATTACKS["linear probe"](known, asked, settings)
+
+    monkeypatch.setattr("training.audit.drawings.learn_pictures", learn_quickly)  # a ResNet takes minutes
     pictures, _, tints = draw_pictures(240, 32, seed=5)
     smooth = np.stack([cv2.GaussianBlur(picture, (0, 0), 3) for picture in pictures])
     small = smooth[:, 2::4, 2::4].transpose(0, 3, 1, 2)
@@ -372,7 +377,8 @@ def test_the_decoder_draws_what_a_payload_holds_and_no_more(trained: Trained, mo
         known = Payloads(channels, features, labels, np.zeros_like(labels), 3, 1 / 255)
         settings = dataclasses.replace(SETTINGS, epochs=4)
         knowledge = Knowledge(trained.bundle, trained.manifest.contract, known[leaked], smooth[leaked], settings, BRIEF)
-        return measure_reconstruction("decoder", knowledge, known[target], smooth[target], known[target[:2]])
+        reader = Reader(knowledge)
+        return measure_reconstruction("decoder", reader, known[target], smooth[target], known[target[:2]])
 
     open_book, closed_book = drawn(np.ascontiguousarray(small)), drawn(noise)
     assert open_book.ssim > open_book.mean_picture_ssim + 0.1

@@ -65,6 +65,9 @@ class Guess(BaseModel):
     """That its training took."""
 
 
+Learn = Callable[[Payloads, AttackSettings], Callable[[Payloads], Guess]]
+"""``(leaked, settings)``: learn from the leaked pairs, and return what answers for payloads never seen."""
+
 Attack = Callable[[Payloads, Payloads, AttackSettings], Guess]
 """``(leaked, target, settings)``: learn from the leaked pairs, answer for payloads never seen."""
 

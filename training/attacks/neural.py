@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from ..config import OptimConfig
 from ..payloads import Payloads
 from ..schedule import learning_rate as scheduled
-from .base import Attack, AttackSettings, Guess, hold_out
+from .base import Attack, AttackSettings, Guess, Learn, hold_out
 from .scaling import SCALINGS, FitScaling
 
-__all__ = ["MakeNetwork", "conv_block", "forward", "neural"]
+__all__ = ["MakeNetwork", "conv_block", "forward", "learner", "neural"]
 
 MakeNetwork = Callable[[tuple[int, int, int], AttackSettings], nn.Module]
 """``((C, h, w), settings)`` -> network from float32 ``(N, C, h, w)`` to logits ``(N, classes)``."""
@@ -40,8 +40,18 @@ class _Fit:
     """Cross-entropy on held-out pairs, by weight, of the epoch where it was lowest; infinite where it diverged."""
 
 
-def neural(name: str, make: MakeNetwork, scalings: Mapping[str, FitScaling] = SCALINGS) -> Attack:
-    """Make an attack out of a network.
+def neural(name: str, make: MakeNetwork) -> Attack:
+    """Make an attack out of a network: it learns, and answers once. See :func:`learner`."""
+    learn = learner(name, make)
+
+    def attack(leaked: Payloads, target: Payloads, settings: AttackSettings) -> Guess:
+        return learn(leaked, settings)(target)
+
+    return attack
+
+
+def learner(name: str, make: MakeNetwork, scalings: Mapping[str, FitScaling] = SCALINGS) -> Learn:
+    """Let a network learn from leaked pairs.
 
     Scaling and learning rate are chosen by the loss on held-out leaked pairs after a short training each. The best
     combination is then trained to the end of its schedule, or until held-out pairs stop being recognised better, and
@@ -50,7 +60,7 @@ def neural(name: str, make: MakeNetwork, scalings: Mapping[str, FitScaling] = SC
     count by :meth:`~training.payloads.Payloads.weights` throughout.
     """
 
-    def attack(leaked: Payloads, target: Payloads, settings: AttackSettings) -> Guess:
+    def learn(leaked: Payloads, settings: AttackSettings) -> Callable[[Payloads], Guess]:
         pairs, chooser = hold_out(leaked, settings.seed, settings.classes)
         some = pairs[np.arange(min(settings.search_pairs, len(pairs)))]
         fitted = {name: fit(pairs) for name, fit in scalings.items()}
@@ -68,14 +78,16 @@ def neural(name: str, make: MakeNetwork, scalings: Mapping[str, FitScaling] = SC
             learned = scale(pairs)
             best = _fit(make, learned, scale(chooser), settings, rate, settings.epochs, advance)
         if best.held_share < 0:
-            return _guessing(target, settings)
-        return Guess(
-            probabilities=forward(best.network, scale(target)).softmax(1).numpy(),
-            training_loss=_loss(best.network, learned),
-            how=f"{scaling}, learning rate {rate:g}",
-        )
+            return partial(_guessing, settings=settings)
+        loss = _loss(best.network, learned)
 
-    return attack
+        def answer(target: Payloads) -> Guess:
+            probabilities = forward(best.network, scale(target)).softmax(1).numpy()
+            return Guess(probabilities=probabilities, training_loss=loss, how=f"{scaling}, learning rate {rate:g}")
+
+        return answer
+
+    return learn
 
 
 def _fit(

@@ -9,11 +9,11 @@ from torch import nn
 from ..networks import RemainingLayers
 from ..payloads import Payloads
 from .base import AttackSettings
-from .neural import neural
+from .neural import learner
 from .reconstruction import Pictures
 from .scaling import standardised
 
-__all__ = ["as_payloads", "picture_classifier"]
+__all__ = ["as_payloads", "learn_pictures"]
 
 _SIZE_PX = 64
 """Larger pictures are made smaller first: a face's attributes are still seen, in a third of the time."""
@@ -34,5 +34,5 @@ def _network(shape: tuple[int, int, int], settings: AttackSettings) -> nn.Module
     return RemainingLayers(settings.network.arch, 0, settings.classes)
 
 
-picture_classifier = neural("ResNet on pictures", _network, {"standardised": standardised})
+learn_pictures = learner("ResNet on pictures", _network, {"standardised": standardised})
 """Nothing disguises the values of pictures: there is one scaling to try."""

@@ -34,7 +34,7 @@ from ..console import console
 from ..payloads import Payloads
 from ..reports.panels import as_panels, panel_payloads, panel_pictures
 from .certificate import certify
-from .drawings import measure_reconstruction
+from .drawings import Reader, measure_reconstruction
 from .evidence import Evidence
 from .knows_noise import KnowsNoise
 from .luck import by_luck
@@ -188,11 +188,11 @@ class Audit:
         panels, payloads = as_panels(shown, origin), panel_payloads(evidence.bundle, evidence.manifest, shown)
         notebook = evidence.notebook(self.settings, self.search, panels)
         contract, leaked, pictures = evidence.manifest.contract, evidence.leaked, evidence.leaked_pictures
-        known = Knowledge(evidence.bundle, contract, leaked, pictures, self.settings, self.search)
+        reader = Reader(Knowledge(evidence.bundle, contract, leaked, pictures, self.settings, self.search))
         truth = evidence.splits.val.pictures
         drawings = []
         for name in names:
-            draw = partial(measure_reconstruction, name, known, evidence.target, truth, payloads)
+            draw = partial(measure_reconstruction, name, reader, evidence.target, truth, payloads)
             drawings.append(notebook.once(name, Reconstruction, draw))
             console.print(f"{name} draws the picture: SSIM {drawings[-1].ssim:.2f}, {drawings[-1].psnr_db:.1f} dB")
         return drawings, panels
