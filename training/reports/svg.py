@@ -12,7 +12,7 @@ __all__ = ["as_svg"]
 
 def as_svg(figure: Figure) -> str:
     """Return the ``<svg>`` element alone, without date and with the same ids each time."""
-    figure.tight_layout()
+    figure.set_layout_engine("constrained")
     text = io.StringIO()
     # Text stays text: it can be searched and read aloud.
     with mpl.rc_context({"svg.hashsalt": "dcp", "svg.fonttype": "none"}):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean
 from typing import Any, Self
@@ -18,6 +19,10 @@ __all__ = ["TradeOffPoint", "pareto_front", "trade_off"]
 
 _RED, _INK = "#b3261e", "#202124"
 _MARKERS = "osD^vPX<>hp"
+_NEAR = 0.1
+"""Above guessing: what lies there is drawn a second time, larger."""
+_COLUMNS, _ROW_IN = 3, 0.2
+"""Of the legend."""
 
 
 class TradeOffPoint(BaseModel):
@@ -51,8 +56,26 @@ def trade_off(this: TradeOffPoint | None, others: Sequence[TradeOffPoint], *, se
         sensitive: Name of the sensitive attribute.
         chance: Balanced accuracy of guessing it.
     """
-    figure = Figure(figsize=(9, 4.5))
-    axes = figure.subplots()
+    points = [*others, *([] if this is None else [this])]
+    near = [point for point in points if point.sensitive.value <= chance + _NEAR]
+    panels = 2 if 1 < len(near) < len(points) else 1
+    rows = math.ceil((len({point.name for point in others}) + 2) / _COLUMNS)
+    figure = Figure(figsize=(9.5, 4.5 + rows * _ROW_IN))
+    (every,) = figure.subplots(1, panels, squeeze=False)
+    for axes in every:
+        _draw(axes, this, others, chance)
+        axes.set_xlabel(f"{sensitive}, read by the strongest adversary" + " (less is more private)" * (panels == 1))
+    every[0].set_ylabel("task, balanced accuracy")
+    if panels > 1:
+        every[1].set_xlim(chance - _NEAR / 4, chance + _NEAR)
+        every[1].set_ylim(min(point.task.low for point in near), max(point.task.high for point in near))
+        every[1].set_title("the same, near guessing", size=9, loc="right")
+    handles, labels = every[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=_COLUMNS, frameon=False, fontsize=8)
+    return figure
+
+
+def _draw(axes: Axes, this: TradeOffPoint | None, others: Sequence[TradeOffPoint], chance: float) -> None:
     colours = mpl.color_sequences["tab20"]
     for number, name in enumerate(sorted({point.name for point in others})):
         curve = sorted((point for point in others if point.name == name), key=lambda point: point.ratio)
@@ -68,10 +91,6 @@ def trade_off(this: TradeOffPoint | None, others: Sequence[TradeOffPoint], *, se
         _plot(axes, [this], fmt="*", markersize=14, color=_RED, label=f"{this.name} (this bundle)")
     axes.axvline(chance, color=_INK, linestyle="--", linewidth=1)
     axes.annotate("guessing", (chance, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom", size=9)
-    axes.set_xlabel(f"{sensitive}, balanced accuracy of the strongest adversary (less is more private)")
-    axes.set_ylabel("task, balanced accuracy")
-    axes.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), frameon=False, fontsize=9)
-    return figure
 
 
 def pareto_front(points: Sequence[TradeOffPoint]) -> list[tuple[float, float]]:
@@ -101,6 +120,7 @@ def _plot(axes: Axes, points: Sequence[TradeOffPoint], **style: Any) -> None:
         [point.task.value for point in points],
         xerr=_reach([point.sensitive for point in points]),
         yerr=_reach([point.task for point in points]),
+        elinewidth=0.6,
         **style,
     )
 
