@@ -197,7 +197,8 @@ def _groups_line(row: Row) -> str:
     exposed = served = best = told = ""
     if report.most_exposed is not None:
         group, exposure = report.most_exposed
-        exposed = f"{group}, {points(exposure)}"
+        lucky = report.luck and report.luck.exposure
+        exposed = f"{group}, {points(exposure)}" + (f"; luck up to {100 * lucky.high:.1f}" if lucky else "")
     if report.utility.groups:
         worst = min(report.utility.groups, key=lambda group: group.balanced_accuracy.value)
         served = f"{worst.label}, {percent(worst.balanced_accuracy)}"
