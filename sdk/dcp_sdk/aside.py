@@ -34,7 +34,7 @@ class Work(Generic[T]):
         # A queue in C, that is given a future once it is done: who waits for the future itself and is interrupted may
         # keep its lock, and with it the thread, for ever.
         self._ended: queue.SimpleQueue[Future[T]] = queue.SimpleQueue()
-        self._work: Callable[[], T] | None = work
+        self._work = work
         self.thread = threading.Thread(target=self._do, name=name, daemon=True)
 
     def start(self) -> None:
@@ -60,16 +60,13 @@ class Work(Generic[T]):
 
     def _do(self) -> None:
         ended: Future[T] = Future()
-        work, self._work = self._work, None
-        assert work is not None
         try:
-            ended.set_result(work())
+            ended.set_result(self._work())
         except BaseException as error:  # noqa: BLE001 - who waits raises it
             ended.set_exception(error)
         finally:
-            del work  # an error holds itself by its traceback, and with it what it is about
             self._ended.put(ended)
-            del ended
+            del ended  # an error holds itself by its traceback, and with it what it is about
 
 
 class Aside:

@@ -62,8 +62,9 @@ def trade_off(this: TradeOffPoint | None, others: Sequence[TradeOffPoint], *, se
     rows = math.ceil((len({point.name for point in others}) + 2) / _COLUMNS)
     figure = Figure(figsize=(9.5, 4.5 + rows * _ROW_IN))
     (every,) = figure.subplots(1, panels, squeeze=False)
+    front = pareto_front(points)
     for axes in every:
-        _draw(axes, this, others, chance)
+        _draw(axes, this, others, front, chance)
         axes.set_xlabel(f"{sensitive}, read by the strongest adversary" + " (less is more private)" * (panels == 1))
     every[0].set_ylabel("task, balanced accuracy")
     if panels > 1:
@@ -75,7 +76,13 @@ def trade_off(this: TradeOffPoint | None, others: Sequence[TradeOffPoint], *, se
     return figure
 
 
-def _draw(axes: Axes, this: TradeOffPoint | None, others: Sequence[TradeOffPoint], chance: float) -> None:
+def _draw(
+    axes: Axes,
+    this: TradeOffPoint | None,
+    others: Sequence[TradeOffPoint],
+    front: Sequence[tuple[float, float]],
+    chance: float,
+) -> None:
     colours = mpl.color_sequences["tab20"]
     for number, name in enumerate(sorted({point.name for point in others})):
         curve = sorted((point for point in others if point.name == name), key=lambda point: point.ratio)
@@ -85,7 +92,6 @@ def _draw(axes: Axes, this: TradeOffPoint | None, others: Sequence[TradeOffPoint
         if len(ratios) > 1:
             means = [_mean([point for point in curve if point.ratio == ratio]) for ratio in ratios]
             axes.plot(*zip(*means, strict=True), color=colour, linewidth=1)
-    front = pareto_front([*others, *([] if this is None else [this])])
     axes.step(*zip(*front, strict=True), where="post", color=_INK, linewidth=1, alpha=0.4, label="Pareto front")
     if this is not None:
         _plot(axes, [this], fmt="*", markersize=14, color=_RED, label=f"{this.name} (this bundle)")
