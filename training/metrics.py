@@ -19,7 +19,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio as psnr
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 from torchvision.models import AlexNet_Weights
 
-from dcp_sdk.bundles.measurements import Confusion, Interval
+from dcp_sdk.bundles.measurements import Z_95, Confusion, Interval
 
 __all__ = [
     "accuracy",
@@ -35,7 +35,6 @@ __all__ = [
 ]
 
 Labels = npt.NDArray[np.int64]
-_Z_95 = 1.96
 _PICTURES = 128
 _FEWEST = 20
 """Pictures of a class below which nothing is known of how well it is ranked."""
@@ -186,5 +185,5 @@ def hardware() -> str:
 
 
 def _interval(value: float, deviation: float) -> Interval:
-    reach = _Z_95 * deviation
+    reach = Z_95 * deviation
     return Interval(value=value, low=max(0.0, value - reach), high=min(1.0, value + reach))
