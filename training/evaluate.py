@@ -23,6 +23,8 @@ from dcp_sdk.errors import BundleError, ConfigError
 from . import data as datasets
 from .attacks import ATTACKS, RECONSTRUCTIONS, AttackSettings, SearchSettings
 from .audit import Audit, Evidence
+from .audit.certificate import is_covered_by_noise
+from .audit.many_frames import require_noise
 from .config import Recipe
 from .console import console
 from .metrics import hardware
@@ -69,7 +71,8 @@ def evaluate(
         command: Stands in the report.
 
     Raises:
-        ConfigError: Unknown attack, no recipe in the bundle, the data do not fit, or the bundle is an archive.
+        ConfigError: Unknown attack, no recipe in the bundle, the data do not fit, the bundle is an archive, or its
+            noise is not what its manifest says.
         DCPError: As the client raises it.
     """
     known = [*ATTACKS, *RECONSTRUCTIONS]
@@ -95,6 +98,9 @@ def evaluate(
         frames=tuple(sorted(set(frames))),
         moving=0 if quick else moving,
     )
+    neck = recipe.network.bottleneck
+    if neck is not None and is_covered_by_noise(manifest.contract, neck):
+        require_noise(bundle, manifest.contract, neck.deviation)
     _forget_a_strangers_report(bundle, manifest)
     utility = audit.utility(repository)
     results, luck = audit.adversaries([name for name in ATTACKS if name in chosen], utility.balanced_accuracy.value)

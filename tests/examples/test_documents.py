@@ -117,7 +117,8 @@ def test_the_readme_tells_what_was_measured() -> None:
     assert f"reads race from one frame with {percent(report.strongest)} and from 100" in security
     assert f"frames with {percent(still(report).balanced_accuracy)}; guessing gives" in security
     (moving,) = (seen for seen in report.many_frames if seen.moving)
-    assert f"{moving.frames} frames of a face that moves give it away with {percent(moving.balanced_accuracy)}" in security
+    said = f"frames of a face that moves give it away with {percent(moving.balanced_accuracy)}"
+    assert f"{moving.frames} {said}" in security
     best = f"would read {share(report.certificate.best_accuracy)} from one payload"
     assert f"An attacker who knew the noise and every one of the {report.tested:,} tested pictures {best}" in security
 

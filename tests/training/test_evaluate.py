@@ -84,6 +84,7 @@ def test_an_attack_reads_what_is_there(name: str) -> None:
 def test_an_attack_reads_nothing_where_nothing_is(name: str) -> None:
     result = measure_attack(name, payloads(400, 0, tell=False), payloads(300, 1, tell=False), SETTINGS, LABELS)
     assert result.balanced_accuracy.low < 1 / 3 + 0.05
+    assert not result.trained, "knowing pairs by heart is no learning"
 
 
 def test_an_attack_that_stayed_at_the_prior_did_not_train() -> None:
@@ -267,6 +268,8 @@ def test_who_sees_more_frames_of_a_noisy_bundle_is_measured_against_luck(tmp_pat
     assert many.ranking is not None
     assert report.certificate is not None
     assert report.certificate.shuffled_accuracy is not None
+    assert few.auc_attack is not None
+    assert f"; AUC {few.auc:.3f} (" in (pair.bundle / "MODEL_CARD.md").read_text()
     assert report.protected is False
     assert "of a moving face" in report.verdict
 

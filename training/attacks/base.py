@@ -59,6 +59,8 @@ class Guess(BaseModel):
     """For the target payloads, ``(N, classes)``."""
     training_loss: float
     """Its cross-entropy on the leaked pairs that it was trained on, in nats."""
+    held_out_loss: float | None = None
+    """The same on leaked pairs that it was not trained on; None of who sets none aside."""
     how: str
     """The scaling and settings that it chose on held-out leaked pairs."""
     minutes: float = 0.0

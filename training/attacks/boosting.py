@@ -36,8 +36,8 @@ def boosting(leaked: Payloads, target: Payloads, settings: AttackSettings) -> Gu
     guesses: list[tuple[float, Guess]] = []
     for name in ("raw", "rank-transformed"):
         scale = SCALINGS[name](pairs)
-        both, loss = boost(scale(pairs), scale(chooser), scale(target), _columns, settings)
-        guesses.append((loss, both.model_copy(update={"how": f"{name}, {both.how}"})))
+        guess, loss = boost(scale(pairs), scale(chooser), scale(target), _columns, settings)
+        guesses.append((loss, guess.model_copy(update={"how": f"{name}, {guess.how}"})))
     return min(guesses, key=lambda guess: guess[0])[1]
 
 
@@ -71,12 +71,14 @@ def boost(
     def loss(bins: npt.NDArray[np.uint8], seen: Payloads) -> float:
         return float(log_loss(seen.labels, probabilities(bins), labels=classes, sample_weight=seen.weights()))
 
+    held_out = loss(binned(columns(chooser)), chooser)
     guess = Guess(
         probabilities=probabilities(binned(columns(target))).astype(np.float32),
         training_loss=loss(known, pairs),
+        held_out_loss=held_out,
         how=f"{model.n_iter_} rounds",
     )
-    return guess, loss(binned(columns(chooser)), chooser)
+    return guess, held_out
 
 
 def _binning(values: npt.NDArray[np.float32]) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.uint8]]:

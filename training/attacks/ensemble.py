@@ -22,9 +22,11 @@ def together(guesses: Sequence[Guess]) -> Guess | None:
     """
     if len(guesses) < 2:
         return None
+    held_out = [guess.held_out_loss for guess in guesses if guess.held_out_loss is not None]
     return Guess(
         probabilities=np.mean([guess.probabilities for guess in guesses], axis=0),
         training_loss=float(np.mean([guess.training_loss for guess in guesses])),
+        held_out_loss=float(np.mean(held_out)) if held_out else None,  # at most: the loss is convex
         how=f"mean of {len(guesses)}",
         minutes=sum(guess.minutes for guess in guesses),
     )

@@ -11,11 +11,10 @@ import numpy.typing as npt
 from scipy.special import log_ndtr, logsumexp
 
 from ..payloads import Payloads
-from .base import Guess
+from .base import Guess, hold_out_indices
 
 __all__ = [
     "LIKELIHOOD",
-    "by_group",
     "likelihood",
     "likelihood_of_frames",
     "log_likelihoods",
@@ -46,16 +45,21 @@ def likelihood(
         classes: Number of groups.
     """
 
-    def answers(payloads: Payloads) -> Floats:
+    def answers(payloads: Payloads, known: Payloads, before: Floats) -> Floats:
         steps = payloads.features.reshape(len(payloads), -1).astype(np.int64)
         return _answers(
-            steps, partial(log_likelihoods, values=values, deviation=deviation, levels=levels), leaked, classes
+            steps, partial(log_likelihoods, values=before, deviation=deviation, levels=levels), known, classes
         )
 
-    right = answers(leaked)[np.arange(len(leaked)), leaked.labels]
+    def loss(payloads: Payloads, known: Payloads, before: Floats) -> float:
+        right = answers(payloads, known, before)[np.arange(len(payloads)), payloads.labels]
+        return -float((np.log(np.maximum(right, 1e-12)) * payloads.weights()).mean())
+
+    some, held = hold_out_indices(len(leaked), 0, classes)
     return Guess(
-        probabilities=answers(target).astype(np.float32),
-        training_loss=-float((np.log(np.maximum(right, 1e-12)) * leaked.weights()).mean()),
+        probabilities=answers(target, leaked, values).astype(np.float32),
+        training_loss=loss(leaked, leaked, values),
+        held_out_loss=loss(leaked[held], leaked[some], values[some]),
         how=f"{len(leaked):,} leaked pictures, exact noise",
     )
 
@@ -89,21 +93,21 @@ def _answers(
     """Return what each group's probability is, groups counting alike, ``(M, classes)``, some rows at a time."""
     weights = leaked.weights()
     rows = [
-        by_group(likelihoods(received[start : start + _ROWS]), leaked.labels, classes, weights)
+        _by_group(likelihoods(received[start : start + _ROWS]), leaked.labels, classes, weights)
         for start in range(0, len(received), _ROWS)
     ]
     logits = np.concatenate(rows)
     return np.asarray(np.exp(logits - logsumexp(logits, axis=1, keepdims=True)))
 
 
-def by_group(
+def _by_group(
     likelihoods: Floats,
     groups: npt.NDArray[np.int64],
     classes: int,
-    weights: npt.NDArray[np.floating] | None = None,
+    weights: npt.NDArray[np.floating],
 ) -> Floats:
-    """``log p(payload | group)``, ``(M, classes)``: the weighted mean over the group's pictures; all alike without."""
-    logs = np.zeros(len(groups)) if weights is None else np.log(np.asarray(weights, np.float64))
+    """``log p(payload | group)``, ``(M, classes)``: the weighted mean over the group's pictures."""
+    logs = np.log(np.asarray(weights, np.float64))
     columns = []
     for group in range(classes):
         own = groups == group

@@ -46,6 +46,7 @@ def linear_probe(leaked: Payloads, target: Payloads, settings: AttackSettings) -
     return Guess(
         probabilities=_probabilities(model, scale(target), settings.classes),
         training_loss=_loss(model, learned, settings),
+        held_out_loss=_loss(model, scale(chooser), settings),
         how=f"{name}, penalty {1 / penalty:g}",
     )
 

@@ -79,11 +79,15 @@ def learner(name: str, make: MakeNetwork, scalings: Mapping[str, FitScaling] = S
             best = _fit(make, learned, scale(chooser), settings, rate, settings.epochs, advance)
         if best.held_share < 0:
             return partial(_guessing, settings=settings)
-        loss = _loss(best.network, learned)
+        loss, held_out = (_loss(best.network, pairs) for pairs in (learned, scale(chooser)))
 
         def answer(target: Payloads) -> Guess:
-            probabilities = forward(best.network, scale(target)).softmax(1).numpy()
-            return Guess(probabilities=probabilities, training_loss=loss, how=f"{scaling}, learning rate {rate:g}")
+            return Guess(
+                probabilities=forward(best.network, scale(target)).softmax(1).numpy(),
+                training_loss=loss,
+                held_out_loss=held_out,
+                how=f"{scaling}, learning rate {rate:g}",
+            )
 
         return answer
 

@@ -120,7 +120,8 @@ class Audit:
             guesses = self._guesses(name)
             prior = prior_entropy(evidence.leaked)
             # Of several tries any may turn out the strongest: each must have trained, or the control must speak for it.
-            trained = all(has_trained(guess.training_loss, prior) for guess in guesses.values())
+            losses = [guess.held_out_loss for guess in guesses.values()]
+            trained = all(loss is not None and has_trained(loss, prior) for loss in losses)
             add(name, guesses, None if trained else self._control(name, head))
         if names and self._knows_noise is not None:
             add(LIKELIHOOD, *self._likelihood(self._knows_noise, head))
@@ -156,17 +157,23 @@ class Audit:
         self, count: int, names: Sequence[str], known: Payloads, target: Payloads, *, moving: bool = False
     ) -> FramesPoint:
         def measure() -> FramesPoint:
-            informed = None if moving else self._knows_noise
-            classes = self.settings.classes
-            exact = partial(informed.guess_from_frames, informed.frames(count), classes) if informed else None
-            best, luck = measure_many_frames(known, target, self.settings, self.labels, names, self._seeds, exact)
+            informed, classes = self._knows_noise, self.settings.classes
+            exact = (
+                partial(informed.guess_from_frames, informed.frames(count, moving=moving), classes)
+                if informed
+                else None
+            )
+            results, luck = measure_many_frames(known, target, self.settings, self.labels, names, self._seeds, exact)
+            best = max(results, key=lambda result: result.balanced_accuracy.value)
+            ranks_best = max(results, key=lambda result: result.auc or 0)
             return FramesPoint(
                 frames=count,
                 moving=moving,
                 attack=best.name,
                 balanced_accuracy=best.balanced_accuracy,
-                auc=best.auc,
-                auc_error=best.auc_error,
+                auc=ranks_best.auc,
+                auc_error=ranks_best.auc_error,
+                auc_attack=ranks_best.name,
                 luck=luck,
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
@@ -84,6 +85,7 @@ def measure_reconstruction(
     everything = RECONSTRUCTIONS[name](knowledge, target + panels + known)
     drawn, shown, learnt = np.split(everything, [len(target), len(target) + len(panels)])
     likeness, decibels = similarity(drawn, hidden)
+    errors = np.square(drawn.astype(np.float32) / 255 - hidden.astype(np.float32) / 255).mean((1, 2, 3))
     mean = np.broadcast_to(knowledge.pictures.mean(axis=0).round().astype(np.uint8), hidden.shape)
     from_drawings, from_pictures = reader.read(learnt, target, drawn, hidden) if len(known) else (None, None)
     return Reconstruction(
@@ -91,7 +93,8 @@ def measure_reconstruction(
         pictures=len(target),
         ssim=likeness,
         psnr_db=decibels,
-        mse=float(np.square(drawn.astype(np.float32) / 255 - hidden.astype(np.float32) / 255).mean()),
+        mse=float(errors.mean()),
+        mse_error=float(errors.std(ddof=1) / math.sqrt(len(errors))) if len(errors) > 1 else None,
         mean_picture_ssim=similarity(np.ascontiguousarray(mean), hidden)[0],
         lpips=perceptual_distance(drawn, hidden),
         attribute=from_drawings,

@@ -44,10 +44,10 @@ class KnowsNoise:
         levels = 2**self.evidence.manifest.contract.bits
         return likelihood(leaked, self._values, target, self.neck.deviation, levels, classes)
 
-    def frames(self, count: int) -> npt.NDArray[np.uint16]:
+    def frames(self, count: int, *, moving: bool = False) -> npt.NDArray[np.uint16]:
         """Draw so many frames of each picture that is asked about: :func:`.many_frames.histogram`."""
         evidence = self.evidence
-        return histogram(evidence.bundle, evidence.manifest, evidence.splits.val.pictures, count)
+        return histogram(evidence.bundle, evidence.manifest, evidence.splits.val.pictures, count, moving=moving)
 
     def guess_from_frames(self, seen: npt.NDArray[np.uint16], classes: int, leaked: Payloads) -> Guess:
         """Answer from :meth:`frames`, about what ``leaked`` is labelled with."""

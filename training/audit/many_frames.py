@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
+import torch
 from onnx import shape_inference
 from onnx.utils import Extractor
 from rich.progress import track
@@ -17,15 +18,20 @@ from rich.progress import track
 from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.contract import Contract
+from dcp_sdk.errors import ConfigError
 from dcp_sdk.obfuscate import draw_uniform
 
 from ..data import LabelledPictures
+from ..defenses.noise import gaussian
 from ..payloads import Payloads
 from .motion import moved
 
-__all__ = ["averages", "before_noise", "histogram"]
+__all__ = ["averages", "before_noise", "histogram", "require_noise"]
 
 _BATCH = 64
+_ROUNDING = 1e-5
+_SAME = 0.99
+"""Share of values, with given noise, in which graph and manifest agree to one step."""
 
 
 def averages(
@@ -59,7 +65,9 @@ def averages(
     ]
 
 
-def histogram(bundle: Path, manifest: Manifest, pictures: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint16]:
+def histogram(
+    bundle: Path, manifest: Manifest, pictures: npt.NDArray[np.uint8], count: int, *, moving: bool = False
+) -> npt.NDArray[np.uint16]:
     """Count how often each value of a payload took each level over many frames of a picture: all that they tell.
 
     Args:
@@ -67,6 +75,7 @@ def histogram(bundle: Path, manifest: Manifest, pictures: npt.NDArray[np.uint8],
         manifest: Its manifest, whose contract has noise, and a mask that does not follow the picture.
         pictures: uint8 ``(N, S, S, 3)``.
         count: Number of frames.
+        moving: As for :func:`averages`.
 
     Returns:
         ``(N, D, 2^bits)``, values in the order of a payload's.
@@ -74,7 +83,7 @@ def histogram(bundle: Path, manifest: Manifest, pictures: npt.NDArray[np.uint8],
     contract = manifest.contract
     size, levels = math.prod(contract.values_shape), 2**contract.bits
     seen = np.zeros((len(pictures), size, levels), np.uint16)
-    for rows, _, _, values in _frames(bundle, manifest, pictures, count):
+    for rows, _, _, values in _frames(bundle, manifest, pictures, count, moving=moving):
         steps = values.reshape(len(values), size).astype(np.int64)
         picture, value = np.ogrid[: len(values), :size]
         seen[rows][picture, value, steps] += 1
@@ -120,6 +129,9 @@ def before_noise(bundle: Path, contract: Contract, pictures: npt.NDArray[np.uint
 
     Returns:
         ``(N, D)``, within 0..1, in the order of a payload's values.
+
+    Raises:
+        ConfigError: They are not.
     """
     assert contract.noise is not None
     first, second = _halves(bundle / DEVICE_GRAPH_FILE, contract.input.name, contract.noise.name)
@@ -128,10 +140,42 @@ def before_noise(bundle: Path, contract: Contract, pictures: npt.NDArray[np.uint
         for start in track(range(0, len(pictures), _BATCH), "before noise", transient=True)
     ]
     values = np.concatenate(parts).astype(np.float64)
+    if values.min() < -_ROUNDING or values.max() > 1 + _ROUNDING:
+        raise ConfigError(
+            f"{bundle}: expected values within 0..1 before noise, got {values.min():.3g} to {values.max():.3g}: "
+            "nothing that the noise guarantees would hold. Export the bundle again."
+        )
     channels, _ = second.run(
         None, {"activations": parts[0][:1], contract.noise.name: draw_uniform((1, *contract.noise.shape))}
     )
     return values[:, channels[0].astype(np.int64)].reshape(len(values), -1)
+
+
+def require_noise(bundle: Path, contract: Contract, deviation: float) -> None:
+    """Refuse a device graph whose noise is not what its manifest says: every guarantee is about that.
+
+    Args:
+        bundle: Folder of the bundle.
+        contract: Its contract, with noise, and a mask that does not follow the picture.
+        deviation: Of the noise on values within 0..1, as the manifest's settings say.
+
+    Raises:
+        ConfigError: The graph draws other noise than that.
+    """
+    assert contract.noise is not None
+    _, second = _halves(bundle / DEVICE_GRAPH_FILE, contract.input.name, contract.noise.name)
+    _, *shape = next(one.shape for one in second.get_inputs() if one.name == "activations")
+    values = np.random.default_rng(0).random((_BATCH, *shape), np.float32)
+    uniform = draw_uniform((_BATCH, *contract.noise.shape))
+    channels, features = second.run(None, {"activations": values, contract.noise.name: uniform})
+    noisy = values + deviation * gaussian(torch.from_numpy(uniform).view(_BATCH, 2, *shape)).numpy()
+    expected = np.round(np.clip(noisy, 0, 1) * (2**contract.bits - 1))[:, channels[0].astype(np.int64)]
+    same = np.abs(expected - contract.unpack(features)) <= 1  # the two round differently at times
+    if same.mean() < _SAME:
+        raise ConfigError(
+            f"{bundle}: expected noise of deviation {deviation:.3g} in its device graph, as its manifest says, got "
+            f"other noise ({same.mean():.0%} of {same.size} values are as they should be). Export the bundle again."
+        )
 
 
 def _add(

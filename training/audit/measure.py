@@ -137,6 +137,7 @@ def judge(
             if (chosen := target.labels == number).any()
         },
         training_loss=best.training_loss,
+        held_out_loss=best.held_out_loss,
         prior_entropy=prior_entropy(leaked),
         minutes=round(sum(each.minutes for each in guesses.values()), 1),
         auc=ranking and ranking[0],
@@ -161,7 +162,7 @@ def measure_many_frames(
     names: Sequence[str],
     seeds: Sequence[int],
     knows_noise: Callable[[Payloads], Guess] | None,
-) -> tuple[AttackResult, Luck | None]:
+) -> tuple[list[AttackResult], Luck | None]:
     """Let adversaries learn from averages over many frames, and answer for such averages.
 
     Args:
@@ -175,7 +176,7 @@ def measure_many_frames(
             must not answer together with the rest, who would then have seen twice as many.
 
     Returns:
-        The strongest, with the area of who ranks best, and what the strongest would read by luck.
+        What each of them reads, and what the strongest would read by luck.
     """
     each = tries(leaked, target, settings, seeds)
     named = {name: {key: run_attack(name, pairs, target, how) for key, pairs, how in each} for name in names}
@@ -185,10 +186,7 @@ def measure_many_frames(
         once = tries(leaked, target, settings, [settings.seed])
         named[LIKELIHOOD] = {key: knows_noise(pairs) for key, pairs, _ in once}
     results = [judge(name, by_seed, leaked, target, labels) for name, by_seed in named.items()]
-    best = max(results, key=lambda result: result.balanced_accuracy.value)
-    ranks_best = max(results, key=lambda result: result.auc or 0)
-    luck = by_luck([list(by_seed.values()) for by_seed in named.values()], target.labels)
-    return best.model_copy(update={"auc": ranks_best.auc, "auc_error": ranks_best.auc_error}), luck
+    return results, by_luck([list(by_seed.values()) for by_seed in named.values()], target.labels)
 
 
 def leaked_curve(

@@ -90,9 +90,9 @@ def fingerprint(*arrays: npt.NDArray[Any]) -> str:
 
 def attack_code() -> str:
     """Hash of what attacks and judges: an attack that was changed answers anew."""
-    names = ["audit/drawings.py", "audit/luck.py", "audit/many_frames.py", "audit/measure.py", "audit/motion.py"]
-    names += ["config.py", "metrics.py", "networks.py", "payloads.py", "pruning.py", "schedule.py", "small_maps.py"]
-    return code(*names, *(f"attacks/{path.name}" for path in (_TRAINING / "attacks").glob("*.py")))
+    names = ["config.py", "metrics.py", "networks.py", "payloads.py", "pruning.py", "schedule.py", "small_maps.py"]
+    folders = ("attacks", "audit")
+    return code(*names, *(f"{folder}/{path.name}" for folder in folders for path in (_TRAINING / folder).glob("*.py")))
 
 
 @cache

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import median_filter
 
 from dcp_sdk.bundles.measurements import SideChannel
 
@@ -16,10 +20,14 @@ from ..payloads import device_ms
 from .evidence import Evidence
 from .utility import answered, patient_client
 
-__all__ = ["measure_side_channels"]
+__all__ = ["measure_side_channels", "relative_latencies"]
 
 _TIMED = 2000
 """Pictures of each split whose device graph is timed."""
+_ROUNDS = 3
+"""How often each is."""
+_NEIGHBOURS = 101
+"""Runs whose median is the machine's speed at that time."""
 
 
 def measure_side_channels(evidence: Evidence, repository: Path, settings: AttackSettings) -> tuple[SideChannel, ...]:
@@ -30,10 +38,9 @@ def measure_side_channels(evidence: Evidence, repository: Path, settings: Attack
     bundle, manifest, splits = evidence.bundle, evidence.manifest, evidence.splits
     leaked, target = evidence.leaked, evidence.target
     sides = [(evidence.leaked_pictures, leaked), (splits.val.pictures, target)]
-    timed = [
-        (device_ms(bundle, manifest, pictures[:_TIMED]), some[np.arange(min(_TIMED, len(some)))])
-        for pictures, some in sides
-    ]
+    shown = [pictures[:_TIMED] for pictures, _ in sides]
+    latencies = relative_latencies(partial(device_ms, bundle, manifest), shown)
+    timed = [(times, some[np.arange(len(times))]) for times, (_, some) in zip(latencies, sides, strict=True)]
     with patient_client(bundle, repository) as client:
         answers = [answered(client, pictures, splits.task.labels) for pictures, _ in sides]
     # Weighed by the attribute alone: how attribute and answer go together is the very thing that is asked for.
@@ -58,3 +65,24 @@ def measure_side_channels(evidence: Evidence, repository: Path, settings: Attack
         )
         for name, (guess, truth) in guesses.items()
     )
+
+
+def relative_latencies(
+    timed: Callable[[npt.NDArray[np.uint8]], list[float]], sides: Sequence[npt.NDArray[np.uint8]]
+) -> list[npt.NDArray[np.float64]]:
+    """Time pictures as the most patient watcher would: often, all in one random order, against how fast the machine is.
+
+    Args:
+        timed: Returns the milliseconds of each picture, in their order.
+        sides: Pictures that leaked, and those that are asked about, uint8 ``(N, S, S, 3)``.
+
+    Returns:
+        For each side, of each picture the median of a few latencies, each relative to those of its time.
+    """
+    pictures = np.concatenate(sides)
+    rounds = np.empty((_ROUNDS, len(pictures)))
+    for number in range(_ROUNDS):
+        order = np.random.default_rng(number).permutation(len(pictures))
+        times = np.array(timed(pictures[order]))
+        rounds[number, order] = times / median_filter(times, _NEIGHBOURS, mode="nearest")
+    return np.split(np.median(rounds, axis=0), np.cumsum([len(side) for side in sides])[:-1])

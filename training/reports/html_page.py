@@ -22,7 +22,7 @@ from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.errors import ConfigError
 
 from .results import points_beside
-from .statements import area, checked, draws, exposed, luck, statements, unlike_trained
+from .statements import area, checked, draws, exposed, luck, ranked_from_frames, statements, unlike_trained
 from .svg import as_svg
 from .trade_off import TradeOffPoint, trade_off
 
@@ -173,6 +173,7 @@ def _beside(manifest: Manifest, report: PrivacyReport) -> str:
     )
     frames = "".join(
         f"<tr><td>{point.seen}<td>{percent(point.balanced_accuracy)}<td>{_text(point.attack)}"
+        f"{_text(ranked_from_frames(point))}"
         for point in report.many_frames
     )
     if manifest.contract.noise is None:

@@ -8,7 +8,7 @@ from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.errors import ConfigError
 
 from ..config import Recipe
-from .statements import area, checked, draws, exposed, luck, statements, unlike_trained
+from .statements import area, checked, draws, exposed, luck, ranked_from_frames, statements, unlike_trained
 
 __all__ = ["render"]
 
@@ -174,7 +174,10 @@ def _beside(report: PrivacyReport) -> str:
             f"* {point.attack} with {point.pairs:,} leaked pairs: {percent(point.balanced_accuracy)}."
             for point in report.leaked_curve
         ]
-        + [f"* {point.attack} from {point.seen}: {percent(point.balanced_accuracy)}." for point in report.many_frames]
+        + [
+            f"* {point.attack} from {point.seen}: {percent(point.balanced_accuracy)}{ranked_from_frames(point)}."
+            for point in report.many_frames
+        ]
         + [
             f"* {other.name} ({len(other.labels)} groups, guessing gives {share(1 / len(other.labels))}), which nobody asked to "
             f"hide: {percent(other.balanced_accuracy)}."

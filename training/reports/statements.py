@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from dcp_sdk.bundles.manifest import ExportCost, Manifest
-from dcp_sdk.bundles.measurements import Z_95, Luck, Ranked, points, share
+from dcp_sdk.bundles.measurements import Z_95, FramesPoint, Luck, Ranked, points, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 
-__all__ = ["area", "checked", "draws", "exposed", "luck", "statements", "unlike_trained"]
+__all__ = ["area", "checked", "draws", "exposed", "luck", "ranked_from_frames", "statements", "unlike_trained"]
 
 
 def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
@@ -22,19 +24,21 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
                 f"balanced accuracy in {sensitive} of the best possible attacker on one payload of these pictures",
                 share(certificate.best_accuracy),
                 f"expected over the noise, by an attacker who knows the noise and, by heart, all {report.tested:,} "
-                f"pictures that were tested{_by_heart(certificate.shuffled_accuracy, report.chance)}; for other "
+                f"pictures that were tested{_by_heart(report)}; for other "
                 "pictures it is an estimate",
             )
         )
     if certificate.information_bits is not None and certificate.information_error is not None:
         reach = Z_95 * certificate.information_error
+        told = f"{certificate.information_bits:.3f}"
         lines.append(
             (
                 f"bits that one payload tells about {sensitive}",
-                f"{certificate.information_bits:.3f} \N{PLUS-MINUS SIGN} {reach:.3f}",
+                told if certificate.most_shuffled_bits is not None else f"{told} \N{PLUS-MINUS SIGN} {reach:.3f}",
                 "as above"
                 if certificate.shuffled_bits is None
-                else f"as above; of shuffled labels it would tell {max(0.0, certificate.shuffled_bits):.3f}",
+                else f"as above; of shuffled labels it would tell {max(0.0, certificate.shuffled_bits):.3f}"
+                f"{_up_to(certificate.most_shuffled_bits, '{:.3f}'.format)}",
             )
         )
     for frames, epsilon in certificate.epsilons.items():
@@ -53,8 +57,8 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
             (
                 "least mean squared error of a pixel in any reconstruction (pixels within 0..1)",
                 f"{certificate.reconstruction_mse:.4f}",
-                "pictures vary like a Gaussian with the data set's covariance, and the derivatives at some hundred "
-                f"pictures stand for those at all{_alike(certificate.reconstruction_pictures)}",
+                "pictures vary like a Gaussian with the data set's covariance, which is the kindest assumption, and "
+                f"the derivatives at some pictures stand for those at all{_alike(certificate.reconstruction_pictures)}",
             )
         )
     return lines
@@ -92,10 +96,16 @@ def _alike(pictures: float | None) -> str:
     return "" if pictures is None else f" (as much as {pictures:.0f} if each counted alike)"
 
 
-def _by_heart(shuffled: float | None, chance: float) -> str:
-    if shuffled is None:
+def _by_heart(report: PrivacyReport) -> str:
+    certificate = report.certificate
+    if certificate is None or certificate.shuffled_accuracy is None:
         return ""
-    return f" (with the labels shuffled that attacker reads {share(shuffled)}, and guessing gives {share(chance)})"
+    shuffled = f"{share(certificate.shuffled_accuracy)}{_up_to(certificate.most_shuffled_accuracy, share)}"
+    return f" (with the labels shuffled that attacker reads {shuffled}; guessing gives {share(report.chance)})"
+
+
+def _up_to(most: float | None, written: Callable[[float], str]) -> str:
+    return "" if most is None else f" on average, up to {written(most)} in 97.5 % of orders"
 
 
 def luck(report: PrivacyReport) -> str:
@@ -107,8 +117,22 @@ def luck(report: PrivacyReport) -> str:
     return (
         f" If none of them knew anything, the strongest would read {share(answers.value)} on average, up to "
         f"{share(answers.high)}{ranks} (the same answers with the labels in {report.luck.shuffles:,} other orders; up "
-        "to: in 97.5 % of them)."
+        "to: in 97.5 % of them). Each such limit is of one reading: of many, one in forty lies beyond its own by luck."
     )
+
+
+def ranked_from_frames(point: FramesPoint) -> str:
+    """Go on, behind a semicolon, with how well people are ranked from many frames and what luck would do; empty where
+    neither was measured.
+    """
+    said = ""
+    if point.auc is not None:
+        said += f"; AUC {area(point)}"
+        said += f" by {point.auc_attack}" if point.auc_attack not in (None, point.attack) else ""
+    if point.luck is not None:
+        said += f"; by luck up to {share(point.luck.balanced_accuracy.high)}"
+        said += f", AUC {point.luck.auc.high:.3f}" if point.luck.auc is not None else ""
+    return said
 
 
 def area(one: Ranked) -> str:

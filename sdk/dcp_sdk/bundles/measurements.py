@@ -120,6 +120,9 @@ class AttackResult(Ranked):
     """Share of each group that it recognises."""
     training_loss: float
     """Cross-entropy on its own training payloads, in nats."""
+    held_out_loss: float | None = None
+    """The same on leaked payloads that it did not learn from: knowing pairs by heart is no learning. None in reports of
+    before."""
     prior_entropy: float
     """Cross-entropy of always answering the groups' frequencies. An adversary that stays there did not train."""
     minutes: float
@@ -149,7 +152,8 @@ class AttackResult(Ranked):
     @property
     def trained(self) -> bool:
         """Whether it learned anything at all."""
-        return has_trained(self.training_loss, self.prior_entropy)
+        loss = self.training_loss if self.held_out_loss is None else self.held_out_loss
+        return has_trained(loss, self.prior_entropy)
 
     @property
     def works(self) -> bool:
@@ -225,6 +229,8 @@ class FramesPoint(Ranked):
     """Whether the face moved, and the light changed, from frame to frame; otherwise only the noise did."""
     attack: Line
     balanced_accuracy: Interval
+    auc_attack: Line | None = None
+    """Who ranks best, which may be another than :attr:`attack`."""
     luck: Luck | None = None
     """What the strongest of those that tried would read by luck."""
 
@@ -254,6 +260,8 @@ class Reconstruction(Frozen):
     psnr_db: float
     mse: float | None = None
     """Mean squared error of a pixel, mean over the pictures."""
+    mse_error: float | None = None
+    """Standard error of :attr:`mse`, from the number of pictures."""
     mean_picture_ssim: float
     """SSIM of always drawing the mean picture: what no payload is needed for."""
     lpips: float | None = None
@@ -273,7 +281,7 @@ class Certificate(Frozen):
     """Bits that one payload can carry at all."""
     reconstruction_mse: float | None = None
     """Least mean squared error of a pixel (data range 1) of any reconstruction, if pictures vary like a Gaussian with
-    the data set's covariance; estimated from the derivatives at some hundred pictures."""
+    the data set's covariance; estimated from the derivatives at some hundred pictures, which overstates it a little."""
     reconstruction_pictures: float | None = None
     """How many pictures would show as much if each counted alike: those whose values are cut off show nothing."""
     delta: float | None = None
@@ -285,13 +293,17 @@ class Certificate(Frozen):
     if they know every one of these pictures and the noise. For other pictures an estimate."""
     shuffled_accuracy: float | None = None
     """What that attacker would read if the labels were shuffled: what knowing these very pictures by heart gains, which
-    tells nothing about any others."""
+    tells nothing about any others; mean over orders of the labels."""
+    most_shuffled_accuracy: float | None = None
+    """The same, which 97.5 % of orders do not exceed."""
     information_bits: float | None = None
     """Bits that one payload of these pictures tells about the sensitive attribute."""
     information_error: float | None = None
-    """Standard error of :attr:`information_bits`."""
+    """Standard error of :attr:`information_bits`, from the number of draws of the noise alone."""
     shuffled_bits: float | None = None
-    """Bits that it would tell about shuffled labels."""
+    """Bits that it would tell about shuffled labels; mean over orders."""
+    most_shuffled_bits: float | None = None
+    """The same, which 97.5 % of orders do not exceed."""
 
 
 class Panels(Frozen):
@@ -303,9 +315,9 @@ class Panels(Frozen):
     """As the device graph takes them: PNG in base64."""
 
 
-def has_trained(training_loss: float, prior_entropy: float) -> bool:
+def has_trained(loss: float, prior_entropy: float) -> bool:
     """Whether an adversary's loss left that of always answering the groups' frequencies."""
-    return training_loss < 0.95 * prior_entropy
+    return loss < 0.95 * prior_entropy
 
 
 def strongest_of(attacks: Sequence[AttackResult]) -> AttackResult | None:

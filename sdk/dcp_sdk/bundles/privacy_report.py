@@ -11,6 +11,7 @@ from ..contract import Contract, Frozen, Line
 from ..errors import BundleError
 from .bundle import PRIVACY_REPORT_FILE, Bundle, BundleLike
 from .measurements import (
+    Z_95,
     AttackResult,
     Certificate,
     FramesPoint,
@@ -24,6 +25,7 @@ from .measurements import (
     SideChannel,
     Utility,
     percent,
+    points,
     share,
     strongest_of,
 )
@@ -94,14 +96,15 @@ class PrivacyReport(Frozen):
     @property
     def protected(self) -> bool | None:
         """False where anybody reads the attribute with 10 points more than guessing: from one payload, of however many
-        leaked pairs, from many frames, a drawing, or a side channel; or ranks people about as much better.
+        leaked pairs, from many frames, a drawing, or a side channel; or ranks people about as much better; or exposes
+        one group by 10 points more than others, and more than luck would.
 
         None, not True, if no adversary works, after a quick look, without some of the adversaries, or where an
         interval reaches so far: too little was measured to show protection.
         """
         if self.strongest is None:
             return None
-        if any(reading.value > bar for _, reading, bar in self._readings):
+        if any(reading.value > bar for _, reading, bar in self._readings) or self._outed is not None:
             return False
         little = self.quick or self.untried or not any(attack.works for attack in self.attacks)
         return None if little or any(reading.high > bar for _, reading, bar in self._readings) else True
@@ -120,11 +123,16 @@ class PrivacyReport(Frozen):
             f"{answer}: {self.strongest_attack} reads {self.sensitive} with {percent(self.strongest)} balanced "
             f"accuracy, guessing gives {share(self.chance)}{self._beyond(self.strongest, self.luck)}.{self._ranked}"
         )
-        still, moving = ([point for point in self.many_frames if point.moving is moves] for moves in (False, True))
-        for point in (*still[-1:], *moving):
+        for point in self.most_from_frames:
             beyond = self._beyond(point.balanced_accuracy, point.luck)
             said += f" From {point.seen}: {percent(point.balanced_accuracy)}{beyond}."
         return f"{said}{self._elsewhere}"
+
+    @property
+    def most_from_frames(self) -> tuple[FramesPoint, ...]:
+        """Of frames of one picture, and of a moving face, as many as gave most away: who has more has those, too."""
+        kinds = ([point for point in self.many_frames if point.moving is moves] for moves in (False, True))
+        return tuple(max(kind, key=lambda point: point.balanced_accuracy.value) for kind in kinds if kind)
 
     @property
     def _unknown(self) -> str:
@@ -144,7 +152,14 @@ class PrivacyReport(Frozen):
             return ""
         sure = self.protected is False
         beyond = [each for each in self._readings if (each[1].value if sure else each[1].high) > each[2]]
-        if not beyond or any(reading is self.strongest for _, reading, _ in beyond):
+        if any(reading is self.strongest for _, reading, _ in beyond):
+            return ""
+        if not beyond and self._outed is not None:
+            group, exposure = self._outed
+            return (
+                f" What decides is one group: {group}, called so more often than others by {points(exposure)} points."
+            )
+        if not beyond:
             return ""
         what, reading, bar = max(beyond, key=lambda each: each[1].value - each[2])
         return f" What decides is {what}: {percent(reading)}, and the bar is {share(bar)}."
@@ -156,13 +171,14 @@ class PrivacyReport(Frozen):
     @property
     def _ranked(self) -> str:
         """Who tells more than guessing by how likely it finds each answer, whether or not the answers show it."""
-        rankings = [(one.name, one.ranking) for one in self.attacks if one.counts and one.ranking is not None]
-        name, ranking = max(rankings, key=lambda each: each[1].value, default=("", None))
-        if ranking is None or self.protected is False:
+        ranked = [(one.name, one.ranking, self.luck) for one in self.attacks if one.counts]
+        ranked += [
+            (f"{one.auc_attack or one.attack} from {one.seen}", one.ranking, one.luck) for one in self.many_frames
+        ]
+        told = [(name, ranking) for name, ranking, luck in ranked if ranking is not None and _better(ranking, luck)]
+        if not told or self.protected is False:
             return ""
-        lucky = self.luck.auc if self.luck else None
-        if not (ranking.low > 0.5 if lucky is None else ranking.value > lucky.high):
-            return ""
+        name, ranking = max(told, key=lambda each: each[1].value)
         return (
             f" Who is likelier of a group than others is told better than by guessing, best by {name}: AUC "
             f"{ranking.value:.3f} ({ranking.low:.3f} to {ranking.high:.3f}), guessing has 0.500."
@@ -173,6 +189,18 @@ class PrivacyReport(Frozen):
         """The group of which any adversary that counts tells most, and how much (:attr:`AttackResult.exposures`)."""
         exposures = [each for attack in self.attacks if attack.counts for each in attack.exposures.items()]
         return max(exposures, key=lambda each: each[1].value, default=None)
+
+    @property
+    def _outed(self) -> tuple[str, Interval] | None:
+        """:attr:`most_exposed`, if that is too much: the mean over groups hides what one of them suffers. Groups may be
+        of a hundred pictures, so that luck alone exposes one by ten points; where luck was not measured, the interval
+        decides.
+        """
+        if self.most_exposed is None:
+            return None
+        exposure, luck = self.most_exposed[1], self.luck.exposure if self.luck else None
+        seen, bar = (exposure.low, MARGIN) if luck is None else (exposure.value, max(MARGIN, luck.high))
+        return self.most_exposed if seen > bar else None
 
     @property
     def violations(self) -> tuple[str, ...]:
@@ -192,7 +220,7 @@ class PrivacyReport(Frozen):
             found += [
                 f"{drawing.name} errs by {drawing.mse:.4f}, at least {least:.4f} is certain"
                 for drawing in self.reconstructions
-                if drawing.mse is not None and drawing.mse < least
+                if drawing.mse is not None and drawing.mse + Z_95 * (drawing.mse_error or 0) < least
             ]
         return tuple(found)
 
@@ -212,9 +240,8 @@ class PrivacyReport(Frozen):
         ]
         ranked: list[tuple[str, Ranked]] = [(attack.name, attack) for attack in self.attacks if attack.counts]
         for seen in self.many_frames:
-            what = f"{seen.attack} with {seen.seen}"
-            found.append((what, seen.balanced_accuracy, bar))
-            ranked.append((what, seen))
+            found.append((f"{seen.attack} with {seen.seen}", seen.balanced_accuracy, bar))
+            ranked.append((f"{seen.auc_attack or seen.attack} with {seen.seen}", seen))
         for channel in self.side_channels:
             found.append((channel.name, channel.balanced_accuracy, bar))
             ranked.append((channel.name, channel))
@@ -257,3 +284,8 @@ class PrivacyReport(Frozen):
     def save(self, bundle: Path) -> None:
         """Write ``privacy_report.json`` into ``bundle``."""
         (bundle / PRIVACY_REPORT_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _better(ranking: Interval, luck: Luck | None) -> bool:
+    """Whether somebody ranks better than by guessing."""
+    return ranking.low > 0.5 if luck is None or luck.auc is None else ranking.value > luck.auc.high

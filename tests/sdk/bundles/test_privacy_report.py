@@ -158,6 +158,47 @@ def test_the_verdict_tells_what_a_stream_gives_away() -> None:
     assert told.protected is False
     assert "From 10 frames of one picture: 22.0 %" in told.verdict
     assert "From 10 frames of a moving face: 50.0 %" in told.verdict
+    fewer = frames[0].model_copy(update={"balanced_accuracy": Interval(value=0.24, low=0.22, high=0.26)})
+    more = FramesPoint(frames=100, attack="a", balanced_accuracy=CLEAR)
+    said = report(many_frames=(fewer, more)).verdict
+    assert "From 10 frames of one picture: 24.0 %" in said, "who has a hundred has ten of them, too"
+    assert "100 frames" not in said
+
+
+def test_who_ranks_best_from_frames_is_named_though_another_answers_best() -> None:
+    luck = Luck(shuffles=9, balanced_accuracy=CLEAR, auc=Interval(value=0.51, low=0.5, high=0.52))
+    seen = FramesPoint(
+        frames=10, attack="MLP", balanced_accuracy=CLEAR, auc=0.53, auc_error=0.01, auc_attack="probe", luck=luck
+    )
+    assert "best by probe from 10 frames of one picture: AUC 0.530" in report(many_frames=(seen,)).verdict
+    lucky = seen.model_copy(update={"auc": 0.515})
+    assert "AUC" not in report(many_frames=(lucky,)).verdict
+    assert "how probe with 10 frames" in report(many_frames=(seen.model_copy(update={"auc": 0.7}),)).verdict
+
+
+def test_one_group_that_is_outed_is_not_protected_however_little_the_mean_says() -> None:
+    """One group in three is named for what it is, twice as often as the others are; the mean hides it."""
+    counts = ((160, 120, 120), (20, 190, 190), (20, 190, 190))
+    outing = attack(CLEAR).model_copy(update={"confusion": Confusion(labels=("a", "b", "c"), counts=counts)})
+    told = report(attacks=(outing,))
+    assert told.most_exposed is not None
+    assert told.most_exposed[0] == "a"
+    assert told.protected is False
+    assert "What decides is one group: a, called so more often than others by +35.0" in told.verdict
+
+    def by_luck(most: float) -> Luck:
+        exposure = Interval(value=most / 2, low=0, high=most)
+        return Luck(shuffles=9, balanced_accuracy=CLEAR, auc=None, exposure=exposure)
+
+    assert told.model_copy(update={"luck": by_luck(0.12)}).protected is False
+    assert told.model_copy(update={"luck": by_luck(0.4)}).protected is True, "of a few pictures luck exposes as much"
+
+
+def test_knowing_pairs_by_heart_is_no_learning() -> None:
+    by_heart = attack(CLEAR, training_loss=0.3).model_copy(update={"held_out_loss": 1.6})
+    assert not by_heart.trained
+    assert report(attacks=(by_heart,)).protected is None
+    assert by_heart.model_copy(update={"held_out_loss": 1.2}).trained
 
 
 def test_an_attack_that_beats_the_certificate_is_named() -> None:
@@ -168,6 +209,8 @@ def test_an_attack_that_beats_the_certificate_is_named() -> None:
     reads, draws = broken.violations
     assert "25.0 % is possible" in reads
     assert "0.0010" in draws
+    few = drawing(0.019).model_copy(update={"mse_error": 0.001})
+    assert report(certificate=certificate, reconstructions=(few,)).violations == (), "within what few pictures show"
 
 
 def test_a_group_is_exposed_by_what_is_known_of_it_not_by_how_often_it_is_named() -> None:

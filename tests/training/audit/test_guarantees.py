@@ -109,12 +109,15 @@ def test_the_best_attacker_reads_what_the_noise_leaves() -> None:
     assert best.information_bits < 1
     assert best.shuffled_accuracy == pytest.approx(0.5, abs=0.03), "3,000 pictures that overlap are not known by heart"
     assert abs(best.shuffled_bits) < 0.02
+    assert best.shuffled_accuracy < best.most_shuffled_accuracy < 0.55
+    assert best.shuffled_bits < best.most_shuffled_bits < best.information_bits
 
 
 def test_where_groups_are_alike_there_is_next_to_nothing_to_read() -> None:
     values, groups = _population(apart=0.0)
     best = best_attacker(values, groups, 2, 0.1, 256, draws=4)
     assert best.accuracy == pytest.approx(0.5, abs=0.03)
+    assert best.information_bits < best.most_shuffled_bits + 0.01, "no more than any order of the labels tells"
     assert 0 <= best.information_bits + 2 * best.information_error < 0.02
 
 
@@ -201,3 +204,8 @@ def test_with_noise_the_bound_is_what_the_best_attacker_reaches_and_looking_long
     decoder, *_ = np.linalg.lstsq(codes, pictures, rcond=None)
     assert np.square(codes @ decoder - pictures).mean() == pytest.approx(bounds[0], rel=0.02)
     assert bounds[0] > reconstruction_bound(encoder[None], pictures)
+    rarely = np.stack([encoder, *[np.zeros_like(encoder)] * 3])
+    left_out = reconstruction_bound(encoder[None], pictures, 0.5, count=4)
+    assert left_out == pytest.approx(reconstruction_bound(rarely, pictures, 0.5), rel=1e-6)
+    assert left_out > bounds[0]
+    assert reconstruction_bound(rarely[:0], pictures, 0.5, count=4) == pytest.approx(pictures.var(0).mean(), rel=1e-3)
