@@ -75,11 +75,11 @@ def learner(name: str, make: MakeNetwork, scalings: Mapping[str, FitScaling] = S
                     losses[scaling, rate] = fit.held_loss
             scaling, rate = min(losses, key=lambda combination: losses[combination])
             scale = fitted[scaling]
-            learned = scale(pairs)
-            best = _fit(make, learned, scale(chooser), settings, rate, settings.epochs, advance)
+            learned, judge = scale(pairs), scale(chooser)
+            best = _fit(make, learned, judge, settings, rate, settings.epochs, advance)
         if best.held_share < 0:
             return partial(_guessing, settings=settings)
-        loss, held_out = (_loss(best.network, pairs) for pairs in (learned, scale(chooser)))
+        loss, held_out = _loss(best.network, learned), _loss(best.network, judge)
 
         def answer(target: Payloads) -> Guess:
             return Guess(

@@ -65,10 +65,9 @@ def certify(bundle: Path, manifest: Manifest, neck: BottleneckConfig | None, spl
     values = before_noise(bundle, contract, splits.val.pictures)
     # Else some payloads of one picture are out of another's reach, which no epsilon covers.
     reaches = neck.deviation * _FARTHEST >= 1
+    stated = _FRAMES if reaches else ()
     epsilons = {
-        frames: round(gaussian_epsilon(math.sqrt(frames * count), neck.deviation, _DELTA), 2)
-        for frames in _FRAMES
-        if reaches
+        frames: round(gaussian_epsilon(math.sqrt(frames * count), neck.deviation, _DELTA), 2) for frames in stated
     }
     best = best_attacker(values, splits.val.sensitive, len(splits.sensitive.labels), neck.deviation, 2**contract.bits)
     return Certificate(

@@ -154,15 +154,13 @@ class PrivacyReport(Frozen):
         beyond = [each for each in self._readings if (each[1].value if sure else each[1].high) > each[2]]
         if any(reading is self.strongest for _, reading, _ in beyond):
             return ""
-        if not beyond and self._outed is not None:
-            group, exposure = self._outed
-            return (
-                f" What decides is one group: {group}, called so more often than others by {points(exposure)} points."
-            )
-        if not beyond:
+        if beyond:
+            what, reading, bar = max(beyond, key=lambda each: each[1].value - each[2])
+            return f" What decides is {what}: {percent(reading)}, and the bar is {share(bar)}."
+        if self._outed is None:
             return ""
-        what, reading, bar = max(beyond, key=lambda each: each[1].value - each[2])
-        return f" What decides is {what}: {percent(reading)}, and the bar is {share(bar)}."
+        group, exposure = self._outed
+        return f" What decides is one group: {group}, called so more often than others by {points(exposure)} points."
 
     def _beyond(self, reading: Interval, luck: Luck | None) -> str:
         more = reading.low > self.chance if luck is None else reading.value > luck.balanced_accuracy.high

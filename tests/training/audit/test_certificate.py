@@ -26,9 +26,14 @@ NECK = [f"network.bottleneck.{what}" for what in ("channels=3", "noise=0.5", "bi
 PLAIN = ["pruning.rule=none", "pruning.ratio=0"]
 
 
-def certified(pair: Trained, splits: Splits) -> tuple[BottleneckConfig, object]:
+def neck_of(pair: Trained) -> BottleneckConfig:
     neck = Recipe.model_validate(pair.manifest.provenance.settings).network.bottleneck
     assert neck is not None
+    return neck
+
+
+def certified(pair: Trained, splits: Splits) -> tuple[BottleneckConfig, object]:
+    neck = neck_of(pair)
     return neck, certify(pair.bundle, pair.manifest, neck, splits)
 
 
@@ -43,8 +48,7 @@ def noisy(tmp_path_factory: pytest.TempPathFactory) -> Trained:
 
 
 def test_a_noisy_bundle_is_certified(noisy: Trained, splits: Splits) -> None:
-    pair = noisy
-    neck, certificate = certified(pair, splits)
+    neck, certificate = certified(noisy, splits)
     assert certificate.capacity_bits == 3 * 4
     assert certificate.epsilons[1] < certificate.epsilons[10] < certificate.epsilons[100]
     deviation = neck.noise / (2 * neck.reach)
@@ -53,8 +57,8 @@ def test_a_noisy_bundle_is_certified(noisy: Trained, splits: Splits) -> None:
     assert 1 / 3 - 0.02 < certificate.shuffled_accuracy < certificate.most_shuffled_accuracy < 0.45
     assert abs(certificate.shuffled_bits) < 0.05
     assert -2 * certificate.information_error <= certificate.information_bits <= math.log2(3)
-    leaked, target = (collect(pair.bundle, pair.manifest, split) for split in (splits.train, splits.val))
-    recipe = Recipe.model_validate(pair.manifest.provenance.settings)
+    leaked, target = (collect(noisy.bundle, noisy.manifest, split) for split in (splits.train, splits.val))
+    recipe = Recipe.model_validate(noisy.manifest.provenance.settings)
     settings = attack_settings(recipe, 3, 0, quick=True)
     read = measure_attack("gradient boosting", leaked, target, settings, splits.sensitive.labels).balanced_accuracy
     assert certificate.best_accuracy > read.low, "somebody beats the best possible attacker"
@@ -74,8 +78,7 @@ def test_a_mask_that_follows_the_picture_is_not_covered_by_noise(tmp_path: Path,
 
 def test_noise_that_is_not_what_the_manifest_says_is_refused(noisy: Trained) -> None:
     """Whoever writes a larger number into the manifest would have a smaller epsilon printed."""
-    neck = Recipe.model_validate(noisy.manifest.provenance.settings).network.bottleneck
-    assert neck is not None
+    neck = neck_of(noisy)
     require_noise(noisy.bundle, noisy.manifest.contract, neck.deviation)
     for claimed in (0.8 * neck.deviation, 3 * neck.deviation):
         with pytest.raises(ConfigError, match="got other noise"):
@@ -84,8 +87,7 @@ def test_noise_that_is_not_what_the_manifest_says_is_refused(noisy: Trained) -> 
 
 def test_no_epsilon_is_stated_where_noise_does_not_reach_across(noisy: Trained, splits: Splits) -> None:
     """The device's numbers have 24 bits: what lies beyond 5.8 deviations never leaves, and gives pictures away."""
-    neck = Recipe.model_validate(noisy.manifest.provenance.settings).network.bottleneck
-    assert neck is not None
+    neck = neck_of(noisy)
     little = neck.model_copy(update={"noise": 0.3})
     assert little.deviation * 5.8 < 1 < neck.deviation * 5.7
     certificate = certify(noisy.bundle, noisy.manifest, little, splits)
