@@ -18,20 +18,23 @@ from dcp_sdk.errors import ConfigError
 from .svg import as_svg
 from .trade_off import TradeOffPoint, trade_off
 
-__all__ = ["DOCUMENT", "RESULTS", "Row", "figures", "points_beside", "rows_of", "tables", "write_tables"]
+__all__ = ["DOCUMENT", "RESULTS", "Row", "figures", "over_seeds", "points_beside", "rows_of", "tables", "write_tables"]
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 DOCUMENT = RESULTS.with_suffix(".md")
 _FRAMES = 100
 _BEGIN, _END = "<!-- rows: written by training.experiments -->", "<!-- end of rows -->"
 
+_SEEDS_HEAD = (
+    "| recipe | defence | r | seeds | bytes | task | strongest adversary | 100 frames "
+    "| most exposed group, points | verdicts |\n"
+    "|---|---|---:|---|---:|---:|---:|---:|---:|---|"
+)
 _HEAD = (
     "| defence | r | seed | bytes | task | strongest adversary | which | 100 frames | verdict | train, attack "
     "| measured, with its commands |\n"
     "|---|---:|---:|---:|---:|---:|---|---:|---|---:|---|"
 )
-
-
 _GROUPS_HEAD = (
     "| defence | r | seed | most exposed group by any adversary, points above the mean of the others "
     "| worst served group | masks | linear readout of the task | best possible attacker | bits told "
@@ -130,6 +133,36 @@ def tables(rows: Sequence[Row]) -> str:
     return "\n\n".join(sections)
 
 
+def over_seeds(rows: Sequence[Row]) -> str:
+    """Return one Markdown table of all that was trained with several seeds: from the least to the most of them."""
+
+    def key(row: Row) -> tuple[str, str, float]:
+        return row.configuration, _name(row), row.ratio
+
+    lines = []
+    for (configuration, name, ratio), group in groupby(sorted(rows, key=key), key=key):
+        chosen = sorted(group, key=lambda row: row.seed)
+        if len(chosen) == 1:
+            continue
+        reports = [row.report for row in chosen]
+        exposed = [f"{100 * report.most_exposed[1].value:+.1f}" for report in reports if report.most_exposed]
+        cells = (
+            configuration,
+            name,
+            f"{ratio:g}",
+            ", ".join(str(row.seed) for row in chosen),
+            f"{chosen[0].payload_bytes:,}",
+            _span([report.utility.balanced_accuracy for report in reports]),
+            _span([report.strongest for report in reports]),
+            _span([_many_frames(report) for report in reports]),
+            ", ".join(exposed),
+            ", ".join(dict.fromkeys(_verdict(report) for report in reports)),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    explained = "What one recipe gives with one seed and another: least and most, groups in the order of the seeds."
+    return "\n".join(("### Over the seeds of training", "", explained, "", _SEEDS_HEAD, *lines))
+
+
 def figures(rows: Sequence[Row]) -> dict[str, Figure]:
     """Return the paper's figure 2 for each question that was asked of a data set, by its plainest recipe."""
 
@@ -163,7 +196,7 @@ def write_tables(rows: Sequence[Row], document: Path = DOCUMENT) -> None:
     for name, figure in figures(rows).items():
         (folder / f"{name}.svg").write_text(as_svg(figure) + "\n", encoding="utf-8")
         shown.append(f"![{name}: the task against what the strongest adversary reads]({folder.name}/{name}.svg)")
-    drawn = "\n\n".join((*shown, tables(rows)))
+    drawn = "\n\n".join((*shown, over_seeds(rows), tables(rows)))
     document.write_text(f"{before}{begin}\n\n{drawn}\n\n{end}{after}", encoding="utf-8")
 
 
@@ -223,15 +256,31 @@ def _drawings_lines(row: Row) -> list[str]:
     ]
 
 
+def _span(values: Sequence[Interval | None]) -> str:
+    """Write the least and the greatest of those that were measured, and how many were where some were not."""
+    measured = [100 * value.value for value in values if value is not None]
+    if not measured:
+        return ""
+    missing = "" if len(measured) == len(values) else f" ({len(measured)} measured)"
+    return f"{min(measured):.1f} to {max(measured):.1f} %{missing}"
+
+
+def _many_frames(report: PrivacyReport) -> Interval | None:
+    still = (seen for seen in report.many_frames if seen.frames == _FRAMES and not seen.moving)
+    return next((seen.balanced_accuracy for seen in still), None)
+
+
+def _verdict(report: PrivacyReport) -> str:
+    return {True: "holds so far", False: "**not protected**", None: "unknown"}[report.protected]
+
+
 def _line(row: Row) -> str:
     report = row.report
-    frames = [
-        percent(seen.balanced_accuracy) for seen in report.many_frames if seen.frames == _FRAMES and not seen.moving
-    ]
-    verdict = {True: "holds so far", False: "**not protected**", None: "unknown"}[report.protected]
+    averaged = _many_frames(report)
+    frames = "" if averaged is None else percent(averaged)
     return (
         f"| {_name(row)} | {row.ratio:g} | {row.seed} | {row.payload_bytes:,} "
         f"| {percent(report.utility.balanced_accuracy)} | {percent(report.strongest)} | {report.strongest_attack} "
-        f"| {', '.join(frames)} | {verdict} | {row.training_hours:.2f} h, {row.attack_hours:.2f} h "
+        f"| {frames} | {_verdict(report)} | {row.training_hours:.2f} h, {row.attack_hours:.2f} h "
         f"| [{report.created[:10]}](results/{row.name}.json) |"
     )

@@ -14,7 +14,7 @@ from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.contract import Attribute
 from dcp_sdk.errors import ConfigError
 from tests.tiny import PAPER, ROOT
-from training.reports.results import Row, figures, points_beside, rows_of, tables
+from training.reports.results import Row, figures, over_seeds, points_beside, rows_of, tables
 
 
 def row(name: str, **changes: object) -> Row:
@@ -75,6 +75,17 @@ def test_a_table_says_what_the_row_says() -> None:
     lucky = Luck(shuffles=9, balanced_accuracy=by_luck, auc=None, exposure=by_luck)
     assert "; luck up to 12.3 |" in tables([row("one", luck=lucky)])
     assert "drawn" not in text
+
+
+def test_seeds_of_one_recipe_stand_in_one_line_from_the_least_to_the_most() -> None:
+    first = row("one")
+    strongest = max(first.report.attacks, key=lambda attack: attack.balanced_accuracy.value)
+    weaker = strongest.model_copy(update={"balanced_accuracy": Interval(value=0.3, low=0.2, high=0.4)})
+    second = row("two", attacks=(weaker,)).model_copy(update={"seed": 1})
+    alone = row("three").model_copy(update={"variant": "alone"})
+    (line,) = (line for line in over_seeds([second, alone, first]).splitlines() if line.startswith("| somewhere"))
+    assert line.startswith("| somewhere_64 | gaussian noise | 0.5 | 0, 1 | 100 |")
+    assert f"| 30.0 to {100 * strongest.balanced_accuracy.value:.1f} % |  |" in line, "and no frames were averaged"
 
 
 def test_drawings_have_a_table_where_there_are_any() -> None:
