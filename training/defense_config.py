@@ -118,6 +118,9 @@ class LatentPruning(Frozen):
     name: Literal["latent_pruning"]
     weight: Annotated[float, Field(ge=0)] = 1.0
     """Of ``objective``."""
+    onset: Fraction = 0.0
+    """Share of the steps in which ``weight`` grows from nought: a network that is opposed from the start may learn
+    nothing (Ganin et al. 2016 let theirs grow, too)."""
     adversaries: Annotated[int, Field(ge=1, le=16)] = 4
     """Of different width and depth; after each epoch one of them starts anew."""
     memory: Annotated[int, Field(ge=1)] = 4096

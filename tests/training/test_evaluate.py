@@ -13,7 +13,7 @@ import pytest
 from dcp_sdk import PrivateClient
 from dcp_sdk.bundles.bundle import Bundle
 from dcp_sdk.bundles.manifest import Manifest
-from dcp_sdk.bundles.measurements import Reconstruction
+from dcp_sdk.bundles.measurements import Control, Reconstruction
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.errors import BundleError, ConfigError
 from tests.benchmarks.monotone_maps import MAPS, disguised
@@ -35,7 +35,7 @@ from training.attacks.scaling import SCALINGS, ranked
 from training.attacks.side_channels import mask_only, numbers_only
 from training.audit import Evidence
 from training.audit.drawings import Reader, measure_reconstruction
-from training.audit.measure import judge, measure_attack, run_attack, run_control, tries
+from training.audit.measure import as_control, judge, measure_attack, run_attack, tries
 from training.audit.side_channels import measure_side_channels
 from training.config import NetworkConfig, Recipe
 from training.evaluate import attack_settings, evaluate, without_data
@@ -72,6 +72,11 @@ def payloads(count: int, seed: int, *, tell: bool) -> Payloads:
     return Payloads(channels, features, labels, np.zeros_like(labels), 128, 0.01)
 
 
+def control_of(leaked: Payloads, target: Payloads, *, head: float) -> Control:
+    """Judge what boosting reads of the task, whose labels these are."""
+    return as_control(run_attack("gradient boosting", leaked, target, SETTINGS), target, SETTINGS.classes, head)
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_reads_what_is_there(name: str) -> None:
     leaked, target = payloads(400, 0, tell=True), payloads(200, 1, tell=True)
@@ -99,15 +104,22 @@ def test_an_attack_that_stayed_at_the_prior_did_not_train() -> None:
 def test_who_reads_the_task_from_the_same_payloads_counts_though_he_learnt_nothing_else() -> None:
     """The control tells *nothing to learn* from *cannot learn*."""
     leaked, target = payloads(400, 0, tell=True), payloads(200, 1, tell=True)
-    control = run_control("gradient boosting", leaked, target, SETTINGS, head=0.95)
+    control = control_of(leaked, target, head=0.95)
     assert control.passed
     silent = dataclasses.replace(leaked, features=np.zeros_like(leaked.features))
-    failed = run_control("gradient boosting", silent, silent, SETTINGS, head=0.95)
+    failed = control_of(silent, silent, head=0.95)
     assert not failed.passed
     idle = measure_attack("gradient boosting", silent, silent, dataclasses.replace(SETTINGS, trees=1), LABELS)
     assert not idle.trained
     assert idle.model_copy(update={"control": control}).counts
     assert not idle.model_copy(update={"control": failed}).counts
+
+
+def test_reading_the_task_by_luck_is_no_control_though_the_head_does_no_better() -> None:
+    silent = dataclasses.replace(payloads(400, 0, tell=False), features=np.zeros((400, 4, 4, 4), np.uint8))
+    guessing = control_of(silent, silent, head=0.2)
+    assert guessing.balanced_accuracy.value >= (1 / 3 + 0.2) / 2, "halfway to a head that is worse than guessing"
+    assert not guessing.passed
 
 
 def test_fewer_channels_than_the_split_has_are_attacked_by_the_remaining_layers_too() -> None:

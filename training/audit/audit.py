@@ -44,10 +44,8 @@ from .measure import (
     leaked_curve,
     measure_attack,
     measure_many_frames,
-    needed_of_control,
     prior_entropy,
     run_attack,
-    run_control,
     tries,
 )
 from .notebook import Notebook
@@ -254,9 +252,10 @@ class Audit:
         return {key: informed.guess(pairs, self.evidence.target, how.classes) for key, pairs, how in once}, control
 
     def _control(self, name: str, head: float) -> Control:
-        control = self._notebook.once(f"{name}, control", Control, partial(run_control, name, *self._task, head))
-        needed = needed_of_control(len(self.evidence.splits.task.labels), head)
-        return control.model_copy(update={"needed": needed})
+        """Let one adversary read the task instead, with the same settings."""
+        _, target, settings = self._task
+        guess = self._notebook.once(f"{name}, control", Guess, partial(run_attack, name, *self._task))
+        return as_control(guess, target, settings.classes, head)
 
     @cached_property
     def _knows_noise(self) -> KnowsNoise | None:

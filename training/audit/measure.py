@@ -34,10 +34,8 @@ __all__ = [
     "leaked_curve",
     "measure_attack",
     "measure_many_frames",
-    "needed_of_control",
     "prior_entropy",
     "run_attack",
-    "run_control",
     "tries",
 ]
 
@@ -78,28 +76,19 @@ def run_attack(name: str, leaked: Payloads, target: Payloads, settings: AttackSe
     return answers.model_copy(update={"minutes": (time.monotonic() - started) / 60})
 
 
-def run_control(name: str, leaked: Payloads, target: Payloads, settings: AttackSettings, head: float) -> Control:
-    """Let one adversary read the task instead, with the same settings.
+def as_control(guess: Guess, target: Payloads, classes: int, head: float) -> Control:
+    """Judge what an adversary reads of the task, against what is needed.
 
     Args:
-        name: Of the adversary.
-        leaked: What leaked, labelled with the task.
-        target: What it answers for, labelled with the task.
-        settings: With the number of task classes.
+        guess: Its answers about the task.
+        target: What it answered for, labelled with the task.
+        classes: Of the task.
         head: Balanced accuracy of the task head.
     """
-    return as_control(ATTACKS[name](leaked, target, settings), target, settings.classes, head)
-
-
-def as_control(guess: Guess, target: Payloads, classes: int, head: float) -> Control:
-    """Judge what an adversary reads of the task, against what is needed."""
     read = balanced_accuracy(guess.probabilities.argmax(1), target.labels)
-    return Control(balanced_accuracy=read, needed=needed_of_control(classes, head))
-
-
-def needed_of_control(classes: int, head: float) -> float:
-    """Balanced accuracy that a control needs: halfway between guessing and the task head's."""
-    return (1 / classes + head) / 2
+    guessing = 1 / classes
+    beyond_luck = guessing + read.value - read.low
+    return Control(balanced_accuracy=read, needed=max((guessing + head) / 2, beyond_luck))
 
 
 def judge(

@@ -133,7 +133,6 @@ class LatentPruning(Defense):
         return replace(model, pruner=pruner, adversary=Float32(panel))
 
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
-        del progress
         panel = inner(model.adversary, AdversaryPanel)
         sent = self.send(model, batch.pictures)
         clean = sent.activations if sent.mask is None else sent.activations * sent.mask
@@ -149,7 +148,8 @@ class LatentPruning(Defense):
             hiding = (beliefs * (F.one_hot(batch.sensitive, self.sensitive_classes) - expected)).sum(2).mean()
         else:
             hiding = F.kl_div(beliefs, expected, reduction="none").sum(2).mean()
-        hiding = hiding * self._settings.weight
+        grown = min(1.0, progress / self._settings.onset) if self._settings.onset else 1.0
+        hiding = hiding * self._settings.weight * grown
         if self._settings.dependence:
             hiding = hiding + self._settings.dependence * conditional_dependence(values, batch)
         if self._settings.compression:

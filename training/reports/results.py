@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from dcp_sdk.bundles.measurements import percent, points, share
+from dcp_sdk.bundles.measurements import Interval, percent, points, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.contract import Contract
 from dcp_sdk.errors import ConfigError

@@ -84,7 +84,7 @@ class Control(Frozen):
 
     balanced_accuracy: Interval
     needed: float
-    """Halfway between guessing the task and what the task head reads."""
+    """Halfway between guessing the task and what the task head reads, and more than guessing for sure."""
 
     @property
     def passed(self) -> bool:

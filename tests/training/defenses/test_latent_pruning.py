@@ -33,12 +33,12 @@ def batch() -> Batch:
     return Batch(pictures, torch.arange(64) % 2, torch.arange(64) % 3)
 
 
-def reached(*more: str, batch: Batch) -> dict[str, torch.Tensor]:
+def reached(*more: str, batch: Batch, progress: float = 0.5) -> dict[str, torch.Tensor]:
     """Gradients of the defence's own loss, by network."""
     torch.manual_seed(0)
     defense = defense_of(recipe(*more), 2, 3)
     model = defense.build()
-    loss = defense.losses(model, batch, 0.5).defense
+    loss = defense.losses(model, batch, progress).defense
     assert loss is not None
     loss.backward()
     return {
@@ -55,6 +55,14 @@ def test_adversaries_learn_whatever_is_hidden_from_them(batch: Batch) -> None:
     assert set(none) == {"adversary"}
     assert torch.allclose(strong["adversary"], weak["adversary"], atol=1e-5)
     assert torch.allclose(strong["client"], 3 * weak["client"], atol=1e-4)
+
+
+def test_what_hides_grows_until_its_onset_is_over(batch: Batch) -> None:
+    first, quarter, later = (reached("defense.onset=0.4", batch=batch, progress=done) for done in (0.0, 0.1, 0.9))
+    full = reached(batch=batch, progress=0.0)
+    assert set(first) == {"adversary"}
+    assert torch.allclose(4 * quarter["client"], full["client"], atol=1e-4)
+    assert torch.allclose(later["client"], full["client"], atol=1e-5)
 
 
 def test_static_channels_are_learnt_and_the_same_for_all(batch: Batch) -> None:
