@@ -221,7 +221,7 @@ def _order(row: Row) -> tuple[str, float, str]:
 
 
 def _name(row: Row) -> str:
-    return " ".join(filter(None, (row.defense.replace("_", " "), row.variant)))
+    return f"{row.defense} {row.variant}".strip().replace("_", " ")
 
 
 def _groups_line(row: Row) -> str:
