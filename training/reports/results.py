@@ -134,7 +134,7 @@ def tables(rows: Sequence[Row]) -> str:
 
 
 def over_seeds(rows: Sequence[Row]) -> str:
-    """Return one Markdown table of all that was trained with several seeds: from the least to the most of them."""
+    """Return one Markdown table of what was trained with several seeds, from least to most; empty where nothing was."""
 
     def key(row: Row) -> tuple[str, str, float]:
         return row.configuration, _name(row), row.ratio
@@ -159,6 +159,8 @@ def over_seeds(rows: Sequence[Row]) -> str:
             ", ".join(dict.fromkeys(_verdict(report) for report in reports)),
         )
         lines.append(f"| {' | '.join(cells)} |")
+    if not lines:
+        return ""
     explained = "What one recipe gives with one seed and another: least and most, groups in the order of the seeds."
     return "\n".join(("### Over the seeds of training", "", explained, "", _SEEDS_HEAD, *lines))
 
@@ -196,7 +198,7 @@ def write_tables(rows: Sequence[Row], document: Path = DOCUMENT) -> None:
     for name, figure in figures(rows).items():
         (folder / f"{name}.svg").write_text(as_svg(figure) + "\n", encoding="utf-8")
         shown.append(f"![{name}: the task against what the strongest adversary reads]({folder.name}/{name}.svg)")
-    drawn = "\n\n".join((*shown, over_seeds(rows), tables(rows)))
+    drawn = "\n\n".join(filter(None, (*shown, over_seeds(rows), tables(rows))))
     document.write_text(f"{before}{begin}\n\n{drawn}\n\n{end}{after}", encoding="utf-8")
 
 

@@ -86,6 +86,7 @@ def test_seeds_of_one_recipe_stand_in_one_line_from_the_least_to_the_most() -> N
     (line,) = (line for line in over_seeds([second, alone, first]).splitlines() if line.startswith("| somewhere"))
     assert line.startswith("| somewhere_64 | gaussian noise | 0.5 | 0, 1 | 100 |")
     assert f"| 30.0 to {100 * strongest.balanced_accuracy.value:.1f} % |  |" in line, "and no frames were averaged"
+    assert over_seeds([first, alone]) == ""
 
 
 def test_drawings_have_a_table_where_there_are_any() -> None:
