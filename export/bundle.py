@@ -31,7 +31,7 @@ from .graphs import write_graph
 
 __all__ = ["install", "refuse_to_overwrite", "state_contract", "write_graphs", "write_manifest"]
 
-_MODEL_CODE = Path(__file__).parents[1] / "triton_models" / "task_head" / "1" / "model.py"
+_MODEL_CODE = Path(__file__).with_name("triton_model.py")
 _WRITERS = ("torch", "onnx", "onnxscript", "onnxruntime-gpu", "onnxruntime")
 
 

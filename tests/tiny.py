@@ -28,7 +28,7 @@ SHIPPED = ROOT / "bundles" / "gender_112"
 """Few noisy values: two answers to one picture differ."""
 PAPER = ROOT / "bundles" / "gender_112_paper"
 """The paper's method, for comparison: maps of channels chosen for each picture, nothing random."""
-MODEL_CODE = ROOT / "triton_models" / "task_head" / "1" / "model.py"
+MODEL_CODE = ROOT / "export" / "triton_model.py"
 
 SIZE, STRIDE, CHANNELS, RATIO, SCALE = 32, 8, 8, 0.625, 1 / 64
 KEPT = 3

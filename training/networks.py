@@ -143,9 +143,9 @@ class LightPruner(nn.Module):
     Averages over all positions also damp the numerical noise between runtimes, so that scores flip no mask bit.
     """
 
-    def __init__(self, channels: int, hidden: int = 64) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(2 * channels, hidden), nn.ReLU(), nn.Linear(hidden, channels))
+        self.layers = nn.Sequential(nn.Linear(2 * channels, 64), nn.ReLU(), nn.Linear(64, channels))
 
     def forward(self, activations: Tensor) -> Tensor:
         """``(N, C, h, w) -> (N, C)`` scores."""

@@ -21,6 +21,9 @@ from .data import LabelledPictures
 
 __all__ = ["Payloads", "collect", "device_ms"]
 
+_BATCH = 32
+"""Pictures in one run of the device graph."""
+
 
 @dataclass(frozen=True)
 class Payloads:
@@ -97,14 +100,13 @@ class Payloads:
         return bits
 
 
-def collect(bundle: Path, manifest: Manifest, pictures: LabelledPictures, batch_size: int = 32) -> Payloads:
+def collect(bundle: Path, manifest: Manifest, pictures: LabelledPictures) -> Payloads:
     """Send pictures through ``device.onnx`` and the guard.
 
     Args:
         bundle: Folder of the bundle.
         manifest: Its manifest.
         pictures: With labels.
-        batch_size: Pictures in one run of the graph.
 
     Raises:
         BundleError, PrivacyGuardError: As the client raises them.
@@ -112,8 +114,8 @@ def collect(bundle: Path, manifest: Manifest, pictures: LabelledPictures, batch_
     contract = manifest.contract
     obfuscator = Obfuscator(bundle, contract)
     batches = [
-        check_payload(contract, obfuscator.run(pictures.pictures[start : start + batch_size]))
-        for start in track(range(0, len(pictures), batch_size), f"{manifest.name}: payloads", transient=True)
+        check_payload(contract, obfuscator.run(pictures.pictures[start : start + _BATCH]))
+        for start in track(range(0, len(pictures), _BATCH), f"{manifest.name}: payloads", transient=True)
     ]
     channels, features = (np.concatenate(tensors) for tensors in zip(*batches, strict=True))
     values = contract.unpack(features)

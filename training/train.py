@@ -251,13 +251,12 @@ def _main(
     data: Annotated[Path | None, typer.Option(help="root of the data set")] = None,
     override: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, may be repeated")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu")] = "auto",
-    devices: Annotated[int, typer.Option(help="processes or GPUs on each machine")] = 1,
-    nodes: Annotated[int, typer.Option(help="machines; start with torchrun")] = 1,
+    devices: Annotated[int, typer.Option(help="processes or GPUs")] = 1,
 ) -> None:
     """Train one recipe."""
     with errors_in_words():
         loaded = Recipe.load(recipe, override or [])
-        fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, precision=loaded.precision)
+        fabric = Fabric(accelerator=accelerator, devices=devices, precision=loaded.precision)
         train(loaded, data, out, fabric)
 
 

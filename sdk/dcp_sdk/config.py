@@ -67,7 +67,7 @@ def read_key_file(path: Path, expected: str, remedy: str) -> bytes:
 class Options(BaseModel):
     """Base of all options: frozen, nothing misspelt, and a :class:`ConfigError` for what makes no sense."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def __init__(self, **values: object) -> None:
         # Callers see one error tree; pydantic's own error stays attached as the cause.

@@ -36,7 +36,7 @@ _LIMITS = {"uint8": (0, 255), "uint16": (0, 65535)}
 class Frozen(BaseModel):
     """Base of what is stated once and never changed; nothing misspelt."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class TensorSpec(Frozen):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from .contract import Contract
 from .obfuscate import Payload
+from .predictions import kept_channels
 from .preprocess import Image
 
 __all__ = ["HEIGHT_PX", "PANEL_PX", "WIDTH_PX", "mosaic", "side_by_side"]
@@ -43,17 +44,10 @@ def side_by_side(frame_rgb: Image, payload: Payload, contract: Contract) -> Imag
     left = _FRAME_PX + _GAP_PX
     _write(canvas, f"all that was sent: {contract.payload_bytes} bytes", (left + 8, 28))
     values = contract.unpack(payload[-1])[0].astype(np.float32) / (2**contract.bits - 1)
-    numbers = _numbers(contract, payload, len(values))
+    numbers = kept_channels(contract, payload)[0] or range(len(values))
     panel = _maps(values, numbers) if values.ndim == 3 and values[0].size > 1 else _bars(values, numbers)
     canvas[_TITLE_PX:, left:] = panel
     return canvas
-
-
-def _numbers(contract: Contract, payload: Payload, count: int) -> list[int]:
-    for spec, tensor in zip(contract.payload, payload, strict=True):
-        if spec.order == "strictly_ascending":
-            return [int(number) for number in tensor[0].ravel()]
-    return list(range(count))
 
 
 def _fit(image_bgr: Image) -> Image:
@@ -99,7 +93,7 @@ def _coloured(values: npt.NDArray[np.float32], side_px: int) -> Image:
     return np.asarray(cv2.applyColorMap(scaled, cv2.COLORMAP_INFERNO), np.uint8)
 
 
-def _maps(values: npt.NDArray[np.float32], numbers: list[int]) -> Image:
+def _maps(values: npt.NDArray[np.float32], numbers: Sequence[int]) -> Image:
     """Lay maps ``(k, h, w)`` of 0..1 out as tiles with their numbers."""
     panel = mosaic(dict(enumerate(values)), len(values))
     for place, number in enumerate(numbers):
@@ -108,7 +102,7 @@ def _maps(values: npt.NDArray[np.float32], numbers: list[int]) -> Image:
     return panel
 
 
-def _bars(values: npt.NDArray[np.float32], numbers: list[int]) -> Image:
+def _bars(values: npt.NDArray[np.float32], numbers: Sequence[int]) -> Image:
     """Draw values of 0..1 as bars from the ground."""
     panel = np.full((PANEL_PX, PANEL_PX, 3), _BACKGROUND, np.uint8)
     heights = np.clip(values.reshape(len(values), -1).mean(axis=1), 0, 1)

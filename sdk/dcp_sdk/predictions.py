@@ -16,9 +16,16 @@ from .frames import Frame
 from .obfuscate import Payload
 from .runtime import Provider
 
-__all__ = ["DEVICE", "AnsweredBy", "Prediction", "Timings", "decode_answer", "make_predictions", "mean_probabilities"]
+__all__ = [
+    "DEVICE",
+    "Prediction",
+    "Timings",
+    "decode_answer",
+    "kept_channels",
+    "make_predictions",
+    "mean_probabilities",
+]
 
-AnsweredBy = Literal["server", "device"]
 
 DEVICE = "device"
 """Stands in place of an address where the head in the bundle answered."""
@@ -70,8 +77,6 @@ class Prediction:
     """What the device graph ran on."""
     server: str
     """Who answered: the address, or ``device`` for the head in the bundle."""
-    answered_by: AnsweredBy = "server"
-    """``device``: no server answered, and the client was made with ``on_failure="local"``."""
     failure: str | None = None
     """Name of the class of error that kept servers from answering, where the device answered itself; see
     ``docs/errors.md``. None otherwise."""
@@ -86,6 +91,11 @@ class Prediction:
     def probability(self) -> float:
         """Probability of :attr:`label`."""
         return self.probabilities[self.label]
+
+    @property
+    def answered_by(self) -> Literal["server", "device"]:
+        """``device``: no server answered, and the client was made with ``on_failure="local"``."""
+        return "device" if self.server == DEVICE else "server"
 
 
 def mean_probabilities(predictions: Iterable[Prediction]) -> dict[str, float]:
@@ -159,7 +169,7 @@ def make_predictions(
     """
     labels = contract.task.labels
     rows = probabilities.tolist()
-    kept = _kept_channels(contract, payload)
+    kept = kept_channels(contract, payload)
     bytes_sent = sum(tensor.nbytes for tensor in payload) // len(rows)
     return [
         Prediction(
@@ -172,7 +182,6 @@ def make_predictions(
             timings=timings,
             provider=provider,
             server=server,
-            answered_by="device" if server == DEVICE else "server",
             failure=failure,
             sends=sends,
             sequence=number,
@@ -182,7 +191,8 @@ def make_predictions(
     ]
 
 
-def _kept_channels(contract: Contract, payload: Payload) -> list[tuple[int, ...]]:
+def kept_channels(contract: Contract, payload: Payload) -> list[tuple[int, ...]]:
+    """Tell which channels left, of each of N pictures: ascending, or none if the contract has no tensor for them."""
     for spec, tensor in zip(contract.payload, payload, strict=True):
         if spec.order == "strictly_ascending":
             return [tuple(row) for row in tensor.reshape(len(tensor), -1).tolist()]

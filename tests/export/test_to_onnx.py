@@ -64,7 +64,9 @@ def test_hashes_and_configurations_follow_the_contract(trained: Trained) -> None
     assert contract.device_sha256 == sha256_file(trained.bundle / DEVICE_GRAPH_FILE)
     assert contract.head.sha256 == sha256_file(trained.head)
     for backend, path in triton_config.CONFIG_FILES.items():
-        assert (trained.repository / contract.head.model / path).read_text() == triton_config.render(contract, backend)
+        assert (trained.repository / contract.head.model / path).read_text() == triton_config.render(
+            [contract], backend
+        )
 
 
 def test_a_bundle_is_replaced_only_by_force_and_its_head_keeps_its_version(trained: Trained, tmp_path: Path) -> None:

@@ -409,7 +409,7 @@ def test_graph_that_breaks_its_contract_sends_nothing(broken: Tiny, picture: Ima
     onnx.save(model, path)
     contract = broken.manifest.contract.model_copy(update={"device_sha256": sha256_file(path)})
     Manifest(name="broken", contract=contract, provenance=broken.manifest.provenance).save(broken.bundle)
-    triton_config.write(contract, broken.repository)
+    triton_config.write([contract], broken.repository)
 
     recorder = Recorder(broken.repository)
     noise = np.random.default_rng(0).integers(0, 256, (8, 40, 40, 3), np.uint8)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -115,6 +116,55 @@ def test_torchvisions_sets_say_where_they_were_looked_for(kind: str, tmp_path: P
     names = {"task": {"name": "living"}, "sensitive": {"name": "class"}} if kind == "cifar10" else {}
     with pytest.raises(ConfigError, match=str(tmp_path)):
         data.load(config(kind, **names), tmp_path)
+
+
+@pytest.fixture
+def any_checksum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torchvision read small files in its own layouts: it knows the checksums of the real ones."""
+    monkeypatch.setattr("torchvision.datasets.celeba.check_integrity", lambda path, md5: Path(path).is_file())
+    monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda path, md5: Path(path).is_file())
+
+
+@pytest.mark.usefixtures("any_checksum")
+def test_celeba_in_torchvisions_layout(tmp_path: Path) -> None:
+    folder = tmp_path / "celeba"
+    (folder / "img_align_celeba").mkdir(parents=True)
+    rows = [("1.jpg", 0, 1, -1), ("2.jpg", 0, -1, 1), ("3.jpg", 1, 1, 1), ("4.jpg", 2, -1, 1), ("5.jpg", 1, -1, -1)]
+    for name, *_ in rows:
+        assert cv2.imwrite(str(folder / "img_align_celeba" / name), np.full((40, 36, 3), 9 * int(name[0]), np.uint8))
+    tables = {
+        "list_eval_partition.txt": "".join(f"{name} {split}\n" for name, split, *_ in rows),
+        "list_attr_celeba.txt": "5\nMale Young\n" + "".join(f"{name} {a:2} {b:2}\n" for name, _, a, b in rows),
+        "identity_CelebA.txt": "".join(f"{name} 1\n" for name, *_ in rows),
+    }
+    for other in ("list_bbox_celeba.txt", "list_landmarks_align_celeba.txt"):
+        tables[other] = "5\nx y\n" + "".join(f"{name} 0 0\n" for name, *_ in rows)
+    for name, text in tables.items():
+        (folder / name).write_text(text)
+    splits = data.load(config("celeba", task={"name": "Male"}, sensitive={"name": "Young"}), tmp_path)
+    assert (splits.task.labels, splits.train.task.tolist(), splits.val.task.tolist()) == (("0", "1"), [1, 0], [1, 0])
+    assert (splits.train.sensitive.tolist(), splits.val.sensitive.tolist()) == ([0, 1], [1, 0])
+    assert np.abs(splits.val.pictures.mean((1, 2, 3)) - [27, 45]).max() < 1, "pictures in another order than labels"
+    with pytest.raises(ConfigError, match=r"attributes are .*'Young'"):
+        data.load(config("celeba", task={"name": "Male"}, sensitive={"name": "Race"}), tmp_path)
+
+
+@pytest.mark.usefixtures("any_checksum")
+def test_cifar10_in_torchvisions_layout(tmp_path: Path) -> None:
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    classes = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": classes}))
+    for number, name in enumerate([*(f"data_batch_{batch}" for batch in range(1, 6)), "test_batch"]):
+        grey = np.repeat(np.arange(10, dtype=np.uint8)[:, None] * 20 + number, 3072, axis=1)
+        (folder / name).write_bytes(pickle.dumps({"data": grey, "labels": list(range(10))}))
+    splits = data.load(config("cifar10", task={"name": "living"}, sensitive={"name": "class"}), tmp_path)
+    assert (len(splits.train), len(splits.val), splits.sensitive.labels) == (50, 10, tuple(classes))
+    living = [splits.task.labels[number] for number in splits.val.task]
+    assert living == ["no", "no", *["yes"] * 6, "no", "no"]
+    assert splits.val.pictures.mean((1, 2, 3)).tolist() == [20 * number + 5 for number in splits.val.sensitive]
+    with pytest.raises(ConfigError, match="CIFAR-10 has the attributes"):
+        data.load(config("cifar10", task={"name": "living"}, sensitive={"name": "race"}), tmp_path)
 
 
 def test_one_file_for_both_splits_needs_a_column_that_tells_them_apart(fairface: Path) -> None:

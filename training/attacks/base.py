@@ -53,7 +53,7 @@ Probabilities = Annotated[
 class Guess(BaseModel):
     """An adversary's answers. It can be written down as JSON."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True)
 
     probabilities: Probabilities
     """For the target payloads, ``(N, classes)``."""

@@ -213,9 +213,7 @@ class Audit:
 
     def readout(self) -> Interval:
         """Balanced accuracy of the task, read from the payload by one linear layer instead of the head."""
-        return measure_attack(
-            "linear probe", *self._task, self.evidence.splits.task.labels, (self.settings.seed,)
-        ).balanced_accuracy
+        return measure_attack("linear probe", *self._task, self.evidence.splits.task.labels).balanced_accuracy
 
     def others(self) -> list[OtherAttribute]:
         """Let a few adversaries read the recipe's ``data.others``: attributes that nobody asked to hide."""
@@ -223,7 +221,7 @@ class Audit:
         for attribute in self.recipe.data.others:
             names, known, truth = datasets.labels(self.recipe.data, self.folder, attribute)
             question = self._asked(names, known[datasets.order(len(known))], truth[datasets.order(len(truth))])
-            results = [measure_attack(name, *question, names, (self.settings.seed,)) for name in _OTHERS]
+            results = [measure_attack(name, *question, names) for name in _OTHERS]
             best = max(results, key=lambda result: result.balanced_accuracy.value)
             found.append(
                 OtherAttribute(

@@ -21,6 +21,8 @@ __all__ = ["BestAttacker", "best_attacker", "effective_pictures", "gaussian_epsi
 Floats = npt.NDArray[np.float64]
 _NULL = 1e-4
 """Share of the largest eigenvalue below which a direction counts as one that the encoder does not react to."""
+_ORDERS = 100
+"""Shuffles of the groups: what the best attacker reads where nothing tells."""
 
 
 def gaussian_epsilon(sensitivity: float, deviation: float, delta: float) -> float:
@@ -78,7 +80,6 @@ def best_attacker(
     levels: int,
     *,
     draws: int = 20,
-    orders: int = 100,
 ) -> BestAttacker:
     """Let an attacker of unlimited power, who knows every picture of the population and the noise, see one payload.
 
@@ -92,10 +93,9 @@ def best_attacker(
         deviation: Of the noise, on the scale of 0..1.
         levels: Steps of the quantiser.
         draws: Payloads of each picture, over which the results are averaged.
-        orders: Of the groups, each for the same draws.
     """
     rng = np.random.default_rng(0)
-    labelled = [groups, *(rng.permutation(groups) for _ in range(orders))]
+    labelled = [groups, *(rng.permutation(groups) for _ in range(_ORDERS))]
     results = np.empty((draws, len(labelled), 2))
     for draw in range(draws):
         noisy = np.clip(values + deviation * rng.standard_normal(values.shape), 0, 1)

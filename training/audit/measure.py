@@ -46,10 +46,9 @@ def measure_attack(
     target: Payloads,
     settings: AttackSettings,
     labels: tuple[str, ...],
-    seeds: Sequence[int] = (0,),
 ) -> AttackResult:
-    """Train one adversary on ``leaked`` with each seed, and :func:`judge` it on ``target``."""
-    guesses = {str(seed): run_attack(name, leaked, target, replace(settings, seed=seed)) for seed in seeds}
+    """Train one adversary on ``leaked``, and :func:`judge` it on ``target``."""
+    guesses = {str(settings.seed): run_attack(name, leaked, target, settings)}
     return judge(name, guesses, leaked, target, labels)
 
 
@@ -194,7 +193,7 @@ def leaked_curve(
         few = leaked[np.random.default_rng(settings.seed).permutation(len(leaked))[: round(share * len(leaked))]]
         if len(few) < 4 * settings.classes:
             continue
-        result = measure_attack(strongest.name, few, target, settings, labels, (settings.seed,))
+        result = measure_attack(strongest.name, few, target, settings, labels)
         points.append(LeakedPoint(pairs=len(few), attack=strongest.name, balanced_accuracy=result.balanced_accuracy))
     whole = LeakedPoint(pairs=len(leaked), attack=strongest.name, balanced_accuracy=strongest.balanced_accuracy)
     return (*points, whole)

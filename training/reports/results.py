@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from dcp_sdk.bundles.measurements import Interval, percent, points, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
-from dcp_sdk.contract import Contract
+from dcp_sdk.contract import Contract, Frozen
 from dcp_sdk.errors import ConfigError
 
 from .svg import as_svg
@@ -48,10 +48,8 @@ _DRAWINGS_HEAD = (
 )
 
 
-class Row(BaseModel):
+class Row(Frozen):
     """One defence, trained, exported and attacked through its bundle."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
     configuration: str

@@ -10,10 +10,10 @@ from typing import Any, Self
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pydantic import BaseModel, ConfigDict
 
 from dcp_sdk.bundles.measurements import Interval
 from dcp_sdk.bundles.privacy_report import PrivacyReport
+from dcp_sdk.contract import Frozen
 
 __all__ = ["TradeOffPoint", "pareto_front", "trade_off"]
 
@@ -25,10 +25,8 @@ _COLUMNS, _ROW_IN = 3, 0.2
 """Of the legend."""
 
 
-class TradeOffPoint(BaseModel):
+class TradeOffPoint(Frozen):
     """One bundle in the plot."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str
     """Of the defence: bundles of one name are one curve."""

@@ -18,8 +18,9 @@ from collections.abc import Mapping
 from os import PathLike
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
+from ..contract import Frozen
 from ..errors import SignatureError
 from .signing_keys import TrustedKeys, key_id
 
@@ -34,10 +35,8 @@ _DOMAIN = "dcp bundle signature, version 1"
 _REFUSE = "Do not use this bundle; get it again from those who signed it."
 
 
-class Signature(BaseModel):
+class Signature(Frozen):
     """``signature.json`` of a bundle."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     scheme: Literal["ed25519-sha256-v1"] = "ed25519-sha256-v1"
     """How the statement is made and signed."""

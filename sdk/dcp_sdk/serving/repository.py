@@ -170,13 +170,11 @@ class ModelRepository:
             )
         if sha256_file(graph) != contract.head.sha256:
             raise ConfigError(f"expected the head of this contract, got another graph at {graph}. Export it again.")
-        # Read before anything is deleted: they may lie in the model that is replaced.
-        contents = {GRAPH_FILE: graph.read_bytes(), MODEL_CODE_FILE: code.read_bytes()}
         folder = self.path / contract.head.model / str(contract.head.version)
         with accessible(folder, "written"):
             folder.mkdir(parents=True, exist_ok=True)
-            for name, content in contents.items():
-                write_atomically(folder / name, content)
+            write_atomically(folder / GRAPH_FILE, graph.read_bytes())
+            write_atomically(folder / MODEL_CODE_FILE, code.read_bytes())
             write_atomically(folder / CONTRACT_FILE, (contract.model_dump_json(indent=2) + "\n").encode())
             # The configuration comes last: a server that polls never sees a version that is not complete.
             own = [one for one in existing if one.contract.family == contract.family]

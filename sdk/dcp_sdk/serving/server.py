@@ -51,7 +51,6 @@ class TritonServer:
         repository: Model repository; each model is a folder in it.
         models: Names of the models to load; None loads all that are there. Being ready means that all of them are.
         venv: Virtual environment with ``nvidia-pytriton``, ``onnxruntime`` and ``numpy<2``.
-        configuration: ``configs/NAME.pbtxt`` of each model is used where it exists, else ``config.pbtxt``.
         host: Interface to listen on. Anything but loopback is open to the network, unencrypted.
         http_port: Port, or None for a free one.
         grpc_port: Port, or None for a free one.
@@ -80,7 +79,6 @@ class TritonServer:
         *,
         models: Sequence[str] | None = None,
         venv: str | Path = ".venv-triton",
-        configuration: str = "embedded",
         host: str = "127.0.0.1",
         http_port: int | None = None,
         grpc_port: int | None = None,
@@ -103,7 +101,6 @@ class TritonServer:
                     "Give the folder that export/to_onnx.py wrote with --model-repository."
                 )
         self._install = TritonInstall.find(Path(venv))
-        self._configuration = configuration
         self._host = host
         self._http_port, self._grpc_port, self._metrics_port = _choose_ports(
             host, http_port, grpc_port, metrics_port if metrics else None
@@ -224,7 +221,7 @@ class TritonServer:
             f"--model-repository={self._reached_through(folder)}",
             f"--backend-directory={folder / 'backends'}",
             f"--backend-config=python,shm-region-prefix-name={self._shared_memory_prefix}",
-            f"--model-config-name={self._configuration}",
+            "--model-config-name=embedded",
             "--disable-auto-complete-config",
             "--model-control-mode=explicit",
             *(f"--load-model={model}" for model in self._models),

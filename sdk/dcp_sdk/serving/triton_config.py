@@ -52,7 +52,7 @@ def sha256_parameter(version: int) -> str:
     return f"model_sha256.{version}"
 
 
-def render(contracts: Contract | Sequence[Contract], backend: Backend) -> str:
+def render(contracts: Sequence[Contract], backend: Backend) -> str:
     """Return the configuration of one model, as protobuf text.
 
     Args:
@@ -62,7 +62,7 @@ def render(contracts: Contract | Sequence[Contract], backend: Backend) -> str:
     Returns:
         The text of a ``config.pbtxt``, ending in a newline. Equal contracts give equal texts.
     """
-    served = [contracts] if isinstance(contracts, Contract) else sorted(contracts, key=lambda one: one.head.version)
+    served = sorted(contracts, key=lambda one: one.head.version)
     contract = served[0]
     config = pb.ModelConfig(
         name=contract.head.model,
@@ -97,33 +97,24 @@ def render(contracts: Contract | Sequence[Contract], backend: Backend) -> str:
     return _HEADER + body
 
 
-def files(contracts: Contract | Sequence[Contract]) -> dict[str, bytes]:
+def files(contracts: Sequence[Contract]) -> dict[str, bytes]:
     """Return all that describes a model, by path inside its folder: configurations, and the payload that warms it up.
 
     Args:
         contracts: As :func:`render` takes them.
     """
-    first = contracts if isinstance(contracts, Contract) else contracts[0]
     # The smallest tensors that the contract allows: Triton's own zeros need not be.
-    warm_up = {f"warmup/{spec.name}": spec.smallest().tobytes() for spec in first.payload}
+    warm_up = {f"warmup/{spec.name}": spec.smallest().tobytes() for spec in contracts[0].payload}
     # The configuration that Triton looks for comes last: it names all others.
     return warm_up | {CONFIG_FILES[backend]: render(contracts, backend).encode() for backend in get_args(Backend)[::-1]}
 
 
-def write(contracts: Contract | Sequence[Contract], repository: Path) -> tuple[Path, ...]:
-    """Write :func:`files` into the model's folder under ``repository``, each as a whole.
-
-    Returns:
-        The files written.
-    """
-    first = contracts if isinstance(contracts, Contract) else contracts[0]
-    written = []
+def write(contracts: Sequence[Contract], repository: Path) -> None:
+    """Write :func:`files` into the model's folder under ``repository``, each as a whole."""
     for name, content in files(contracts).items():
-        path = repository / first.head.model / name
+        path = repository / contracts[0].head.model / name
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, content)
-        written.append(path)
-    return tuple(written)
 
 
 def served_versions(text: str) -> tuple[int, ...]:

@@ -125,8 +125,7 @@ def test_a_head_never_takes_the_place_of_another_contracts(two: tuple[Tiny, Tiny
     for unplaced in (stranger, two[1].manifest.contract.with_head("task_head", 1)):
         with pytest.raises(ConfigError):
             repository.add(unplaced, other.head, MODEL_CODE)
-    code = repository.path / "task_head" / "1" / "model.py"  # what it replaces is what it is made from
-    repository.add(repository.place(stranger, replace=True), other.head, code, replace=True)
+    repository.add(repository.place(stranger, replace=True), other.head, MODEL_CODE, replace=True)
     (taken,) = repository.versions("task_head")
     assert taken.contract == stranger.with_head("task_head", 3), "who asks for versions 1 or 2 must not get this one"
     with pytest.raises(ContractMismatch, match=r"version 1 .* got none"):

@@ -15,7 +15,7 @@ from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.contract import Contract, digest_parameter
 from dcp_sdk.serving import TritonServer
 from dcp_sdk.serving.repository import ModelRepository
-from dcp_sdk.serving.triton_config import CONFIG_FILES, Backend, render, sha256_parameter, write
+from dcp_sdk.serving.triton_config import CONFIG_FILES, Backend, files, render, sha256_parameter, write
 from tests.tiny import PAPER, ROOT, SHIPPED, SIZE, Tiny, write_retrained, write_tiny
 
 BACKENDS: tuple[Backend, ...] = ("onnxruntime", "tensorrt", "python")
@@ -23,7 +23,7 @@ BACKENDS: tuple[Backend, ...] = ("onnxruntime", "tensorrt", "python")
 
 def parse(contract: Contract, backend: Backend) -> ModelConfig:
     """Render and read back, as Triton does."""
-    return text_format.Parse(render(contract, backend), ModelConfig())
+    return text_format.Parse(render([contract], backend), ModelConfig())
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -63,10 +63,10 @@ def test_the_python_backend_learns_the_limits(tiny: Tiny) -> None:
 
 def test_write_puts_all_where_triton_looks(tiny: Tiny, tmp_path: Path) -> None:
     contract = tiny.manifest.contract
-    written = write(contract, tmp_path)
+    write([contract], tmp_path)
     for backend in BACKENDS:
-        assert (tmp_path / contract.head.model / CONFIG_FILES[backend]).read_text() == render(contract, backend)
-    assert written[-1].name == "config.pbtxt", "a server that polls sees a model only when all else is there"
+        assert (tmp_path / contract.head.model / CONFIG_FILES[backend]).read_text() == render([contract], backend)
+    assert list(files([contract]))[-1] == "config.pbtxt", "a server that polls sees a model only when all else is there"
 
 
 def test_several_versions_share_one_configuration(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def true_answer(contract: Contract) -> Answer:
 
 def describe(contract: Contract) -> tuple[dict[str, Any], model_config_pb2.ModelConfig]:
     """Return metadata and configuration as Triton gives them."""
-    config = text_format.Parse(triton_config.render(contract, "onnxruntime"), model_config_pb2.ModelConfig())
+    config = text_format.Parse(triton_config.render([contract], "onnxruntime"), model_config_pb2.ModelConfig())
     metadata = {
         "name": contract.head.model,
         "versions": [str(contract.head.version)],

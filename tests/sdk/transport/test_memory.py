@@ -76,7 +76,7 @@ def test_a_head_that_does_more_than_compute_is_refused_though_it_is_paired(broke
     model.graph.initializer[0].external_data.add(key="location", value="/etc/passwd")
     broken.head.write_bytes(model.SerializeToString())
     contract = graph.contract(broken.manifest.contract.device_sha256, sha256_file(broken.head))
-    triton_config.write(contract, broken.repository)
+    triton_config.write([contract], broken.repository)
     with pytest.raises(ContractMismatch, match="data outside of its file"):
         MemoryTransport(broken.repository).connect(contract, 1)
 
