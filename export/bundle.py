@@ -123,7 +123,7 @@ def write_manifest(
     name: str,
     data: str,
     bits_cost: BitsCost | None = None,
-    half_trunk_cost: ExportCost | None = None,
+    half_client_cost: ExportCost | None = None,
 ) -> Manifest:
     """Write manifest and model card into ``folder``.
 
@@ -135,7 +135,7 @@ def write_manifest(
         name: The bundle's.
         data: What it was trained on, and under which licence.
         bits_cost: What it costs to send fewer bits than it was trained with.
-        half_trunk_cost: What it costs to compute the client network in half precision.
+        half_client_cost: What it costs to compute the client network in half precision.
     """
     manifest = Manifest(
         name=name,
@@ -150,7 +150,7 @@ def write_manifest(
             hours=round(checkpoint.hours, 2),
             checkpoint_sha256=sha256_file(checkpoint_file),
             bits_cost=bits_cost,
-            half_trunk_cost=half_trunk_cost,
+            half_client_cost=half_client_cost,
             versions={package: found for package in _WRITERS if (found := _version(package))},
         ),
     )

@@ -123,7 +123,7 @@ def cost_of_half(
 
     Args:
         trained: Both halves as they are in torch.
-        rounded: From :func:`export.half_trunk.with_rounded_trunk`.
+        rounded: From :func:`export.half_client.with_rounded_client`.
         pictures: uint8 ``(N, S, S, 3)``.
         labels: Of the first pictures.
 
@@ -138,7 +138,7 @@ def cost_of_half(
     if cost.answers_changed > _MOST_CHANGED * cost.pictures:
         raise BundleError(
             f"expected a client network that bears half precision, but {cost.answers_changed} of {cost.pictures} "
-            "answers change. Leave --half-trunk away."
+            "answers change. Leave --half-client away."
         )
     return cost
 

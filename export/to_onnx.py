@@ -26,7 +26,7 @@ from dcp_sdk.serving.on_disk import GRAPH_FILE
 from dcp_sdk.serving.repository import ModelRepository
 from export import bundle as files
 from export.fused import halves
-from export.half_trunk import with_half_trunk, with_rounded_trunk
+from export.half_client import with_half_client, with_rounded_client
 from export.parity import Parity, compare, cost_of_bits, cost_of_half
 from training import data as datasets
 from training.checkpoint import Checkpoint
@@ -46,7 +46,7 @@ def export(
     model: str | None = None,
     data_note: str = "not stated",
     bits: int | None = None,
-    half_trunk: bool = False,
+    half_client: bool = False,
     with_head: bool = False,
     force: bool = False,
 ) -> Parity:
@@ -63,7 +63,7 @@ def export(
         data_note: What it was trained on, and under which licence; stands in the model card.
         bits: Of a value on the wire, 1, 2, 4 or 8; fewer than 8 are packed several to a byte. None takes as many as it
             was trained with. What fewer cost stands in the manifest.
-        half_trunk: Compute the client network in float16, on GPUs. What it costs stands in the manifest.
+        half_client: Compute the client network in float16, on GPUs. What it costs stands in the manifest.
         with_head: Let the bundle carry the head, too, for a client with ``on_failure="local"``.
         force: Replace an existing bundle, and a ``model`` that is the head of another contract.
 
@@ -84,11 +84,11 @@ def export(
         files.write_graphs(device, head, checkpoint.recipe.data.size_px, built)
         parity = compare(device, head, built / DEVICE_GRAPH_FILE, built / GRAPH_FILE, sample)
         parity.check()
-        half_trunk_cost = None
-        if half_trunk:
+        half_client_cost = None
+        if half_client:
             single = onnx.load(built / DEVICE_GRAPH_FILE)
-            half_trunk_cost = cost_of_half((device, head), with_rounded_trunk(single), sample, labels)
-            onnx.save(with_half_trunk(single), built / DEVICE_GRAPH_FILE)
+            half_client_cost = cost_of_half((device, head), with_rounded_client(single), sample, labels)
+            onnx.save(with_half_client(single), built / DEVICE_GRAPH_FILE)
             check_graph((built / DEVICE_GRAPH_FILE).read_bytes(), built / DEVICE_GRAPH_FILE)  # as each device will
         stated = files.state_contract(checkpoint, device, built, name=name, model=model)
         contract = ModelRepository(repository).place(stated, replace=force)
@@ -101,7 +101,7 @@ def export(
             name=name,
             data=data_note,
             bits_cost=None if as_trained else cost_of_bits(halves(checkpoint), (device, head), sample, labels),
-            half_trunk_cost=half_trunk_cost,
+            half_client_cost=half_client_cost,
         )
         files.install(built, contract, bundle, repository, with_head=with_head, replace=force)
     return parity
@@ -146,8 +146,8 @@ def _main(
         int | None,
         typer.Option(help="bits of a value on the wire: 8, 4, 2 or 1; by default as many as it was trained with"),
     ] = None,
-    half_trunk: Annotated[
-        bool, typer.Option("--half-trunk", help="compute the client network in half precision, for devices with a GPU")
+    half_client: Annotated[
+        bool, typer.Option("--half-client", help="compute the client network in half precision, for devices with a GPU")
     ] = False,
     with_head: Annotated[
         bool, typer.Option("--with-head", help="let the bundle carry the head, for answers without a server")
@@ -168,7 +168,7 @@ def _main(
             model=head,
             data_note=data_note,
             bits=bits,
-            half_trunk=half_trunk,
+            half_client=half_client,
             with_head=with_head,
             force=force,
         )
@@ -179,7 +179,7 @@ def _main(
     for key, value in asdict(parity).items():
         table.add_row(key.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.2g}")
     provenance = manifest.provenance
-    for what, cost in (("fewer bits", provenance.bits_cost), ("half precision", provenance.half_trunk_cost)):
+    for what, cost in (("fewer bits", provenance.bits_cost), ("half precision", provenance.half_client_cost)):
         for key, value in cost.model_dump().items() if cost else ():
             table.add_row(f"{what}: {key.replace('_', ' ')}", "not known" if value is None else f"{value:,}")
     table.add_row("payload", readable_bytes(manifest.contract.payload_bytes))

@@ -80,7 +80,7 @@ class Checkpoint:
         """Build the trained networks, in float32 and evaluation mode."""
         model = defense_of(self.recipe, len(self.task.labels), len(self.sensitive.labels)).build()
         restore(model, self.tensors)
-        for module in model.modules().values():
+        for module in model.networks().values():
             module.eval()
         return model
 
@@ -89,14 +89,14 @@ def weights_of(model: SplitModel) -> dict[str, Tensor]:
     """All weights and buffers of the networks, under ``network.name``."""
     return {
         f"{network}.{name}": tensor
-        for network, module in model.modules().items()
+        for network, module in model.networks().items()
         for name, tensor in module.state_dict().items()
     }
 
 
 def restore(model: SplitModel, tensors: dict[str, Tensor]) -> None:
     """Load what :func:`weights_of` gave."""
-    for network, module in model.modules().items():
+    for network, module in model.networks().items():
         prefix = f"{network}."
         module.load_state_dict({n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)})
 

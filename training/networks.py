@@ -255,7 +255,7 @@ class SplitModel:
     reconstructor: nn.Module | None = None
     """An adversary that draws the picture."""
 
-    def modules(self) -> dict[str, nn.Module]:
+    def networks(self) -> dict[str, nn.Module]:
         """Name the networks that exist."""
         named = {
             "client": self.client,

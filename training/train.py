@@ -71,7 +71,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
         raise ConfigError(f"defense {recipe.defense.name!r} trains on one device, got {fabric.world_size}: --devices 1")
     torch.manual_seed(recipe.seed)
     model = defense.build()
-    parameters = [p for module in model.modules().values() for p in module.parameters()]
+    parameters = [p for module in model.networks().values() for p in module.parameters()]
     # Not fused: that kernel reads memory as it lies, and state that is restored lies in another order than the weights.
     bare_optimizer = torch.optim.AdamW(parameters, weight_decay=recipe.optim.weight_decay)
     previous = _resume(recipe, out / CHECKPOINT_FILE, model, bare_optimizer)
@@ -87,7 +87,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
     for epoch in range(first_epoch, recipe.optim.epochs):
         torch.manual_seed(hash((recipe.seed, epoch, fabric.global_rank)) % 2**63)  # hash of ints is the same everywhere
         sampler.set_epoch(epoch)
-        for module in wrapped.modules().values():
+        for module in wrapped.networks().values():
             module.train()
         sums = torch.zeros(2)
         shown_batches = track(
@@ -142,7 +142,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
 @torch.no_grad()
 def _sent(model: SplitModel, batches: Batches, defense: Defense) -> Iterator[tuple[Sent, Tensor, Tensor]]:
     """Take each batch through the device's networks, in evaluation mode; with both labels."""
-    for module in model.modules().values():
+    for module in model.networks().values():
         module.eval()
     device = next(model.client.parameters()).device
     for pictures, task, sensitive in ([part.to(device) for part in batch] for batch in batches):
@@ -219,7 +219,7 @@ def _on_devices(
 ) -> tuple[SplitModel, torch.optim.Optimizer]:
     wrapped: dict[str, Any] = {
         name: fabric.setup_module(module.to(memory_format=torch.channels_last))
-        for name, module in model.modules().items()
+        for name, module in model.networks().items()
         if any(True for _ in module.parameters())
     }
     on_devices: torch.optim.Optimizer = fabric.setup_optimizers(optimizer)  # type: ignore[assignment]

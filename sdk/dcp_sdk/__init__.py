@@ -38,7 +38,7 @@ from .frames import Frame, FrameSource, load_image
 from .predictions import Prediction, Timings, mean_probabilities
 from .security import Security
 from .sources import Arrays, Folder, Video, open_source
-from .stats import Stage, Stats
+from .stats import Percentiles, Stats
 from .telemetry import Telemetry
 from .transport import Transport
 
@@ -65,6 +65,7 @@ __all__ = [
     "FrameSource",
     "Manifest",
     "OnFailure",
+    "Percentiles",
     "Prediction",
     "PrivacyGuardError",
     "PrivacyReport",
@@ -78,7 +79,6 @@ __all__ = [
     "ServerTimeout",
     "ServerUnavailable",
     "SignatureError",
-    "Stage",
     "Stats",
     "TLSFailed",
     "Telemetry",

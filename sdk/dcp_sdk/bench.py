@@ -16,7 +16,7 @@ from .errors import ConfigError, ServerUnavailable
 from .obfuscate import graph_inputs
 from .predictions import Prediction
 from .preprocess import Image
-from .stats import Stage, stages_of
+from .stats import Percentiles, stages_of
 from .transport.pairing import TRITON_TYPES
 from .transport.tls import client_context
 from .transport.triton import TritonTransport
@@ -33,15 +33,15 @@ class Budget:
 
     calls: int
     """How often each of the three was made."""
-    stages: Mapping[str, Stage]
+    stages: Mapping[str, Percentiles]
     """Of ``predict``, by stage, as in :attr:`Stats.stages`."""
-    predict: Stage
+    predict: Percentiles
     """The whole of ``client.predict(crop)``."""
-    bare: Stage
+    bare: Percentiles
     """The same device graph, and the same tensors through NVIDIA's own client."""
-    tax: Stage
+    tax: Percentiles
     """``predict`` less the bare call of the same turn."""
-    noise: Stage
+    noise: Percentiles
     """One bare call less the other of the same turn: a tax whose p99 is no larger than this was not measured."""
 
 
@@ -136,10 +136,10 @@ def measure(client: PrivateClient, *, calls: int = 200) -> Budget:
     return Budget(
         calls=calls,
         stages=stages_of([prediction.timings for prediction in predictions[-calls:]]),
-        predict=Stage.of(predict),
-        bare=Stage.of(once),
-        tax=Stage.of(predict - once),
-        noise=Stage.of(again - once),
+        predict=Percentiles.of(predict),
+        bare=Percentiles.of(once),
+        tax=Percentiles.of(predict - once),
+        noise=Percentiles.of(again - once),
     )
 
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from .predictions import Timings
 
-__all__ = ["BreakerState", "Counters", "Stage", "Stats", "stages_of"]
+__all__ = ["BreakerState", "Counters", "Percentiles", "Stats", "stages_of"]
 
 BreakerState = Literal["closed", "open", "half-open"]
 """``closed``: asked as usual; ``open``: left alone; ``half-open``: the next call finds out, or a thread."""
@@ -24,8 +24,8 @@ _STAGES = tuple(field.name for field in fields(Timings))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """How long one stage took, over the last 1,024 requests at the most."""
+class Percentiles:
+    """How long something took, over several requests."""
 
     p50_ms: float
     """Median, in milliseconds."""
@@ -68,8 +68,9 @@ class Stats:
     """Most frames that waited between the stages of one stream at a moment."""
     breakers: Mapping[str, BreakerState]
     """State of the circuit breaker of each server, by address."""
-    stages: Mapping[str, Stage]
-    """Times by stage (``capture``, ``obfuscate``, ``network``, …, ``total``); empty before the first answer."""
+    stages: Mapping[str, Percentiles]
+    """Times by stage (``capture``, ``obfuscate``, ``network``, …, ``total``), over the last 1,024 requests at
+    most; empty before the first answer."""
 
     @property
     def guard_refusals(self) -> int:
@@ -132,9 +133,9 @@ class Counters:
         )
 
 
-def stages_of(timings: Sequence[Timings]) -> dict[str, Stage]:
+def stages_of(timings: Sequence[Timings]) -> dict[str, Percentiles]:
     """Tell how long each stage took over some requests, by its name without the unit; nothing of none."""
     if not timings:
         return {}
     times = np.array([[getattr(one, name) for one in timings] for name in _STAGES])
-    return {name.removesuffix("_ms"): Stage.of(row) for name, row in zip(_STAGES, times, strict=True)}
+    return {name.removesuffix("_ms"): Percentiles.of(row) for name, row in zip(_STAGES, times, strict=True)}

@@ -24,7 +24,7 @@ from dcp_sdk import Manifest, PrivateClient, Timeouts, load_image
 from dcp_sdk.bench import paired_times
 from dcp_sdk.preprocess import Image, preprocess
 from dcp_sdk.serving import TritonServer
-from dcp_sdk.stats import Stage
+from dcp_sdk.stats import Percentiles
 from tests.benchmarks.record import record
 from tests.benchmarks.whole_network import write_whole_network
 from tests.e2e.link import link
@@ -100,17 +100,17 @@ def compare(bundle: Path, crops: list[Image], calls: int, *, mbit_s: float, roun
         "calls": calls,
         "pictures": len(crops),
         "link": {"mbit_s": mbit_s, "round_trip_ms": round_trip_ms},
-        "predict": {**_rounded(Stage.of(ours_ms)), "payload_bytes": contract.payload_bytes},
+        "predict": {**_rounded(Percentiles.of(ours_ms)), "payload_bytes": contract.payload_bytes},
         "rival": {
-            **_rounded(Stage.of(theirs_ms)),
+            **_rounded(Percentiles.of(theirs_ms)),
             "median_jpeg_bytes": int(np.median([jpeg_of(c).size for c in crops])),
         },
-        "predict_less_rival": _rounded(Stage.of(ours_ms - theirs_ms)),
+        "predict_less_rival": _rounded(Percentiles.of(ours_ms - theirs_ms)),
     }
 
 
-def _rounded(stage: Stage) -> dict[str, float]:
-    return {name: round(value, 3) for name, value in asdict(stage).items()}
+def _rounded(times: Percentiles) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in asdict(times).items()}
 
 
 def main() -> None:

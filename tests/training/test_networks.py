@@ -24,7 +24,7 @@ def recipe(arch: str, split: int, pruner: str = "light") -> Recipe:
 @torch.no_grad()
 def test_any_resnet_splits_anywhere(arch: str, split: int) -> None:
     model = defense_of(recipe(arch, split), 2, 5).build()
-    for module in model.modules().values():
+    for module in model.networks().values():
         module.eval()
     activations = model.client(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8))
     assert activations.shape[1:] == model.activations_shape

@@ -56,7 +56,7 @@ def model(request: pytest.FixtureRequest) -> SplitModel:
     model = defense_of(recipe, 2, 3).build()
     for _ in range(4):
         model.pruner(model.client(torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)))
-    for module in model.modules().values():
+    for module in model.networks().values():
         module.eval()
     return model
 

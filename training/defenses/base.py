@@ -29,6 +29,7 @@ from .noise import NoisyRounding, Rounding
 __all__ = ["Batch", "Defense", "Losses", "Sent", "frozen", "inner", "need", "reverse_gradient", "send"]
 
 Kind = TypeVar("Kind", bound=nn.Module)
+Settings = TypeVar("Settings")
 
 
 class Batch(NamedTuple):
@@ -85,6 +86,11 @@ class Defense:
         self.recipe = recipe
         self.task_classes = task_classes
         self.sensitive_classes = sensitive_classes
+
+    def settings(self, kind: type[Settings]) -> Settings:
+        """Return the recipe's section ``defense``, which is of this kind: recipes are checked when they are read."""
+        assert isinstance(self.recipe.defense, kind)
+        return self.recipe.defense
 
     def build(self) -> SplitModel:
         """Freshly initialised networks."""

@@ -49,8 +49,7 @@ class DeepObfuscator(Defense):
 
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
         del progress
-        settings = self.recipe.defense
-        assert isinstance(settings, defense_config.DeepObfuscator)
+        settings = self.settings(defense_config.DeepObfuscator)
         sent = self.send(model, batch.pictures)
         for_adversary = reverse_gradient(sent.payload, settings.attribute_weight)
         named = F.cross_entropy(need(model.adversary, "adversary")(for_adversary), batch.sensitive)

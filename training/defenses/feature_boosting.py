@@ -35,8 +35,7 @@ class FeatureBoosting(Defense):
 
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
         del progress
-        settings = self.recipe.defense
-        assert isinstance(settings, defense_config.FeatureBoosting)
+        settings = self.settings(defense_config.FeatureBoosting)
         sent = self.send(model, batch.pictures)
         assert sent.scores is not None
         assert sent.mask is not None

@@ -16,7 +16,6 @@ class GaussianNoise(Defense):
     """Noise in units of each channel's running deviation; drawn inside the device graph."""
 
     def build(self) -> SplitModel:
-        settings = self.recipe.defense
-        assert isinstance(settings, defense_config.GaussianNoise)
+        settings = self.settings(defense_config.GaussianNoise)
         model = super().build()
         return replace(model, transform=GaussianNoiseLayer(model.activations_shape, settings.deviation))

@@ -32,8 +32,7 @@ class GradualPruning(Defense):
         return replace(model, pruner=Float32(StaticPruner(model.activations_shape[0])))
 
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
-        settings = self.recipe.defense
-        assert isinstance(settings, defense_config.GradualPruning)
+        settings = self.settings(defense_config.GradualPruning)
         channels = model.activations_shape[0]
         left = max(0.0, 1 - progress / settings.done)
         kept = self.kept(model) + round(left * (channels - self.kept(model)))

@@ -118,8 +118,7 @@ class LatentPruning(Defense):
 
     @property
     def _settings(self) -> defense_config.LatentPruning:
-        assert isinstance(self.recipe.defense, defense_config.LatentPruning)
-        return self.recipe.defense
+        return self.settings(defense_config.LatentPruning)
 
     def build(self) -> SplitModel:
         model = super().build()

@@ -26,8 +26,7 @@ class MaximumEntropy(Defense):
 
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
         del progress
-        settings = self.recipe.defense
-        assert isinstance(settings, defense_config.MaximumEntropy)
+        settings = self.settings(defense_config.MaximumEntropy)
         adversary = need(model.adversary, "adversary")
         sent = self.send(model, batch.pictures)
         learning = F.cross_entropy(adversary(sent.payload.detach()), batch.sensitive)

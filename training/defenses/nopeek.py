@@ -22,8 +22,7 @@ class NoPeek(Defense):
 
     def losses(self, model: SplitModel, batch: Batch, progress: float) -> Losses:
         del progress
-        settings = self.recipe.defense
-        assert isinstance(settings, defense_config.NoPeek)
+        settings = self.settings(defense_config.NoPeek)
         sent = self.send(model, batch.pictures)
         correlation = distance_correlation(batch.pictures.float() / 255, sent.payload)
         return Losses(self.task_loss(model, sent, batch), settings.weight * correlation)

@@ -29,8 +29,7 @@ class Osia(Defense):
 
     @property
     def _settings(self) -> defense_config.Osia:
-        assert isinstance(self.recipe.defense, defense_config.Osia)
-        return self.recipe.defense
+        return self.settings(defense_config.Osia)
 
     def build(self) -> SplitModel:
         model = super().build()

@@ -90,8 +90,7 @@ class Shredder(Defense):
 
     @property
     def _settings(self) -> defense_config.Shredder:
-        assert isinstance(self.recipe.defense, defense_config.Shredder)
-        return self.recipe.defense
+        return self.settings(defense_config.Shredder)
 
     def build(self) -> SplitModel:
         model = super().build()

@@ -173,7 +173,7 @@ def unlike_trained(manifest: Manifest) -> dict[str, str]:
     if (bits := origin.bits_cost) is not None:
         words = f"A value has {manifest.contract.bits} bits instead of the {bits.trained_bits} of its training"
         costs["fewer bits"] = f"{words}: {_answers_change(bits)}"
-    if (half := origin.half_trunk_cost) is not None:
+    if (half := origin.half_client_cost) is not None:
         costs["half precision"] = f"The client network computes in half precision: {_answers_change(half)}"
     return costs
 

@@ -58,7 +58,7 @@ class Provenance(Frozen):
     checkpoint_sha256: Sha256
     bits_cost: BitsCost | None = None
     """None: values have the bits that they were trained with."""
-    half_trunk_cost: ExportCost | None = None
+    half_client_cost: ExportCost | None = None
     """None: the client network computes in float32."""
     versions: dict[Name, Name]
     """Versions of the packages that wrote the graphs."""

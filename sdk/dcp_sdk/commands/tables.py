@@ -17,7 +17,7 @@ from ..doctor import Finding, State
 from ..errors import DCPError
 from ..events import printable
 from ..predictions import Prediction, Timings
-from ..stats import Stage, Stats
+from ..stats import Percentiles, Stats
 
 if TYPE_CHECKING:
     from ..bench import Budget
@@ -99,11 +99,11 @@ def budget_table(budget: Budget) -> Table:
     """Show what each stage of a call costs, and what the SDK adds to a program without it."""
     table = Table("", "p50", "p99", "", box=None, pad_edge=False)
 
-    def add(name: str, stage: Stage, what: str = "") -> None:
-        table.add_row(name, f"{stage.p50_ms:.2f} ms", f"{stage.p99_ms:.2f} ms", Text(what, "dim"))
+    def add(name: str, times: Percentiles, what: str = "") -> None:
+        table.add_row(name, f"{times.p50_ms:.2f} ms", f"{times.p99_ms:.2f} ms", Text(what, "dim"))
 
-    for name, stage in budget.stages.items():
-        add(name, stage)
+    for name, times in budget.stages.items():
+        add(name, times)
     table.add_section()
     add("predict", budget.predict, f"{budget.calls} calls, in turns with bare")
     add("bare", budget.bare, "device graph and tritonclient, nothing else")

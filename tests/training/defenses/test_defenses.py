@@ -56,12 +56,12 @@ def batch() -> Batch:
 
 def touched(model: SplitModel, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     """Gradients of each network that the loss reaches."""
-    for module in model.modules().values():
+    for module in model.networks().values():
         module.zero_grad()
     loss.backward()
     return {
         name: torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
-        for name, module in model.modules().items()
+        for name, module in model.networks().items()
         if any(p.grad is not None and p.grad.any() for p in module.parameters())
     }
 
@@ -183,7 +183,7 @@ def test_gradual_pruning_takes_one_channel_after_the_other(batch: Batch) -> None
     torch.manual_seed(0)
     defense = defense_of(recipe("gradual_pruning"), 2, 3)
     model = defense.build()
-    optimizer = torch.optim.Adam([p for module in model.modules().values() for p in module.parameters()], lr=1e-3)
+    optimizer = torch.optim.Adam([p for module in model.networks().values() for p in module.parameters()], lr=1e-3)
     left: set[int] = set(range(model.activations_shape[0]))
     for step in range(60):
         losses = defense.losses(model, batch, step / 60)
@@ -207,4 +207,4 @@ def test_boosting_multiplies_what_it_keeps(batch: Batch) -> None:
     assert torch.allclose(sent.payload[kept], (sent.activations * sent.scores[:, :, None, None])[kept])
     assert not sent.payload[~kept].any()
     assert "pruner" in touched(model, defense.losses(model, batch, 0.5).task)
-    assert replace(model, transform=None).modules().keys() < model.modules().keys()
+    assert replace(model, transform=None).networks().keys() < model.networks().keys()

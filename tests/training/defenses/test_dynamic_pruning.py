@@ -33,7 +33,7 @@ def batch() -> Batch:
 def gradients(model: SplitModel) -> Gradients:
     """All gradients of each network in one vector; zeros where there is none. Clears them."""
     found = {}
-    for name, module in model.modules().items():
+    for name, module in model.networks().items():
         parts = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in module.parameters()]
         found[name] = torch.cat([part.flatten() for part in parts])
         module.zero_grad()

@@ -43,7 +43,7 @@ def reached(*more: str, batch: Batch, progress: float = 0.5) -> dict[str, torch.
     loss.backward()
     return {
         name: torch.cat([p.grad.flatten() for p in module.parameters() if p.grad is not None])
-        for name, module in model.modules().items()
+        for name, module in model.networks().items()
         if any(p.grad is not None and p.grad.any() for p in module.parameters())
     }
 

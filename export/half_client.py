@@ -14,12 +14,12 @@ from dcp_sdk.errors import BundleError
 
 from .graphs import ancestors
 
-__all__ = ["with_half_trunk", "with_rounded_trunk"]
+__all__ = ["with_half_client", "with_rounded_client"]
 
-_TRUNK_ENDS = "activations"
+_CLIENT_ENDS = "activations"
 
 
-def with_half_trunk(model: onnx.ModelProto) -> onnx.ModelProto:
+def with_half_client(model: onnx.ModelProto) -> onnx.ModelProto:
     """Return the device graph with its convolutions, and all between them and ``activations``, in float16.
 
     Pixels are normalised in float32 before, and ``activations`` are cast up again: what reads them is as it was.
@@ -33,8 +33,8 @@ def with_half_trunk(model: onnx.ModelProto) -> onnx.ModelProto:
     return _rewritten(model, rounded=False)
 
 
-def with_rounded_trunk(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return what a GPU computes of :func:`with_half_trunk` as a graph for the CPU: rounded after each operator.
+def with_rounded_client(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return what a GPU computes of :func:`with_half_client` as a graph for the CPU: rounded after each operator.
 
     ONNX Runtime has no float16 kernels for the CPU. It computes such a graph in float32, and takes the casts in
     between out again: it would show neither what rounding does nor what overflows.
@@ -47,7 +47,7 @@ def _rewritten(model: onnx.ModelProto, *, rounded: bool) -> onnx.ModelProto:
     result.CopyFrom(model)
     graph = result.graph
     constants = dict(_constants(graph))
-    leading = ancestors(graph, _TRUNK_ENDS)
+    leading = ancestors(graph, _CLIENT_ENDS)
     inside, ready, nodes = set[str](), set[str](), []
     for node in graph.node:
         if not (leading.intersection(node.output) and (node.op_type == "Conv" or inside.intersection(node.input))):
@@ -56,7 +56,7 @@ def _rewritten(model: onnx.ModelProto, *, rounded: bool) -> onnx.ModelProto:
         for index, name in enumerate(node.input):
             if name in inside or not name or not _is_float(name, constants):
                 continue
-            node.input[index] = inner = f"{name}.trunk"
+            node.input[index] = inner = f"{name}.client"
             if inner in ready:
                 continue
             ready.add(inner)
@@ -73,9 +73,9 @@ def _rewritten(model: onnx.ModelProto, *, rounded: bool) -> onnx.ModelProto:
         if rounded:
             node.output[0] = f"{output}.exact"
             nodes += _rounding(f"{output}.exact", output)
-        elif output == _TRUNK_ENDS:
-            node.output[0] = f"{output}.trunk"
-            nodes.append(_cast(f"{output}.trunk", output, TensorProto.FLOAT))
+        elif output == _CLIENT_ENDS:
+            node.output[0] = f"{output}.client"
+            nodes.append(_cast(f"{output}.client", output, TensorProto.FLOAT))
     _replace_nodes(graph, nodes)
     onnx.checker.check_model(result, full_check=True)
     return result
@@ -94,7 +94,7 @@ def _as_half(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.float16]:
         half: npt.NDArray[np.float16] = values.astype(np.float16)
     if not np.isfinite(half).all():
         raise BundleError(
-            f"expected weights that half precision can hold (up to 65,504), {name} has others. Leave --half-trunk away."
+            f"expected weights that half precision can hold (up to 65,504), not so {name}. Do without --half-client."
         )
     return half
 

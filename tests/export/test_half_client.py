@@ -15,7 +15,7 @@ from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.errors import BundleError
 from export.fused import halves
 from export.graphs import ancestors
-from export.half_trunk import with_half_trunk, with_rounded_trunk
+from export.half_client import with_half_client, with_rounded_client
 from export.parity import cost_of_half, open_graph
 from export.to_onnx import export
 from tests.tiny import PAPER, SHIPPED
@@ -24,16 +24,16 @@ from training.checkpoint import Checkpoint
 
 
 @pytest.mark.parametrize("bundle", [SHIPPED, PAPER], ids=lambda bundle: bundle.name)
-def test_the_trunk_is_half_and_what_decides_the_mask_is_not(bundle: Path) -> None:
+def test_the_client_network_is_half_and_what_decides_the_mask_is_not(bundle: Path) -> None:
     model = onnx.load(bundle / DEVICE_GRAPH_FILE)
-    graph = shape_inference.infer_shapes(with_half_trunk(model), strict_mode=True).graph
+    graph = shape_inference.infer_shapes(with_half_client(model), strict_mode=True).graph
     types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
     types |= {weight.name: weight.data_type for weight in graph.initializer}
-    trunk = ancestors(graph, "activations.trunk")
-    convolutions = [node for node in graph.node if node.op_type == "Conv" and trunk.intersection(node.output)]
+    client = ancestors(graph, "activations.client")
+    convolutions = [node for node in graph.node if node.op_type == "Conv" and client.intersection(node.output)]
     assert len(convolutions) == sum(node.op_type == "Conv" for node in model.graph.node)
     assert {types[name] for node in convolutions for name in (*node.input, *node.output)} == {TensorProto.FLOAT16}
-    after = {name for node in graph.node if not trunk.intersection(node.output) for name in node.output}
+    after = {name for node in graph.node if not client.intersection(node.output) for name in node.output}
     stored = {name for name in after if name.endswith(".half")}
     assert TensorProto.FLOAT16 not in {types[name] for name in after - stored if name in types}
     assert [output.name for output in graph.output] == ["channels", "features"]
@@ -42,7 +42,7 @@ def test_the_trunk_is_half_and_what_decides_the_mask_is_not(bundle: Path) -> Non
 @pytest.mark.parametrize("bundle", [SHIPPED, PAPER], ids=lambda bundle: bundle.name)
 def test_its_twin_for_the_cpu_rounds_after_each_operator_and_moves_a_payload_by_a_step(bundle: Path) -> None:
     model = onnx.load(bundle / DEVICE_GRAPH_FILE)
-    rounded = with_rounded_trunk(model)
+    rounded = with_rounded_client(model)
     rounded.graph.output.append(onnx.helper.make_tensor_value_info("activations", TensorProto.FLOAT, None))
     single, half = open_graph(model), open_graph(rounded)
     random = np.random.default_rng(0)
@@ -68,25 +68,25 @@ def test_what_half_precision_cannot_hold_is_refused(trained: Trained) -> None:
     values = onnx.numpy_helper.to_array(bias)
     bias.CopyFrom(onnx.numpy_helper.from_array(values + np.float32(7e4), bias.name))
     with pytest.raises(BundleError, match="half precision can hold"):
-        with_half_trunk(model)
+        with_half_client(model)
     bias.CopyFrom(onnx.numpy_helper.from_array(values + np.float32(6e4), bias.name))
     halves_of_it = halves(Checkpoint.load(trained.checkpoint))
     pictures = np.random.default_rng(0).integers(0, 256, (64, *trained.manifest.contract.input.shape), np.uint8)
     with pytest.raises(BundleError, match="answers"):
-        cost_of_half(halves_of_it, with_rounded_trunk(model), pictures, np.empty(0, np.int64))
+        cost_of_half(halves_of_it, with_rounded_client(model), pictures, np.empty(0, np.int64))
 
 
 def test_what_it_costs_is_written_down(trained: Trained, tmp_path: Path) -> None:
     bundle, repository = tmp_path / "bundle", tmp_path / "models"
-    export(trained.checkpoint, bundle, repository, folder=None, pictures=96, half_trunk=True).check()
-    cost = Manifest.load(bundle).provenance.half_trunk_cost
+    export(trained.checkpoint, bundle, repository, folder=None, pictures=96, half_client=True).check()
+    cost = Manifest.load(bundle).provenance.half_client_cost
     assert cost is not None
     assert (cost.pictures, cost.labelled) == (96, 32)
     assert cost.accuracy is not None and cost.accuracy_trained is not None
     assert abs(cost.accuracy - cost.accuracy_trained) * cost.labelled <= cost.answers_changed
     price = f"in half precision: {cost.answers_changed} of 96 answers change"
     assert price in (bundle / "MODEL_CARD.md").read_text()
-    assert trained.manifest.provenance.half_trunk_cost is None
+    assert trained.manifest.provenance.half_client_cost is None
     side = trained.manifest.contract.preprocessing.size_px
     picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
     with (
