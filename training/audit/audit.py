@@ -33,11 +33,11 @@ from ..config import Recipe
 from ..console import console
 from ..payloads import Payloads
 from ..reports.panels import as_panels, panel_payloads, panel_pictures
+from .cache import ResultCache
 from .certificate import certify
 from .drawings import Reader, measure_reconstruction
 from .evidence import Evidence
 from .knows_noise import KnowsNoise
-from .luck import by_luck
 from .measure import (
     as_control,
     judge,
@@ -48,7 +48,7 @@ from .measure import (
     run_attack,
     tries,
 )
-from .notebook import Notebook
+from .permutation_test import permutation_test
 from .side_channels import measure_side_channels
 from .utility import measure_utility
 
@@ -62,7 +62,7 @@ _OTHERS = ("linear probe", "MLP", "gradient boosting")
 
 @dataclass(frozen=True)
 class Audit:
-    """What takes long is written down in a :class:`Notebook`, so that an audit goes on where it was cut off."""
+    """What takes long is written down in a :class:`ResultCache`, so that an audit goes on where it was cut off."""
 
     evidence: Evidence
     recipe: Recipe
@@ -127,7 +127,7 @@ class Audit:
             controls = [result.control for result in results if result.counts and result.control is not None]
             weakest = min(controls, key=lambda control: control.balanced_accuracy.value, default=None)
             add(ENSEMBLE, {str(self.settings.seed): mean}, weakest)
-        return results, by_luck(everything, evidence.target.labels)
+        return results, permutation_test(everything, evidence.target.labels)
 
     def fewer_pairs(self, results: Sequence[AttackResult]) -> tuple[LeakedPoint, ...]:
         """Repeat the strongest adversary with less that has leaked."""
@@ -176,7 +176,7 @@ class Audit:
             )
 
         what = f"{count} frames{' of a moving face' if moving else ''}"
-        point = self.evidence.notebook(self.settings, names, self.seeds).once(what, FramesPoint, measure)
+        point = self.evidence.cache(self.settings, names, self.seeds).once(what, FramesPoint, measure)
         console.print(f"{what}: {percent(point.balanced_accuracy)} ({point.attack})")
         return point
 
@@ -191,14 +191,14 @@ class Audit:
         evidence = self.evidence
         shown, origin = panel_pictures(self.recipe.data, evidence.splits)
         panels, payloads = as_panels(shown, origin), panel_payloads(evidence.bundle, evidence.manifest, shown)
-        notebook = evidence.notebook(self.settings, self.search, panels)
+        cache = evidence.cache(self.settings, self.search, panels)
         contract, leaked, pictures = evidence.manifest.contract, evidence.leaked, evidence.leaked_pictures
         reader = Reader(Knowledge(evidence.bundle, contract, leaked, pictures, self.settings, self.search))
         truth = evidence.splits.val.pictures
         drawings = []
         for name in names:
             draw = partial(measure_reconstruction, name, reader, evidence.target, truth, payloads)
-            drawings.append(notebook.once(name, Reconstruction, draw))
+            drawings.append(cache.once(name, Reconstruction, draw))
             console.print(f"{name} draws the picture: SSIM {drawings[-1].ssim:.2f}, {drawings[-1].psnr_db:.1f} dB")
         return drawings, panels
 
@@ -238,7 +238,7 @@ class Audit:
     def _guesses(self, name: str) -> dict[str, Guess]:
         leaked, target = self.evidence.leaked, self.evidence.target
         return {
-            key: self._notebook.once(f"{name}, seed {key}", Guess, partial(run_attack, name, pairs, target, how))
+            key: self._cache.once(f"{name}, seed {key}", Guess, partial(run_attack, name, pairs, target, how))
             for key, pairs, how in tries(leaked, target, self.settings, self._seeds)
         }
 
@@ -252,7 +252,7 @@ class Audit:
     def _control(self, name: str, head: float) -> Control:
         """Let one adversary read the task instead, with the same settings."""
         _, target, settings = self._task
-        guess = self._notebook.once(f"{name}, control", Guess, partial(run_attack, name, *self._task))
+        guess = self._cache.once(f"{name}, control", Guess, partial(run_attack, name, *self._task))
         return as_control(guess, target, settings.classes, head)
 
     @cached_property
@@ -260,8 +260,8 @@ class Audit:
         return KnowsNoise.of(self.evidence, self.recipe.network.bottleneck)
 
     @property
-    def _notebook(self) -> Notebook:
-        return self.evidence.notebook(self.settings)
+    def _cache(self) -> ResultCache:
+        return self.evidence.cache(self.settings)
 
     @property
     def _seeds(self) -> range:

@@ -14,8 +14,8 @@ from dcp_sdk.bundles.manifest import Manifest
 
 from ..data import Labels, Splits
 from ..payloads import Payloads, collect
+from .cache import ResultCache, attack_code, code, fingerprint
 from .many_frames import averages
-from .notebook import Notebook, attack_code, code, fingerprint
 
 __all__ = ["Evidence"]
 
@@ -32,7 +32,7 @@ class Evidence:
     pairs: int | None
     """Leaked pairs at most."""
     work: Path | None
-    """Folder of the notebooks; None keeps none."""
+    """Folder of the caches; None keeps none."""
 
     @cached_property
     def leaked(self) -> Payloads:
@@ -59,9 +59,9 @@ class Evidence:
         leaked, target = (self._averages(side, counts, moving=moving) for side in ("train", "val"))
         return [(known[np.arange(len(self.leaked))], unknown) for known, unknown in zip(leaked, target, strict=True)]
 
-    def notebook(self, *how: object) -> Notebook:
-        """Return the notebook of results that ``how``, these payloads and the code of the attacks decide."""
-        return Notebook(self.work, self.manifest.contract.digest, *how, self._seen, attack_code())
+    def cache(self, *how: object) -> ResultCache:
+        """Return the cache of results that ``how``, these payloads and the code of the attacks decide."""
+        return ResultCache(self.work, self.manifest.contract.digest, *how, self._seen, attack_code())
 
     def _payloads(self, side: Literal["train", "val"]) -> Payloads:
         pictures = getattr(self.splits, side)
@@ -74,9 +74,9 @@ class Evidence:
             names, partial(averages, self.bundle, self.manifest, pictures, counts, moving=moving)
         )
 
-    def _collected(self, *files: str) -> Notebook:
-        """Return the notebook of payloads that these pictures, and such files of ours, decide."""
-        return Notebook(self.work, self.manifest.contract.digest, self._shown, *([code(*files)] if files else []))
+    def _collected(self, *files: str) -> ResultCache:
+        """Return the cache of payloads that these pictures, and such files of ours, decide."""
+        return ResultCache(self.work, self.manifest.contract.digest, self._shown, *([code(*files)] if files else []))
 
     @cached_property
     def _shown(self) -> str:

@@ -26,7 +26,7 @@ from ..metrics import (
     macro_auc,
 )
 from ..payloads import Payloads
-from .luck import by_luck
+from .permutation_test import permutation_test
 
 __all__ = [
     "as_control",
@@ -174,7 +174,7 @@ def measure_many_frames(
         once = tries(leaked, target, settings, [settings.seed])
         named[LIKELIHOOD] = {key: knows_noise(pairs) for key, pairs, _ in once}
     results = [judge(name, by_seed, leaked, target, labels) for name, by_seed in named.items()]
-    return results, by_luck([list(by_seed.values()) for by_seed in named.values()], target.labels)
+    return results, permutation_test([list(by_seed.values()) for by_seed in named.values()], target.labels)
 
 
 def leaked_curve(

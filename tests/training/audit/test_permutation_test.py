@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from training.attacks import Guess
-from training.audit.luck import by_luck
 from training.audit.measure import judge
+from training.audit.permutation_test import permutation_test
 from training.metrics import balanced_accuracy, macro_auc
 from training.payloads import Payloads
 
@@ -25,7 +25,7 @@ def payloads(labels: np.ndarray) -> Payloads:
 
 
 def test_the_best_of_many_independent_guessers_is_lucky() -> None:
-    luck = by_luck([[guesser(seed)] for seed in range(1, 19)], TRUTH, shuffles=400)
+    luck = permutation_test([[guesser(seed)] for seed in range(1, 19)], TRUTH, shuffles=400)
     assert luck is not None
     expected = np.random.default_rng(0).binomial(len(TRUTH), 0.2, (4000, 18)) / len(TRUTH)
     assert luck.balanced_accuracy.value == pytest.approx(expected.max(1).mean(), abs=0.002)
@@ -35,7 +35,7 @@ def test_the_best_of_many_independent_guessers_is_lucky() -> None:
 
 
 def test_one_guesser_many_times_is_no_luckier_than_once() -> None:
-    twice, often = (by_luck([[guesser(1)] * count], TRUTH, shuffles=200) for count in (2, 20))
+    twice, often = (permutation_test([[guesser(1)] * count], TRUTH, shuffles=200) for count in (2, 20))
     assert twice == often
     assert twice is not None
     assert twice.auc is not None
@@ -48,7 +48,7 @@ def test_areas_are_those_of_the_report() -> None:
     rough = [
         each.model_copy(update={"probabilities": each.probabilities.round(1)}) for each in (guesser(1), guesser(2))
     ]
-    luck = by_luck([rough], TRUTH, shuffles=1)
+    luck = permutation_test([rough], TRUTH, shuffles=1)
     shuffled = np.random.default_rng(0).permutation(TRUTH)
     areas = [macro_auc(each.probabilities, shuffled) for each in rough]
     shares = [balanced_accuracy(each.probabilities.argmax(1), shuffled).value for each in rough]
@@ -62,7 +62,7 @@ def test_exposures_are_those_of_the_report() -> None:
     """Of each adversary those of its strongest try, for one order of the labels; groups of four sizes."""
     truth = np.repeat(np.arange(4, dtype=np.int64), [700, 500, 400, 100])
     adversaries = [[guesser(1), guesser(2)], [guesser(3)]]
-    luck = by_luck(adversaries, truth, shuffles=1)
+    luck = permutation_test(adversaries, truth, shuffles=1)
     shuffled = np.random.default_rng(0).permutation(truth)
     target = payloads(shuffled)
     names = ("a", "b", "c", "d", "e")
@@ -78,12 +78,12 @@ def test_exposures_are_those_of_the_report() -> None:
 
 def test_who_knows_is_beyond_luck() -> None:
     known = Guess(probabilities=np.eye(5, dtype=np.float32)[TRUTH], training_loss=0, how="")
-    luck = by_luck([[known], [guesser(1)]], TRUTH, shuffles=200)
+    luck = permutation_test([[known], [guesser(1)]], TRUTH, shuffles=200)
     assert luck is not None
     assert luck.balanced_accuracy.high < 0.25
-    assert by_luck([[known]], TRUTH) is None
-    assert by_luck([[known, known]], np.zeros_like(TRUTH)) is None
+    assert permutation_test([[known]], TRUTH) is None
+    assert permutation_test([[known, known]], np.zeros_like(TRUTH)) is None
     few = np.where(np.arange(1700) < 5, 1, 0)
-    unranked = by_luck([[guesser(1)], [guesser(2)]], few, shuffles=5)
+    unranked = permutation_test([[guesser(1)], [guesser(2)]], few, shuffles=5)
     assert unranked is not None
     assert unranked.auc is None, "of five pictures nobody knows how well they are ranked"

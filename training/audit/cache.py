@@ -14,19 +14,19 @@ from pydantic import BaseModel, ValidationError
 
 from ..payloads import Payloads
 
-__all__ = ["Notebook", "attack_code", "code", "fingerprint"]
+__all__ = ["ResultCache", "attack_code", "code", "fingerprint"]
 
 _TRAINING = Path(__file__).parents[1]
 
 Result = TypeVar("Result", bound=BaseModel)
 
 
-class Notebook:
+class ResultCache:
     """One file per result, in a folder named after everything that decides them.
 
     Args:
-        folder: Holds the notebooks of all evaluations; None keeps nothing.
-        key: Objects whose ``repr`` decides the results. Another key is another notebook.
+        folder: Holds the caches of all evaluations; None keeps nothing.
+        key: Objects whose ``repr`` decides the results. Another key is another cache.
     """
 
     def __init__(self, folder: Path | None, *key: object) -> None:

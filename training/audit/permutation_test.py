@@ -1,4 +1,4 @@
-"""What adversaries would read by luck: their answers, and the tested pictures' labels in another order."""
+"""Permutation test: what adversaries would read by luck, their answers against the tested labels, shuffled."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from dcp_sdk.bundles.measurements import Interval, Luck
 from ..attacks import Guess
 from ..metrics import ranked_classes
 
-__all__ = ["by_luck"]
+__all__ = ["permutation_test"]
 
 _SHUFFLES = 1000
 
 
-def by_luck(
+def permutation_test(
     adversaries: Sequence[Sequence[Guess]], truth: npt.NDArray[np.int64], shuffles: int = _SHUFFLES
 ) -> Luck | None:
     """Let the best of all tries count, as in the report, for labels that the answers have nothing to do with.
