@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from dcp_sdk.contract import Frozen, ImagePreprocessing, kept_channels
+from dcp_sdk.contract import Frozen, ImagePreprocessing, PrunerKind, Rule, kept_channels
 from dcp_sdk.errors import ConfigError
 
 from .defense_config import (
@@ -27,6 +27,7 @@ from .defense_config import (
 )
 
 RECIPES = Path(__file__).parent / "recipes"
+Arch = Literal["resnet18", "resnet34", "resnet50"]
 
 
 class AttributeConfig(Frozen):
@@ -133,7 +134,7 @@ class BottleneckConfig(Frozen):
 class NetworkConfig(Frozen):
     """Architecture and the place where it is cut."""
 
-    arch: Literal["resnet18", "resnet34", "resnet50"] = "resnet18"
+    arch: Arch = "resnet18"
     split: Annotated[int, Field(ge=3, le=8)] = 6
     """The client network is the first ``split`` children of torchvision's ResNet: 3 after the first ReLU, 4 after
     max-pooling, 5 to 8 after layer1 to layer4. Below 3 the output is not post-ReLU, which the unsigned quantiser
@@ -150,11 +151,11 @@ class NetworkConfig(Frozen):
 class PruningConfig(Frozen):
     """What is removed and who decides."""
 
-    rule: Literal["dynamic", "random", "none", "static"] = "dynamic"
+    rule: Rule = "dynamic"
     """``static``: the same channels for every picture, learnt with the rest."""
     ratio: Fraction = 0.9
     """r, share of channels that is removed. ``none`` needs 0."""
-    pruner: Literal["light", "paper", "saliency"] = "light"
+    pruner: PrunerKind = "light"
     """``paper``: the remaining ResNet layers; ``light``: pooled channels through two small linear layers; ``saliency``:
     one linear layer, for feature boosting. Only for ``dynamic``."""
     learnt: bool = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torchvision import models
 
 from dcp_sdk.errors import ConfigError
 
-from .config import BottleneckConfig, NetworkConfig
+from .config import Arch, BottleneckConfig, NetworkConfig
 from .small_maps import for_small_maps
 
 __all__ = [
@@ -28,8 +28,6 @@ __all__ = [
     "StaticPruner",
     "output_shape",
 ]
-
-Arch = Literal["resnet18", "resnet34", "resnet50"]
 
 
 def _children(arch: Arch) -> list[nn.Module]:

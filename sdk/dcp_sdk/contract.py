@@ -29,6 +29,8 @@ Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Name = Annotated[Line, Field(min_length=1, max_length=128)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 DType = Literal["uint8", "uint16", "float32"]
+Rule = Literal["dynamic", "random", "none", "static"]
+PrunerKind = Literal["light", "paper", "saliency"]
 _LIMITS = {"uint8": (0, 255), "uint16": (0, 65535)}
 """What the bytes of a type can say at all."""
 
@@ -126,10 +128,10 @@ class ImagePreprocessing(Frozen):
 class Pruning(Frozen):
     """What is thrown away on the device, and how the rest is packed."""
 
-    rule: Literal["dynamic", "random", "none", "static"]
+    rule: Rule
     """``dynamic``: the pruner's scores of this very picture; ``random``: drawn anew; ``none``: all channels stay;
     ``static``: the same ones for every picture."""
-    pruner: Literal["light", "paper", "saliency"] | None
+    pruner: PrunerKind | None
     """Architecture of the pruner; None where there is none."""
     channels: Annotated[int, Field(ge=1, le=65535)]
     """C, channels of the client network's output."""
