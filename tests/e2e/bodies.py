@@ -13,10 +13,19 @@ from dcp_sdk.contract import Contract
 from dcp_sdk.guard import check_payload
 from dcp_sdk.obfuscate import Payload
 from dcp_sdk.transport.pairing import TRITON_TYPES
+from tests.e2e.secrets import Secrets
+from tests.e2e.tap import Tap
+from tests.tiny import Tiny
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA_FRAME = 0
 _TLS_GREETING = b"\x16\x03"
+
+
+def only_payloads_left(wire: Tap, tiny: Tiny, secrets: Secrets) -> int:
+    """Decode all that left the device; return how many payloads that was."""
+    assert secrets.found_in(wire.sent) == []
+    return sum(len(payloads_in(bytes(stream), tiny.manifest.contract)) for stream in wire.streams)
 
 
 def payloads_in(stream: bytes, contract: Contract) -> list[Payload]:

@@ -6,6 +6,8 @@ import random
 import threading
 from collections.abc import Callable
 
+from dcp_sdk import ServerError, ServerRejected, ServerTimeout, ServerUnavailable
+
 Send = Callable[[bytes], object]
 
 
@@ -113,3 +115,19 @@ class SwappedReply(Fault):
     def reply(self, data: bytes, send: Send) -> None:
         half = len(data) // 2
         send(data[half:] + data[:half])
+
+
+FAULTS: dict[str, tuple[type[Fault], tuple[type[ServerError], ...]]] = {
+    "reset before the request": (ResetBeforeRequest, (ServerUnavailable,)),
+    "reset after the request": (ResetAfterRequest, (ServerUnavailable,)),
+    "reset in the reply": (ResetInReply, (ServerUnavailable, ServerRejected)),
+    "truncated reply": (TruncatedReply, (ServerUnavailable, ServerRejected)),
+    "slow reply": (SlowReply, (ServerTimeout,)),
+    "half-open": (HalfOpen, (ServerTimeout,)),
+    "garbage": (Garbage, (ServerUnavailable, ServerRejected)),
+    "reply twice": (TwiceReply, (ServerUnavailable, ServerRejected, ServerTimeout)),
+    "reply in the wrong order": (SwappedReply, (ServerUnavailable, ServerRejected, ServerTimeout)),
+}
+"""What goes wrong, and the errors of which one must come of it."""
+HARMLESS = {"reply twice"}
+"""The first of two answers is a right one; the connection must not be used again."""

@@ -19,7 +19,7 @@ from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
 from tests.e2e.authority import Authority
 from tests.e2e.clock import JUMPS, PREDICT_S, TRUE, libfaketime
-from tests.e2e.tap import tap
+from tests.e2e.tap import port_of, tap
 from tests.e2e.tls_proxy import tls_server
 from tests.tiny import ROOT, Tiny
 
@@ -98,7 +98,7 @@ def test_a_certificate_under_a_wrong_clock(
     """It is not valid yet, or no longer: said, and the same client goes on when the clock is right again."""
     authority = Authority(tmp_path, "authority")
     with ExitStack() as opened:
-        http_port = int(tiny_server.http_address.rpartition(":")[2])
+        http_port = port_of(tiny_server, "http")
         port = opened.enter_context(tls_server(scheme, tiny, http_port, authority.vouch("server")))
         wire = opened.enter_context(tap(port))
         child = opened.enter_context(_child(tiny, noise, tmp_path, f"{scheme}://localhost:{wire.port}", authority.file))

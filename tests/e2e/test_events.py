@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,8 @@ from dcp_sdk.calls import stages as stages_module
 from dcp_sdk.events import LEVELS
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
-from tests.e2e.secrets import secrets_of
-from tests.e2e.tap import tap
+from tests.e2e.secrets import Secrets
+from tests.e2e.tap import port_of, tap
 from tests.tiny import ROOT, Tiny
 
 KEY = "opensesame-31415926"
@@ -33,18 +34,16 @@ def test_each_change_is_told_once_and_nothing_private_with_it(
     tiny_server: TritonServer,
     tiny: Tiny,
     noise: Image,
+    secrets: Secrets,
+    refuse: Callable[..., None],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise PrivacyGuardError(f"features: {noise.tobytes()!r}")  # the worst message that there could be
-
     def deny(*_: object) -> None:
         raise AccessDenied(f"{KEY} is no key for {noise.tobytes()!r}")  # a server may say what it was sent
 
-    address = tiny_server.grpc_address if scheme == "grpc" else tiny_server.http_address
-    port = int(address.rpartition(":")[2])
+    port = port_of(tiny_server, scheme)
     bundle = shutil.copytree(tiny.bundle, tmp_path / "bundle")
     shutil.copy(tiny.head, bundle / HEAD_FILE)
     monkeypatch.setenv("DCP_TEST_KEY", KEY)
@@ -109,7 +108,6 @@ def test_each_change_is_told_once_and_nothing_private_with_it(
     assert told[12] == {"dcp_digest": tiny.manifest.contract.digest[:12]}
     assert all(record.name == "dcp_sdk" and record.exc_info is None for record in caplog.records)
     written = str([(record.getMessage(), vars(record)) for record in caplog.records])
-    secrets = secrets_of(tiny.bundle, tiny.manifest.contract, noise)
     for form in (written.encode(), written.encode("latin-1", "replace")):
         assert secrets.found_in(form) == []
         assert secrets.kept not in form

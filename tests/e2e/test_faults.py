@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -24,10 +24,10 @@ from dcp_sdk import (
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
 from tests.e2e import fault as faults
-from tests.e2e.bodies import payloads_in
-from tests.e2e.fault import Fault
-from tests.e2e.secrets import Secrets, secrets_of
-from tests.e2e.tap import Tap, tap
+from tests.e2e.bodies import only_payloads_left
+from tests.e2e.fault import FAULTS, HARMLESS, Fault
+from tests.e2e.secrets import Secrets
+from tests.e2e.tap import Tap, port_of, tap
 from tests.sdk.transport import hostile
 from tests.tiny import ROOT, Tiny
 
@@ -37,24 +37,6 @@ SLACK_S = 1.0
 RECOVERY_S = 10.0
 
 SCHEMES = pytest.mark.parametrize("scheme", ["grpc", "http"])
-
-
-def port_of(server: TritonServer, scheme: str) -> int:
-    address = server.grpc_address if scheme == "grpc" else server.http_address
-    return int(address.rpartition(":")[2])
-
-
-@pytest.fixture(scope="module")
-def secrets(tiny: Tiny, noise: Image) -> Secrets:
-    """Know what must stay on the device."""
-    return secrets_of(tiny.bundle, tiny.manifest.contract, noise)
-
-
-@pytest.fixture
-def wire(tiny_server: TritonServer, scheme: str) -> Iterator[Tap]:
-    """Listen to what goes to the tiny pair's server, and break it."""
-    with tap(port_of(tiny_server, scheme)) as listening:
-        yield listening
 
 
 @pytest.fixture
@@ -92,27 +74,6 @@ def recovers(client: PrivateClient, picture: Image) -> Prediction:
 
 def same(prediction: Prediction, expected: Prediction) -> bool:
     return prediction.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
-
-
-def only_payloads_left(wire: Tap, tiny: Tiny, secrets: Secrets) -> int:
-    """Decode all that left the device; return how many payloads that was."""
-    assert secrets.found_in(wire.sent) == []
-    return sum(len(payloads_in(bytes(stream), tiny.manifest.contract)) for stream in wire.streams)
-
-
-FAULTS: dict[str, tuple[type[Fault], tuple[type[ServerError], ...]]] = {
-    "reset before the request": (faults.ResetBeforeRequest, (ServerUnavailable,)),
-    "reset after the request": (faults.ResetAfterRequest, (ServerUnavailable,)),
-    "reset in the reply": (faults.ResetInReply, (ServerUnavailable, ServerRejected)),
-    "truncated reply": (faults.TruncatedReply, (ServerUnavailable, ServerRejected)),
-    "slow reply": (faults.SlowReply, (ServerTimeout,)),
-    "half-open": (faults.HalfOpen, (ServerTimeout,)),
-    "garbage": (faults.Garbage, (ServerUnavailable, ServerRejected)),
-    "reply twice": (faults.TwiceReply, (ServerUnavailable, ServerRejected, ServerTimeout)),
-    "reply in the wrong order": (faults.SwappedReply, (ServerUnavailable, ServerRejected, ServerTimeout)),
-}
-HARMLESS = {"reply twice"}
-"""The first of two answers is a right one; the connection must not be used again."""
 
 
 @pytest.mark.triton

@@ -13,7 +13,7 @@ from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.preprocess import preprocess
 from dcp_sdk.serving import TritonServer
-from tests.e2e.tap import tap
+from tests.e2e.tap import port_of, tap
 from tests.tiny import ROOT, SHIPPED
 
 pytestmark = [pytest.mark.triton, pytest.mark.parametrize("scheme", ["grpc", "http"])]
@@ -43,9 +43,8 @@ def test_neither_the_random_numbers_nor_what_they_cover_leave(
 
     monkeypatch.setattr(obfuscate, "draw_uniform", remember)
     picture = load_image(ROOT / "examples" / "data" / "astronaut.jpg")
-    address = shipped_server.grpc_address if scheme == "grpc" else shipped_server.http_address
     payloads: list[bytes] = []
-    with tap(int(address.rpartition(":")[2])) as wire:
+    with tap(port_of(shipped_server, scheme)) as wire:
         with PrivateClient(SHIPPED, f"{scheme}://127.0.0.1:{wire.port}", device="cpu") as client:
             list(client.stream([picture] * FRAMES, observe=lambda _, sent, __: payloads.append(sent[-1].tobytes())))
             client.predict_batch([picture] * FRAMES)

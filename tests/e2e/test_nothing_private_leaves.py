@@ -30,7 +30,7 @@ from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import ADMIN_KEY_HEADER, TritonServer
 from tests.e2e.secrets import Secrets, pieces, secrets_of
-from tests.e2e.tap import Tap, tap
+from tests.e2e.tap import Tap, port_of, tap
 from tests.tiny import ADMIN_KEY, Tiny
 
 pytestmark = [pytest.mark.triton, pytest.mark.parametrize("scheme", ["grpc", "http"])]
@@ -38,24 +38,6 @@ pytestmark = [pytest.mark.triton, pytest.mark.parametrize("scheme", ["grpc", "ht
 TIMEOUTS = Timeouts(connect_s=2, predict_s=1)
 IN_TIME_S = 6
 """The timeouts above, and what a loaded machine may take to start a thread or to decode a picture."""
-
-
-def port_of(server: TritonServer, scheme: str) -> int:
-    address = server.grpc_address if scheme == "grpc" else server.http_address
-    return int(address.rpartition(":")[2])
-
-
-@pytest.fixture
-def wire(tiny_server: TritonServer, scheme: str) -> Iterator[Tap]:
-    """Listen to what goes to the tiny pair's server."""
-    with tap(port_of(tiny_server, scheme)) as listening:
-        yield listening
-
-
-@pytest.fixture(scope="module")
-def secrets(tiny: Tiny, noise: Image) -> Secrets:
-    """Know what must stay on the device."""
-    return secrets_of(tiny.bundle, tiny.manifest.contract, noise)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -24,25 +23,18 @@ from dcp_sdk import (
     Timeouts,
 )
 from dcp_sdk.preprocess import Image
-from dcp_sdk.serving import TritonServer
 from tests.e2e import fault as faults
-from tests.e2e.secrets import secrets_of
-from tests.e2e.tap import Tap, tap
-from tests.e2e.test_faults import FAULTS, HARMLESS, SCHEMES, only_payloads_left, port_of
+from tests.e2e.bodies import only_payloads_left
+from tests.e2e.fault import FAULTS, HARMLESS
+from tests.e2e.secrets import Secrets, secrets_of
+from tests.e2e.tap import Tap
 from tests.sdk.calls.test_pipeline import eventually, no_streams
 from tests.tiny import Tiny
 
-pytestmark = [pytest.mark.triton, SCHEMES]
+pytestmark = [pytest.mark.triton, pytest.mark.parametrize("scheme", ["grpc", "http"])]
 
 PREDICT_S = 1.5
 TIMEOUTS = Timeouts(connect_s=5, predict_s=PREDICT_S)
-
-
-@pytest.fixture
-def wire(tiny_server: TritonServer, scheme: str) -> Iterator[Tap]:
-    """Listen to what goes to the tiny pair's server, and break it."""
-    with tap(port_of(tiny_server, scheme)) as listening:
-        yield listening
 
 
 def connect(tiny: Tiny, scheme: str, wire: Tap, **options: Any) -> PrivateClient:
@@ -55,11 +47,12 @@ def test_a_stream_answers_as_predict_does_and_sends_payloads_alone(
     wire: Tap,
     tiny: Tiny,
     noise: Image,
+    secrets: Secrets,
 ) -> None:
     pictures = [np.roll(noise, 3 * shift, axis=1) for shift in range(12)]
     with connect(tiny, scheme, wire) as client:
         expected = [client.predict(picture).probabilities for picture in pictures]
-        before = only_payloads_left(wire, tiny, secrets_of(tiny.bundle, tiny.manifest.contract, noise))
+        before = only_payloads_left(wire, tiny, secrets)
         for in_flight in (1, 4):
             streamed = list(client.stream(pictures, in_flight=in_flight))
             assert [item.sequence for item in streamed] == list(range(12))
@@ -78,6 +71,7 @@ def test_a_fault_in_the_middle_of_a_stream(
     wire: Tap,
     tiny: Tiny,
     noise: Image,
+    secrets: Secrets,
 ) -> None:
     """Answers that came before are given, then the fault's error; the same client streams again afterwards."""
     kind, errors = FAULTS[name]
@@ -101,7 +95,7 @@ def test_a_fault_in_the_middle_of_a_stream(
         wire.cut()
         assert eventually(lambda: answers(client, noise))
         assert len(list(client.stream([noise] * 5))) == 5
-    only_payloads_left(wire, tiny, secrets_of(tiny.bundle, tiny.manifest.contract, noise))
+    only_payloads_left(wire, tiny, secrets)
 
 
 def answers(client: PrivateClient, picture: Image) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +24,10 @@ from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_tra
 from dcp_sdk import AsyncPrivateClient, DCPError, PrivacyGuardError, PrivateClient, Retries, Stats, Telemetry, Timeouts
 from dcp_sdk.calls import stages as stages_module
 from dcp_sdk.preprocess import Image
-from dcp_sdk.serving import TritonServer
 from dcp_sdk.telemetry import COUNTERS
 from tests.e2e import fault
-from tests.e2e.secrets import Secrets, secrets_of
-from tests.e2e.tap import Tap, tap
+from tests.e2e.secrets import Secrets
+from tests.e2e.tap import Tap
 from tests.tiny import ROOT, Tiny
 
 STAGES = ["dcp.capture", "dcp.preprocess", "dcp.obfuscate", "dcp.guard", "dcp.network", "dcp.decode"]
@@ -79,18 +78,6 @@ def observed() -> Iterator[Observed]:
     yield Observed(spans, reader, Telemetry(tracer_provider=tracers, meter_provider=meters), tracers)
     tracers.shutdown()
     meters.shutdown()
-
-
-@pytest.fixture(scope="module")
-def secrets(tiny: Tiny, noise: Image) -> Secrets:
-    return secrets_of(tiny.bundle, tiny.manifest.contract, noise)
-
-
-@pytest.fixture
-def wire(tiny_server: TritonServer, scheme: str) -> Iterator[Tap]:
-    address = tiny_server.grpc_address if scheme == "grpc" else tiny_server.http_address
-    with tap(int(address.rpartition(":")[2])) as listening:
-        yield listening
 
 
 def connect(tiny: Tiny, wire: Tap, scheme: str, **options: Any) -> PrivateClient:
@@ -161,11 +148,9 @@ def test_what_fails_is_marked_and_the_metrics_are_the_statistics(
     tiny: Tiny,
     noise: Image,
     secrets: Secrets,
+    refuse: Callable[..., None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise PrivacyGuardError(f"features: {noise.tobytes()!r}")  # the worst message that there could be
-
     with connect(tiny, wire, scheme, telemetry=observed.telemetry, retries=Retries(attempts=2)) as client:
         client.predict_batch([noise, noise])
         with monkeypatch.context() as patch, pytest.raises(PrivacyGuardError):

@@ -20,9 +20,9 @@ from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
 from tests.e2e import fault as faults
 from tests.e2e.authority import Authority, Identity
-from tests.e2e.bodies import payloads_in
-from tests.e2e.secrets import Secrets, secrets_of
-from tests.e2e.tap import Tap, tap
+from tests.e2e.bodies import only_payloads_left
+from tests.e2e.secrets import Secrets
+from tests.e2e.tap import Tap, port_of, tap
 from tests.e2e.tls_proxy import tls_proxy, tls_server
 from tests.tiny import ROOT, Tiny
 
@@ -79,9 +79,7 @@ def inside(tiny: Tiny, secrets: Secrets) -> Iterator[list[Tap]]:
     taps: list[Tap] = []
     yield taps
     for wire in taps:
-        assert secrets.found_in(wire.sent) == []
-        for stream in wire.streams:
-            payloads_in(bytes(stream), tiny.manifest.contract)
+        only_payloads_left(wire, tiny, secrets)
 
 
 @pytest.fixture
@@ -90,7 +88,7 @@ def serve(scheme: str, tiny: Tiny, tiny_server: TritonServer, inside: list[Tap])
     with ExitStack() as opened:
 
         def start(identity: Identity, *, clients: Path | None = None) -> Tap:
-            http_port = int(tiny_server.http_address.rpartition(":")[2])
+            http_port = port_of(tiny_server, "http")
             if scheme == "https":
                 inside.append(opened.enter_context(tap(http_port)))
                 http_port = inside[-1].port
@@ -98,12 +96,6 @@ def serve(scheme: str, tiny: Tiny, tiny_server: TritonServer, inside: list[Tap])
             return opened.enter_context(tap(port))
 
         yield start
-
-
-@pytest.fixture(scope="module")
-def secrets(tiny: Tiny, noise: Image) -> Secrets:
-    """Know what must stay on the device."""
-    return secrets_of(tiny.bundle, tiny.manifest.contract, noise)
 
 
 def connect(tiny: Tiny, address: str, security: Security | None) -> PrivateClient:
@@ -167,9 +159,8 @@ def test_a_certificate_that_cannot_be_read_for_a_moment(
 
 def test_a_front_whose_server_is_away(scheme: str, tiny_server: TritonServer, trust: Trust, tiny: Tiny) -> None:
     """It shakes hands and hangs up. That may pass, unlike a certificate that is refused."""
-    address = tiny_server.grpc_address if scheme == "grpcs" else tiny_server.http_address
     security = Security(ca_file=trust.authority.file)
-    with tap(int(address.rpartition(":")[2])) as wire, tls_proxy(wire.port, trust.server) as front:
+    with tap(port_of(tiny_server, scheme.removesuffix("s"))) as wire, tls_proxy(wire.port, trust.server) as front:
         connect(tiny, f"{scheme}://localhost:{front}", security).close()
         wire.refuse()
         with pytest.raises(ServerUnavailable, match="another certificate"):
@@ -240,8 +231,7 @@ def test_plaintext_meets_tls(scheme: str, serve: Serve, trust: Trust, tiny: Tiny
 
 
 def test_tls_meets_plaintext(scheme: str, tiny_server: TritonServer, trust: Trust, tiny: Tiny, noise: Image) -> None:
-    address = tiny_server.grpc_address if scheme == "grpcs" else tiny_server.http_address
-    with tap(int(address.rpartition(":")[2])) as wire:
+    with tap(port_of(tiny_server, scheme.removesuffix("s"))) as wire:
         error = refused(tiny, wire, f"{scheme}://localhost:{wire.port}", Security(ca_file=trust.authority.file), noise)
     assert "does not speak TLS" in str(error)
 
@@ -278,9 +268,8 @@ def test_a_wrong_key_does_not_open_the_circuit(scheme: str, tiny: Tiny, noise: I
     file = tmp_path / "key"
     file.write_text(KEY)
     with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", key=KEY) as server:
-        address = server.grpc_address if scheme == "grpcs" else server.http_address
-        with tap(int(address.rpartition(":")[2])) as wire:
-            plain = scheme.removesuffix("s")
+        plain = scheme.removesuffix("s")
+        with tap(port_of(server, plain)) as wire:
             with connect(tiny, f"{plain}://127.0.0.1:{wire.port}", Security(api_key_file=file)) as client:
                 client.predict(noise)
                 file.write_text("wrong-for-a-while")

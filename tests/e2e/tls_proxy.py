@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dcp_sdk.serving import TritonServer
 from tests.e2e.authority import Identity
+from tests.e2e.tap import port_of
 from tests.tiny import ROOT, Tiny
 
 
@@ -106,4 +107,4 @@ def tls_server(
     if clients is not None:
         flags += ["--grpc-use-ssl-mutual=true", f"--grpc-root-cert={clients}"]
     with TritonServer(tiny.repository, venv=ROOT / ".venv-triton", extra_flags=flags) as server:
-        yield int(server.grpc_address.rpartition(":")[2])
+        yield port_of(server, "grpc")

@@ -18,7 +18,7 @@ import pytest
 
 from dcp_sdk import BundleError, PrivateClient
 from dcp_sdk.serving import TritonServer
-from tests.e2e.tap import tap
+from tests.e2e.tap import port_of, tap
 from tests.tiny import LABELS, ROOT, Tiny
 
 KIOSK, UNIT = ROOT / "examples" / "kiosk.py", ROOT / "examples" / "kiosk.service"
@@ -46,7 +46,7 @@ def kiosk(tiny: Tiny, server: str, systemd: socket.socket) -> Iterator[subproces
 
 @pytest.mark.triton
 def test_it_lives_on_while_the_server_is_away(tiny: Tiny, tiny_server: TritonServer, systemd: socket.socket) -> None:
-    with tap(int(tiny_server.grpc_address.rpartition(":")[2])) as wire:
+    with tap(port_of(tiny_server, "grpc")) as wire:
         with kiosk(tiny, f"grpc://127.0.0.1:{wire.port}", systemd) as process:
             assert process.stdout is not None and process.stderr is not None
             assert systemd.recv(64) == b"READY=1"

@@ -11,7 +11,7 @@ from dcp_sdk import ConfigError, PrivateClient, ServerUnavailable
 from dcp_sdk.bench import Bare, measure
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
-from tests.e2e.tap import tap
+from tests.e2e.tap import port_of, tap
 from tests.sdk.test_cli import memory, run
 from tests.tiny import LABELS, SIZE, Tiny
 
@@ -70,7 +70,7 @@ def test_what_cannot_be_measured_is_said(tiny: Tiny) -> None:
 @SCHEMES
 @pytest.mark.triton
 def test_a_server_that_goes_is_a_typed_error(scheme: str, tiny: Tiny, tiny_server: TritonServer, crop: Image) -> None:
-    with tap(int(address_of(tiny_server, scheme).rpartition(":")[2])) as wire:
+    with tap(port_of(tiny_server, scheme)) as wire:
         with PrivateClient(tiny.bundle, f"{scheme}://127.0.0.1:{wire.port}", device="cpu") as client:
             bare = Bare(client)
             bare(crop)

@@ -17,7 +17,7 @@ from dcp_sdk import Camera, ConfigError, FrameError, PrivateClient
 from dcp_sdk.camera import _shown
 from dcp_sdk.serving import TritonServer
 from tests.e2e.bodies import payloads_in
-from tests.e2e.tap import tap
+from tests.e2e.tap import port_of, tap
 from tests.sdk.conftest import Behaviour
 from tests.sdk.rtsp import serve_rtsp
 from tests.tiny import Tiny
@@ -125,7 +125,7 @@ def test_a_camera_that_comes_back_needs_no_new_client(
 
     address = url(listen(unplugged_once), scheme)
     with (
-        tap(int(tiny_server.grpc_address.rpartition(":")[2])) as wire,
+        tap(port_of(tiny_server, "grpc")) as wire,
         PrivateClient(tiny.bundle, f"grpc://127.0.0.1:{wire.port}", device="cpu", camera=address) as client,
     ):
         seen = [client.predict().label]

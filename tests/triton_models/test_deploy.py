@@ -19,7 +19,7 @@ import yaml
 from dcp_sdk import AccessDenied, PrivateClient, Security
 from dcp_sdk.serving import ADMIN_KEY_HEADER, TritonServer
 from tests.e2e.authority import Authority, Identity
-from tests.e2e.tap import tap
+from tests.e2e.tap import port_of, tap
 from tests.tiny import ROOT, SIZE, Tiny
 
 DEPLOY = ROOT / "triton_models" / "deploy"
@@ -173,7 +173,7 @@ def test_a_server_that_ends_connections_by_age_fails_no_call(tiny: Tiny) -> None
     picture = np.zeros((SIZE, SIZE, 3), np.uint8)
     with (
         TritonServer(tiny.repository, venv=ROOT / ".venv-triton", extra_flags=flags) as server,
-        tap(int(server.grpc_address.rpartition(":")[2])) as wire,
+        tap(port_of(server, "grpc")) as wire,
     ):
         with PrivateClient(tiny.bundle, f"grpc://127.0.0.1:{wire.port}", device="cpu") as client:
             end = time.monotonic() + 3
