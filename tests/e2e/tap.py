@@ -10,12 +10,12 @@ from collections.abc import Iterator
 
 from dcp_sdk.serving import TritonServer
 from tests.e2e.fault import Cut, Fault
+from tests.sdk.helpers import address_of
 
 
 def port_of(server: TritonServer, scheme: str) -> int:
     """Return the port that a tap needs to stand before ``server``."""
-    address = server.grpc_address if scheme == "grpc" else server.http_address
-    return int(address.rpartition(":")[2])
+    return int(address_of(server, scheme).rpartition(":")[2])
 
 
 class Tap:

@@ -28,7 +28,7 @@ from tests.e2e.bodies import only_payloads_left
 from tests.e2e.fault import FAULTS, HARMLESS
 from tests.e2e.secrets import Secrets, secrets_of
 from tests.e2e.tap import Tap
-from tests.sdk.calls.test_pipeline import eventually, no_streams
+from tests.sdk.helpers import eventually, no_streams
 from tests.tiny import Tiny
 
 pytestmark = [pytest.mark.triton, pytest.mark.parametrize("scheme", ["grpc", "http"])]

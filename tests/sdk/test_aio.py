@@ -32,8 +32,7 @@ from dcp_sdk.calls.stages import Request
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.obfuscate import Payload
 from dcp_sdk.preprocess import Image
-from tests.sdk.calls.test_pipeline import eventually, no_streams
-from tests.sdk.test_client import Recorder
+from tests.sdk.helpers import Recorder, eventually, no_streams
 from tests.tiny import KEPT, Tiny
 
 

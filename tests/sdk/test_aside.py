@@ -20,7 +20,7 @@ from dcp_sdk import DeadlineExceeded, FrameError, Prediction, PrivateClient, Tim
 from dcp_sdk.aside import Aside
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.preprocess import Image
-from tests.sdk.calls.test_pipeline import eventually
+from tests.sdk.helpers import eventually, no_more_threads
 from tests.tiny import Tiny
 
 FOREVER = 60.0
@@ -178,10 +178,6 @@ else:
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
-
-
-def no_more_threads(thread: threading.Thread) -> None:
-    raise RuntimeError("can't start new thread")
 
 
 def many_scans(side: int, times: int) -> bytes:

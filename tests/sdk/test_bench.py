@@ -12,7 +12,7 @@ from dcp_sdk.bench import Bare, measure
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import TritonServer
 from tests.e2e.tap import port_of, tap
-from tests.sdk.test_cli import memory, run
+from tests.sdk.helpers import address_of, memory, run
 from tests.tiny import LABELS, SIZE, Tiny
 
 SCHEMES = pytest.mark.parametrize("scheme", ["grpc", "http"])
@@ -21,10 +21,6 @@ SCHEMES = pytest.mark.parametrize("scheme", ["grpc", "http"])
 @pytest.fixture
 def crop() -> Image:
     return np.random.default_rng(0).integers(0, 256, (SIZE, SIZE, 3), np.uint8)
-
-
-def address_of(server: TritonServer, scheme: str) -> str:
-    return server.grpc_address if scheme == "grpc" else server.http_address
 
 
 @SCHEMES

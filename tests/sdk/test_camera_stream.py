@@ -9,7 +9,7 @@ from contextlib import closing
 import pytest
 
 from dcp_sdk import Camera, ConfigError, FrameError, PrivateClient
-from tests.sdk.calls.test_pipeline import eventually, no_streams
+from tests.sdk.helpers import eventually, no_streams
 from tests.sdk.test_camera import Listen, brightening, ending, stalling, url
 from tests.tiny import Tiny
 

@@ -11,25 +11,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from typer.testing import CliRunner, Result
 
 from dcp_sdk import __version__, doctor
 from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
 from dcp_sdk.bundles.measurements import AttackResult, Interval, Utility
 from dcp_sdk.bundles.privacy_report import PrivacyReport
-from dcp_sdk.cli import app
 from dcp_sdk.serving import TritonServer
+from tests.sdk.helpers import memory, run
 from tests.tiny import LABELS, ROOT, Tiny, write_tiny
 
 NOBODY = "grpc://127.0.0.1:9"
-
-
-def run(*arguments: object) -> Result:
-    """Call ``dcp`` on a wide terminal."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], env={"COLUMNS": "200"})
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture
@@ -37,10 +28,6 @@ def picture(tmp_path: Path) -> Path:
     path = tmp_path / "picture.png"
     cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8))
     return path
-
-
-def memory(tiny: Tiny) -> str:
-    return f"memory://{tiny.repository}"
 
 
 def test_version() -> None:

@@ -32,38 +32,14 @@ from dcp_sdk import (
     ServerAddress,
     ServerRejected,
     Timeouts,
-    Transport,
 )
 from dcp_sdk.contract import sha256_file
 from dcp_sdk.obfuscate import Payload
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import triton_config
-from dcp_sdk.transport.memory import MemoryTransport
 from tests import tiny as graph
+from tests.sdk.helpers import Recorder
 from tests.tiny import Tiny
-
-
-class Recorder(Transport):
-    """The in-process head, and a list of all that reached it."""
-
-    def __init__(self, repository: Path) -> None:
-        self._head = MemoryTransport(repository)
-        self.sent: list[Payload] = []
-        self.closed = 0
-
-    @property
-    def address(self) -> str:
-        return "recorder"
-
-    def connect(self, contract: Contract, timeout_s: float) -> None:
-        self._head.connect(contract, timeout_s)
-
-    def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
-        self.sent.append(payload)
-        return self._head.infer(payload, timeout_s)
-
-    def close(self) -> None:
-        self.closed += 1
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ from dcp_sdk.device_buffers import DeviceBuffers, nodes_elsewhere
 from dcp_sdk.errors import RuntimeUnavailable
 from dcp_sdk.obfuscate import Obfuscator, graph_inputs
 from dcp_sdk.runtime import why_no_cuda
-from tests.sdk.test_aside import no_more_threads
+from tests.sdk.helpers import no_more_threads
 from tests.tiny import PAPER, SHIPPED
 
 BATCHES = (1, 3, 1, 3, 2, 1)

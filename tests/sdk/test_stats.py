@@ -30,8 +30,7 @@ from dcp_sdk import (
 from dcp_sdk.obfuscate import Payload
 from dcp_sdk.preprocess import Image
 from dcp_sdk.stats import Counters
-from tests.sdk.calls.test_pipeline import eventually
-from tests.sdk.test_client import Recorder
+from tests.sdk.helpers import Recorder, eventually
 from tests.tiny import Tiny
 
 THREADS, CALLS = 16, 40

@@ -23,24 +23,13 @@ from dcp_sdk.calls.stages import Request
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.stats import Counters, Stats
 from dcp_sdk.telemetry import Tracing
+from tests.sdk.helpers import eventually, no_streams
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
 LATENCIES = st.lists(st.floats(0, 0.004), min_size=1, max_size=6)
 """Seconds that a stage takes; for further frames they come again."""
 
 Work = Callable[[Request], object]
-
-
-def no_streams() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith("dcp stream")]
-
-
-def eventually(condition: Callable[[], bool]) -> bool:
-    """Wait for what another thread is about to do."""
-    end = time.monotonic() + 30
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.005)
-    return condition()
 
 
 class Live(FrameSource):

@@ -36,7 +36,7 @@ from dcp_sdk.calls.servers import Servers
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.obfuscate import Payload
 from tests import tiny as graph
-from tests.sdk.calls.test_pipeline import eventually
+from tests.sdk.helpers import eventually
 from tests.tiny import Tiny
 
 PAYLOAD = tuple(graph.payload(1).values())

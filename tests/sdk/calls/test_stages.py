@@ -27,7 +27,7 @@ from dcp_sdk.bundles.bundle import HEAD_FILE
 from dcp_sdk.local_head import LocalHead
 from dcp_sdk.obfuscate import Payload
 from dcp_sdk.preprocess import Image
-from tests.sdk.test_client import Recorder
+from tests.sdk.helpers import Recorder
 from tests.tiny import Tiny
 
 

@@ -12,7 +12,7 @@ from dcp_sdk.calls.stages import Request
 from dcp_sdk.calls.under_way import UnderWay
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.stats import Counters
-from tests.sdk.calls.test_pipeline import eventually
+from tests.sdk.helpers import eventually
 
 IMAGE = np.zeros((4, 4, 3), np.uint8)
 

@@ -11,7 +11,7 @@ import pytest
 from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.signing_keys import PASSPHRASE_VARIABLE
 from dcp_sdk.contract import sha256_file
-from tests.sdk.test_cli import run
+from tests.sdk.helpers import run
 from tests.tiny import Tiny, write_tiny
 
 

@@ -16,7 +16,7 @@ import pytest
 from dcp_sdk import PrivateClient, load_image
 from dcp_sdk.payload_picture import HEIGHT_PX, WIDTH_PX, side_by_side
 from dcp_sdk.preprocess import Image
-from tests.sdk.test_cli import memory, run
+from tests.sdk.helpers import memory, run
 from tests.tiny import PAPER, ROOT, SHIPPED, Tiny
 
 ASTRONAUT = ROOT / "examples" / "data" / "astronaut.jpg"

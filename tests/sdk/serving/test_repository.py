@@ -16,7 +16,7 @@ from dcp_sdk.contract import CONTRACT_FILE, Contract
 from dcp_sdk.errors import ConfigError, ContractMismatch
 from dcp_sdk.preprocess import Image
 from dcp_sdk.serving.repository import ModelRepository, model_name
-from tests.sdk.test_cli import run
+from tests.sdk.helpers import run
 from tests.tiny import MODEL_CODE, Tiny, write_retrained, write_tiny
 
 

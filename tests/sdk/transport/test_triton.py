@@ -30,16 +30,13 @@ from dcp_sdk.serving import KEY_HEADER, TritonServer
 from dcp_sdk.transport import Transport, open_transport
 from tests import tiny as graph
 from tests.sdk.conftest import Behaviour
+from tests.sdk.helpers import address_of
 from tests.tiny import ROOT, Tiny
 
 pytestmark = pytest.mark.parametrize("scheme", ["grpc", "http"])
 
 Listen = Callable[[Behaviour], int]
 PAYLOAD = tuple(graph.payload(2).values())
-
-
-def address_of(server: TritonServer, scheme: str) -> str:
-    return server.grpc_address if scheme == "grpc" else server.http_address
 
 
 def transport_to(address: str, **options: dict[str, str]) -> Transport:
