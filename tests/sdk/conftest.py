@@ -39,10 +39,11 @@ def closed_port() -> int:
 
 
 Behaviour = Callable[[socket.socket, threading.Event], None]
+Listen = Callable[[Behaviour], int]
 
 
 @pytest.fixture
-def listen() -> Iterator[Callable[[Behaviour], int]]:
+def listen() -> Iterator[Listen]:
     """Start TCP servers: ``listen(behaviour)`` gives a port, ``behaviour(connection, stop)`` treats each caller."""
     stop = threading.Event()
     threads: list[threading.Thread] = []

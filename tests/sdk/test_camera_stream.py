@@ -9,8 +9,9 @@ from contextlib import closing
 import pytest
 
 from dcp_sdk import Camera, ConfigError, FrameError, PrivateClient
+from tests.sdk.cameras import brightening, ending, stalling, url
+from tests.sdk.conftest import Listen
 from tests.sdk.helpers import eventually, no_streams
-from tests.sdk.test_camera import Listen, brightening, ending, stalling, url
 from tests.tiny import Tiny
 
 

@@ -6,7 +6,6 @@ import http.client
 import socket
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 
 import pytest
@@ -15,10 +14,9 @@ from dcp_sdk import ServerUnavailable
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.transport.http_pool import ConnectionPool
 from dcp_sdk.transport.triton_http import HttpTransport
-from tests.sdk.conftest import Behaviour
+from tests.sdk.conftest import Behaviour, Listen
 from tests.tiny import Tiny
 
-Listen = Callable[[Behaviour], int]
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi"
 
 

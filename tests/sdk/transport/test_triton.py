@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -29,13 +29,12 @@ from dcp_sdk.preprocess import Image
 from dcp_sdk.serving import KEY_HEADER, TritonServer
 from dcp_sdk.transport import Transport, open_transport
 from tests import tiny as graph
-from tests.sdk.conftest import Behaviour
+from tests.sdk.conftest import Behaviour, Listen
 from tests.sdk.helpers import address_of
 from tests.tiny import ROOT, Tiny
 
 pytestmark = pytest.mark.parametrize("scheme", ["grpc", "http"])
 
-Listen = Callable[[Behaviour], int]
 PAYLOAD = tuple(graph.payload(2).values())
 
 
