@@ -22,6 +22,12 @@ from training.metrics import (
 )
 
 
+def test_balanced_accuracy_of_a_constant_answer_is_chance() -> None:
+    truth = np.array([0] * 90 + [1] * 10)
+    assert balanced_accuracy(np.zeros(100, np.int64), truth).value == 0.5
+    assert balanced_accuracy(truth, truth).value == 1
+
+
 def test_balanced_accuracy_is_the_mean_recall_and_its_interval_covers() -> None:
     generator = np.random.default_rng(0)
     truth = np.repeat([0, 1], [900, 100])
