@@ -12,8 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from dcp_sdk import ConfigError, DeadlineExceeded, PrivateClient, Timeouts
-from dcp_sdk.calls.gate import Gate
+from dcp_sdk import DeadlineExceeded, PrivateClient, Timeouts
 from dcp_sdk.contract import TensorSpec, sha256_file
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.preprocess import Image
@@ -65,25 +64,3 @@ def test_a_dog_barks_at_those_who_stay_only() -> None:
     assert not barks.wait(0.2)
     with dog.watching(60, lambda: None), dog.watching(0.05, barks.set):
         assert barks.wait(10), "the nearest moment first"
-
-
-def test_a_gate_closes_behind_the_last() -> None:
-    gate, inside, leave = Gate(), threading.Event(), threading.Event()
-
-    def stay() -> None:
-        with gate.entered():
-            inside.set()
-            leave.wait(10)
-
-    thread = threading.Thread(target=stay)
-    thread.start()
-    assert inside.wait(10)
-    start = time.monotonic()
-    gate.close(0.2)
-    assert time.monotonic() - start >= 0.2, "it waits, but not for ever"
-    with pytest.raises(ConfigError, match="closed"), gate.entered():
-        pass
-    threading.Timer(0.1, leave.set).start()
-    gate.close(10)
-    thread.join(10)
-    assert not thread.is_alive()

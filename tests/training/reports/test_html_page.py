@@ -6,6 +6,7 @@ import html.parser
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.measurements import Certificate, Interval, Panels, Reconstruction
 from dcp_sdk.bundles.privacy_report import PrivacyReport
-from tests.tiny import PAPER, SHIPPED
+from tests.tiny import PAPER, ROOT, SHIPPED
 from training.attacks import COPIES
 from training.reports.html_page import HTML_REPORT_FILE, render, write
 from training.reports.panels import png
@@ -146,6 +147,19 @@ def test_the_shipped_page_is_that_of_its_report(bundle: Path, tmp_path: Path) ->
         for folder in (tmp_path, bundle)
     )
     assert fresh == committed
+
+
+def test_the_page_can_be_written_again(tmp_path: Path) -> None:
+    for file in ("manifest.json", "device.onnx", "privacy_report.json"):
+        (tmp_path / file).write_bytes((PAPER / file).read_bytes())
+    command = [sys.executable, "-m", "training.reports.html_page"]
+    done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "What gender_112_paper hides" in (tmp_path / "privacy_report.html").read_text()
+    (tmp_path / "privacy_report.json").unlink()
+    done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert "training.evaluate" in done.stderr
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium: sudo apt install chromium")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ from dcp_sdk.bundles.measurements import Interval, Luck, Reconstruction, percent
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.contract import Attribute
 from dcp_sdk.errors import ConfigError
-from tests.tiny import PAPER, ROOT
+from tests.tiny import PAPER
 from training.reports.results import Row, figures, over_seeds, points_beside, rows_of, tables
 
 
@@ -115,16 +113,3 @@ def test_what_is_no_row_is_named(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"x\.json"):
         rows_of(tmp_path)
-
-
-def test_the_page_can_be_written_again(tmp_path: Path) -> None:
-    for file in ("manifest.json", "device.onnx", "privacy_report.json"):
-        (tmp_path / file).write_bytes((PAPER / file).read_bytes())
-    command = [sys.executable, "-m", "training.reports.html_page"]
-    done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    assert "What gender_112_paper hides" in (tmp_path / "privacy_report.html").read_text()
-    (tmp_path / "privacy_report.json").unlink()
-    done = subprocess.run([*command, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 2
-    assert "training.evaluate" in done.stderr
