@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import time
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from dcp_sdk.contract import TensorSpec, sha256_file
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.preprocess import Image
 from dcp_sdk.runtime import Graph
-from dcp_sdk.watchdog import Watchdog
 from tests.tiny import Tiny
 
 TIME = TensorSpec(name="x", dtype="float32", shape=(1,), layout="K", low=0, high=1)
@@ -54,13 +52,3 @@ def test_a_call_without_time_sends_nothing(tiny: Tiny, picture: Image) -> None:
     with PrivateClient(tiny.bundle, f"memory://{tiny.repository}", device="cpu", timeouts=timeouts) as client:
         with pytest.raises(DeadlineExceeded, match="Nothing was sent"):
             client.predict(picture)
-
-
-def test_a_dog_barks_at_those_who_stay_only() -> None:
-    dog, barks = Watchdog(), threading.Event()
-    for _ in range(100):
-        with dog.watching(0.05, barks.set):
-            pass
-    assert not barks.wait(0.2)
-    with dog.watching(60, lambda: None), dog.watching(0.05, barks.set):
-        assert barks.wait(10), "the nearest moment first"
