@@ -69,7 +69,7 @@ def test_counts_are_exact_under_sixteen_threads(tiny: Tiny, picture: Image) -> N
                     seen["answer"] += 1
             except DCPError as error:
                 seen[type(error).__name__] += 1
-            assert client.stats().predictions >= 0, "asked for all the time"
+            client.stats()  # asked for all the time
         return seen
 
     options: dict[str, Any] = {
@@ -135,14 +135,9 @@ def test_failovers_and_breakers(tiny: Tiny, picture: Image, tmp_path: Path) -> N
     assert stats.hidden_failures == {"ServerUnavailable": 1, "CircuitOpen": stats.predictions - 2}
 
 
-def test_a_refusal_of_the_guard(tiny: Tiny) -> None:
+def test_a_refusal_of_the_guard() -> None:
     assert _stats(failures={"PrivacyGuardError": 2}).guard_refusals == 2
     assert _stats(failures={}).guard_refusals == 0
-
-
-def test_frozen(tiny: Tiny) -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        _stats().predictions = 1  # type: ignore[misc]
 
 
 def _stats(**changes: Any) -> Stats:
