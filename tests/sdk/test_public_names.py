@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 from importlib import metadata
 
 import dcp_sdk
@@ -25,7 +24,5 @@ def test_version() -> None:
 def test_import_is_light() -> None:
     heavy = ("torch", "onnx", "grpc", "gevent", "cryptography", "google.protobuf", "asyncio")
     code = f"import sys, dcp_sdk; print(*set({heavy}).intersection(sys.modules))"
-    start = time.monotonic()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == []
-    assert time.monotonic() - start < 20
