@@ -132,6 +132,7 @@ def evaluate(
         command=command,
     )
     report.save(bundle)
+    report = PrivacyReport.load(bundle, manifest.contract) or report  # as a client reads it
     (bundle / MODEL_CARD_FILE).write_text(model_card.render(manifest, report), encoding="utf-8")
     html_page.write(bundle, manifest, report)
     return report

@@ -167,6 +167,11 @@ class Packing(Frozen):
         """Bytes of one picture's values; bits that are left over are 0."""
         return -(-math.prod(self.shape) * self.bits // 8)
 
+    @property
+    def last_byte(self) -> int:
+        """Largest last byte that holds nothing but values."""
+        return (1 << math.prod(self.shape) * self.bits - 8 * (self.nbytes - 1)) - 1
+
     def unpack(self, packed: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Take values out of their bytes, as the head's graph does: ``(N, nbytes)`` -> ``(N, k, h, w)``."""
         shifts = np.arange(0, 8, self.bits, dtype=np.uint8)
@@ -235,6 +240,8 @@ class Contract(Frozen):
                 f"{self.payload[-1].name}: {self.packing.bits} bits for each of {self.packing.shape} values are "
                 f"{self.packing.nbytes} bytes, not {self.payload[-1].shape}"
             )
+        if self.payload[-1].dtype != "uint8":
+            raise ValueError(f"{self.payload[-1].name}: values are bytes (uint8), not {self.payload[-1].dtype}")
         names = [t.name for t in (*self.device_inputs, *self.payload, self.answer)]
         if len(set(names)) != len(names):
             raise ValueError(f"a tensor name appears twice: {names}")

@@ -42,6 +42,9 @@ def check_payload(contract: Contract, payload: Sequence[object]) -> Payload:
         checked.append(value.copy(order="C"))
         if violation := spec.violation(checked[-1]):
             raise _refuse(violation)
+    packing = contract.packing
+    if packing is not None and any(byte > packing.last_byte for byte in checked[-1][:, -1].tolist()):
+        raise _refuse(f"{contract.payload[-1].name}: bits that belong to no value are not 0")
     batches = {len(copy) for copy in checked}
     if len(batches) != 1:
         raise _refuse(f"the tensors disagree about the batch: {sorted(batches)}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dcp_sdk import PrivacyGuardError
+from dcp_sdk.contract import Packing, TensorSpec
 from dcp_sdk.guard import check_payload
 from tests import tiny as graph
 
@@ -103,3 +105,20 @@ def test_messages_hold_no_values() -> None:
     with pytest.raises(PrivacyGuardError) as caught:
         check_payload(CONTRACT, (ids, features))
     assert "173" not in str(caught.value)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_bits_that_belong_to_no_value_are_no_way_out(bits: Literal[1, 2, 4]) -> None:
+    """Five values leave bits of the last byte over: no attack would look there, and a server could."""
+    packing = Packing(bits=bits, shape=(5, 1, 1))
+    features = TensorSpec(name="features", dtype="uint8", shape=(packing.nbytes,), layout="B", low=0, high=255)
+    contract = CONTRACT.model_copy(update={"packing": packing, "payload": (CONTRACT.payload[0], features)})
+    ids = graph.payload(1)["channels"]
+    for last in range(256):
+        packed = np.full((1, packing.nbytes), 255, np.uint8)
+        packed[0, -1] = last
+        if last < 1 << (5 * bits - 8 * (packing.nbytes - 1)):
+            check_payload(contract, (ids, packed))
+        else:
+            with pytest.raises(PrivacyGuardError, match="bits that belong to no value"):
+                check_payload(contract, (ids, packed))

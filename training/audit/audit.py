@@ -33,7 +33,7 @@ from ..config import Recipe
 from ..console import console
 from ..payloads import Payloads
 from ..reports.panels import as_panels, panel_payloads, panel_pictures
-from .cache import ResultCache
+from .cache import ResultCache, judging_code
 from .certificate import certify
 from .drawings import Reader, measure_reconstruction
 from .evidence import Evidence
@@ -44,6 +44,7 @@ from .measure import (
     leaked_curve,
     measure_attack,
     measure_many_frames,
+    most_exposing,
     prior_entropy,
     run_attack,
     tries,
@@ -127,7 +128,7 @@ class Audit:
             controls = [result.control for result in results if result.counts and result.control is not None]
             weakest = min(controls, key=lambda control: control.balanced_accuracy.value, default=None)
             add(ENSEMBLE, {str(self.settings.seed): mean}, weakest)
-        return results, permutation_test(everything, evidence.target.labels)
+        return results, permutation_test(everything, evidence.target.labels, self.labels)
 
     def fewer_pairs(self, results: Sequence[AttackResult]) -> tuple[LeakedPoint, ...]:
         """Repeat the strongest adversary with less that has leaked."""
@@ -172,11 +173,12 @@ class Audit:
                 auc=ranks_best.auc,
                 auc_error=ranks_best.auc_error,
                 auc_attack=ranks_best.name,
+                exposures=most_exposing(results),
                 luck=luck,
             )
 
         what = f"{count} frames{' of a moving face' if moving else ''}"
-        point = self.evidence.cache(self.settings, names, self.seeds).once(what, FramesPoint, measure)
+        point = self.evidence.cache(self.settings, names, self.seeds, judging_code()).once(what, FramesPoint, measure)
         console.print(f"{what}: {percent(point.balanced_accuracy)} ({point.attack})")
         return point
 
@@ -191,7 +193,7 @@ class Audit:
         evidence = self.evidence
         shown, origin = panel_pictures(self.recipe.data, evidence.splits)
         panels, payloads = as_panels(shown, origin), panel_payloads(evidence.bundle, evidence.manifest, shown)
-        cache = evidence.cache(self.settings, self.search, panels)
+        cache = evidence.cache(self.settings, self.search, panels, judging_code())
         contract, leaked, pictures = evidence.manifest.contract, evidence.leaked, evidence.leaked_pictures
         reader = Reader(Knowledge(evidence.bundle, contract, leaked, pictures, self.settings, self.search))
         truth = evidence.splits.val.pictures
@@ -245,15 +247,15 @@ class Audit:
     def _likelihood(self, informed: KnowsNoise, head: float) -> tuple[dict[str, Guess], Control]:
         """Let who knows the noise answer, about the attribute and, as a control, about the task."""
         leaked, target, settings = self._task
-        control = as_control(informed.guess(leaked, target, settings.classes), target, settings.classes, head)
+        control = as_control(informed.guess(leaked, target, settings.classes), target, head)
         once = tries(self.evidence.leaked, self.evidence.target, self.settings, [self.settings.seed])
         return {key: informed.guess(pairs, self.evidence.target, how.classes) for key, pairs, how in once}, control
 
     def _control(self, name: str, head: float) -> Control:
         """Let one adversary read the task instead, with the same settings."""
-        _, target, settings = self._task
+        _, target, _ = self._task
         guess = self._cache.once(f"{name}, control", Guess, partial(run_attack, name, *self._task))
-        return as_control(guess, target, settings.classes, head)
+        return as_control(guess, target, head)
 
     @cached_property
     def _knows_noise(self) -> KnowsNoise | None:

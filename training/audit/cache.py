@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from ..payloads import Payloads
 
-__all__ = ["ResultCache", "attack_code", "code", "fingerprint"]
+__all__ = ["ResultCache", "attack_code", "code", "fingerprint", "judging_code"]
 
 _TRAINING = Path(__file__).parents[1]
 
@@ -89,10 +89,14 @@ def fingerprint(*arrays: npt.NDArray[Any]) -> str:
 
 
 def attack_code() -> str:
-    """Hash of what attacks and judges: an attack that was changed answers anew."""
+    """Hash of what attacks: an attack that was changed answers anew."""
     names = ["config.py", "metrics.py", "networks.py", "payloads.py", "pruning.py", "schedule.py", "small_maps.py"]
-    folders = ("attacks", "audit")
-    return code(*names, *(f"{folder}/{path.name}" for folder in folders for path in (_TRAINING / folder).glob("*.py")))
+    return code(*names, *(f"attacks/{path.name}" for path in (_TRAINING / "attacks").glob("*.py")))
+
+
+def judging_code() -> str:
+    """Hash of what puts answers into figures."""
+    return code(*(f"audit/{path.name}" for path in (_TRAINING / "audit").glob("*.py")))
 
 
 @cache

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from rich.progress import track
 from torch import Tensor, nn
@@ -19,7 +20,13 @@ from ..attacks.device_twin import DeviceTwin
 from ..attacks.reconstruction import as_tensor
 from ..config import BottleneckConfig
 from ..data import Splits
-from .guarantees import best_attacker, effective_pictures, gaussian_epsilon, reconstruction_bound
+from .guarantees import (
+    best_attacker,
+    effective_pictures,
+    gaussian_epsilon,
+    rate_distortion_bound,
+    reconstruction_bound,
+)
 from .many_frames import before_noise
 
 __all__ = ["certify", "is_covered_by_noise", "smooth"]
@@ -28,10 +35,12 @@ _DELTA = 1e-5
 _FRAMES = (1, 10, 100)
 _MOST_VALUES = 64
 """Values of a payload up to which the reconstruction bound is computed: each needs a gradient for each picture."""
-_PICTURES = 256
-"""At which derivatives are taken where there is no noise: the bound falls with each, down to nothing."""
-_NOISY_PICTURES = 2048
-"""The same with noise, where more of them only make it truer."""
+_PICTURES = 2048
+"""At which derivatives are taken: more of them only make the bound truer."""
+_PRIOR = 1024
+"""Pictures whose covariance the rate-distortion bound takes: fewer understate it a little."""
+_NOTHING = 5e-5
+"""Mean squared error below which it is not worth a line."""
 _FARTHEST = math.sqrt(2 * 24 * math.log(2))
 """Standard deviations beyond which the device's noise, made of numbers of 24 bits, never lies."""
 _SHARPNESS = 1000.0
@@ -45,7 +54,7 @@ def certify(bundle: Path, manifest: Manifest, neck: BottleneckConfig | None, spl
     Args:
         bundle: Folder of the bundle.
         manifest: Its manifest.
-        neck: The network's bottleneck; without one only the capacity is known.
+        neck: The network's bottleneck; without one, or without noise, only the capacity and what follows from it.
         splits: The prior is the training split's. Derivatives are taken at pictures of the validation split, at which
             values saturate less often than where they were learnt; they are the best attacker's population, too.
     """
@@ -53,15 +62,14 @@ def certify(bundle: Path, manifest: Manifest, neck: BottleneckConfig | None, spl
     count = math.prod(contract.values_shape)
     choices = math.comb(contract.pruning.channels, contract.pruning.kept)
     capacity = count * contract.bits + math.ceil(math.log2(choices))
-    if neck is None:
-        return Certificate(capacity_bits=capacity)
-    # A mask that follows the picture is sent without noise: nothing bounds what it tells.
-    follows = contract.pruning.rule == "dynamic"
-    bound = pictures = None
-    if count <= _MOST_VALUES and not follows:
-        bound, pictures = _reconstruction(DeviceTwin(bundle, contract), splits, neck.deviation)
-    if not is_covered_by_noise(contract, neck):
-        return Certificate(capacity_bits=capacity, reconstruction_mse=bound, reconstruction_pictures=pictures)
+    prior = as_tensor(splits.train.pictures).flatten(1).numpy()
+    bound, pictures = rate_distortion_bound(prior[:_PRIOR], capacity), None
+    if neck is None or not is_covered_by_noise(contract, neck):
+        return Certificate(capacity_bits=capacity, reconstruction_mse=bound if bound > _NOTHING else None)
+    if count <= _MOST_VALUES:
+        least, effective = _reconstruction(DeviceTwin(bundle, contract), splits, prior, neck.deviation)
+        if least > bound:
+            bound, pictures = least, effective
     values = before_noise(bundle, contract, splits.val.pictures)
     # Else some payloads of one picture are out of another's reach, which no epsilon covers.
     reaches = neck.deviation * _FARTHEST >= 1
@@ -91,10 +99,12 @@ def is_covered_by_noise(contract: Contract, neck: BottleneckConfig | None) -> bo
     return neck is not None and neck.noise > 0 and contract.pruning.rule in ("none", "static")
 
 
-def _reconstruction(twin: DeviceTwin, splits: Splits, deviation: float) -> tuple[float, float]:
+def _reconstruction(
+    twin: DeviceTwin, splits: Splits, prior: npt.NDArray[np.float32], deviation: float
+) -> tuple[float, float]:
     pictures = splits.val.pictures
     stand_in = smooth(twin)
-    some = pictures[np.random.default_rng(0).permutation(len(pictures))[: _NOISY_PICTURES if deviation else _PICTURES]]
+    some = pictures[np.random.default_rng(0).permutation(len(pictures))[:_PICTURES]]
     rows = []
     for start in track(range(0, len(some), _BATCH), "derivatives", transient=True):
         drawn = as_tensor(some[start : start + _BATCH]).requires_grad_()
@@ -102,7 +112,6 @@ def _reconstruction(twin: DeviceTwin, splits: Splits, deviation: float) -> tuple
         gradients = [torch.autograd.grad(value, drawn, retain_graph=True)[0].flatten(1).numpy() for value in sums]
         stacked = np.stack(gradients, axis=1)
         rows.append(stacked[stacked.any((1, 2))])  # most lie at the ends of the range, and show none
-    prior = as_tensor(splits.train.pictures).flatten(1).numpy()
     jacobians = np.concatenate(rows)
     bound = reconstruction_bound(jacobians, prior, deviation, count=len(some))
     return bound, round(effective_pictures(jacobians), 1)

@@ -60,7 +60,7 @@ class Evidence:
         return [(known[np.arange(len(self.leaked))], unknown) for known, unknown in zip(leaked, target, strict=True)]
 
     def cache(self, *how: object) -> ResultCache:
-        """Return the cache of results that ``how``, these payloads and the code of the attacks decide."""
+        """Return the cache of answers that ``how``, these payloads and the code of the attacks decide."""
         return ResultCache(self.work, self.manifest.contract.digest, *how, self._seen, attack_code())
 
     def _payloads(self, side: Literal["train", "val"]) -> Payloads:

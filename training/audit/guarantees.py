@@ -1,7 +1,8 @@
 """What holds against *any* attacker, under assumptions that are named: privacy, information, reconstruction.
 
 Attacks show what can be read; these show how much there is to read. All of it is about one payload of one picture, and
-about noise of one known size on values in 0..1 (``network.bottleneck``); without noise only the capacity is stated.
+about noise of one known size on values in 0..1 (``network.bottleneck``); without noise only the capacity is stated, and
+what follows from it.
 """
 
 from __future__ import annotations
@@ -16,11 +17,16 @@ from scipy.special import log_ndtr
 
 from ..attacks.likelihood import log_likelihoods
 
-__all__ = ["BestAttacker", "best_attacker", "effective_pictures", "gaussian_epsilon", "reconstruction_bound"]
+__all__ = [
+    "BestAttacker",
+    "best_attacker",
+    "effective_pictures",
+    "gaussian_epsilon",
+    "rate_distortion_bound",
+    "reconstruction_bound",
+]
 
 Floats = npt.NDArray[np.float64]
-_NULL = 1e-4
-"""Share of the largest eigenvalue below which a direction counts as one that the encoder does not react to."""
 _ORDERS = 100
 """Shuffles of the groups: what the best attacker reads where nothing tells."""
 
@@ -123,24 +129,25 @@ def _bayes(likelihoods: Floats, groups: npt.NDArray[np.int64], classes: int) -> 
 def reconstruction_bound(
     jacobians: npt.NDArray[np.float32],
     pictures: npt.NDArray[np.float32],
-    deviation: float = 0.0,
+    deviation: float,
     *,
     count: int | None = None,
 ) -> float:
     """Bound the mean squared error of *any* attacker's pictures from below.
 
     Bayesian Cramér-Rao (van Trees): with the expected Fisher information J of a payload and the prior's S, the error is
-    at least ``Tr((J + S)^-1) / d``; for a Gaussian prior ``S = Cov^-1``. With noise, ``J = E[G' G] / deviation^2`` of
-    the derivatives G, and rounding only takes from that. Without noise J is infinite wherever the encoder reacts, and
-    what is left is its null space U: ``Tr((U' S U)^-1) / d`` (Maeng et al. 2023; Hwang, Li and Maeng). That falls
-    with every picture at which derivatives are taken, down to nothing. With noise it falls, too, though towards what it
-    is for all pictures: the trace is convex in J, so that few pictures overstate it on average. And of all priors with
-    one covariance the Gaussian gives the largest bound.
+    at least ``Tr((J + S)^-1) / d``; for a Gaussian prior ``S = Cov^-1``. ``J = E[G' G] / deviation^2`` of the
+    derivatives G, and rounding only takes from that. The trace is convex in J, so that few pictures overstate it on
+    average. And of all priors with one covariance the Gaussian gives the largest bound.
+
+    Without noise J is infinite wherever the encoder reacts, and only its null space U would count:
+    ``Tr((U' S U)^-1) / d`` (Maeng et al. 2023; Hwang, Li and Maeng). Where the encoder is not linear that falls with
+    every picture at which derivatives are taken, down to nothing: no bound. See :func:`rate_distortion_bound`.
 
     Args:
         jacobians: Derivatives of V values by pixels, at P pictures: ``(P, V, d)``.
         pictures: Samples of the prior, pixels in 0..1, ``(N, d)``, N > 1.
-        deviation: Of the noise on each value, on the values' scale.
+        deviation: Of the noise on each value, on the values' scale, above 0.
         count: Pictures at which derivatives were taken, where those without any were left out.
 
     Returns:
@@ -152,9 +159,9 @@ def reconstruction_bound(
     if not len(rows):
         return float(total / pictures.shape[1])
     weight = deviation * math.sqrt(count or len(jacobians))
-    known = rows.T.astype(np.float64) / weight if deviation else _row_space(rows)
+    known = rows.T.astype(np.float64) / weight
     seen = centred @ known  # (N, r): Cov = centred' centred
-    inside = seen.T @ seen + (np.eye(known.shape[1]) if deviation else 0)  # Woodbury
+    inside = seen.T @ seen + np.eye(known.shape[1])  # Woodbury
     across = centred.T @ seen
     explained = np.linalg.lstsq(inside, across.T @ across, rcond=None)[0]
     return float(max(0.0, total - np.trace(explained)) / pictures.shape[1])
@@ -172,10 +179,27 @@ def effective_pictures(jacobians: npt.NDArray[np.float32]) -> float:
     return float(weights.sum() ** 2 / max(np.square(weights).sum(), np.finfo(np.float64).tiny))
 
 
-def _row_space(jacobians: npt.NDArray[np.float32]) -> Floats:
-    """Orthonormal directions ``(d, r)`` in which the expected Fisher information is not next to nothing."""
-    information = (jacobians.astype(np.float64) @ jacobians.T.astype(np.float64)) / len(jacobians)
-    strengths, mixtures = np.linalg.eigh(information)
-    chosen = strengths > _NULL * strengths[-1]
-    directions = jacobians.T.astype(np.float64) @ mixtures[:, chosen]
-    return np.asarray(directions / np.linalg.norm(directions, axis=0))
+def rate_distortion_bound(pictures: npt.NDArray[np.float32], bits: int) -> float:
+    """Bound the mean squared error of *any* attacker's pictures from below, by how many bits a payload has at all.
+
+    No code of that many bits tells a Gaussian source better (Shannon; Cover and Thomas, theorem 13.3.3: reverse
+    water-filling over the covariance's eigenvalues). It holds for every encoder, with noise or without. Few samples of
+    the prior understate it.
+
+    Args:
+        pictures: Samples of the prior, pixels in 0..1, ``(N, d)``, N > 1.
+        bits: Of one payload.
+
+    Returns:
+        Mean squared error of a pixel, data range 1.
+    """
+    centred = (pictures - pictures.mean(0)).astype(np.float64) / math.sqrt(len(pictures) - 1)
+    wide = len(pictures) < pictures.shape[1]  # both products have the same eigenvalues, but for zeros
+    variances = np.linalg.eigvalsh(centred @ centred.T if wide else centred.T @ centred)[::-1]
+    variances = variances[variances > variances[0] * 1e-12]
+    logs = np.cumsum(np.log2(variances))
+    counts = np.arange(1, len(variances) + 1)
+    levels = 2 ** ((logs - 2 * bits) / counts)  # of the water, if so many directions are told
+    told = int((levels <= variances).sum())  # a direction is told if the water stands below its variance
+    left = variances[told:].sum() + told * (levels[told - 1] if told else 0.0)
+    return float(left / pictures.shape[1])

@@ -165,7 +165,8 @@ def require_noise(bundle: Path, contract: Contract, deviation: float) -> None:
     assert contract.noise is not None
     _, second = _halves(bundle / DEVICE_GRAPH_FILE, contract.input.name, contract.noise.name)
     _, *shape = next(one.shape for one in second.get_inputs() if one.name == "activations")
-    values = np.random.default_rng(0).random((_BATCH, *shape), np.float32)
+    # Where pictures lie, too: most values of an encoder that saturates are exactly 0 or 1.
+    values = np.clip(np.random.default_rng(0).uniform(-0.5, 1.5, (_BATCH, *shape)), 0, 1).astype(np.float32)
     uniform = draw_uniform((_BATCH, *contract.noise.shape))
     channels, features = second.run(None, {"activations": values, contract.noise.name: uniform})
     noisy = values + deviation * gaussian(torch.from_numpy(uniform).view(_BATCH, 2, *shape)).numpy()

@@ -12,6 +12,7 @@ import numpy as np
 from dcp_sdk.bundles.measurements import (
     AttackResult,
     Control,
+    Interval,
     LeakedPoint,
     Luck,
     strongest_of,
@@ -34,6 +35,7 @@ __all__ = [
     "leaked_curve",
     "measure_attack",
     "measure_many_frames",
+    "most_exposing",
     "prior_entropy",
     "run_attack",
     "tries",
@@ -75,17 +77,16 @@ def run_attack(name: str, leaked: Payloads, target: Payloads, settings: AttackSe
     return answers.model_copy(update={"minutes": (time.monotonic() - started) / 60})
 
 
-def as_control(guess: Guess, target: Payloads, classes: int, head: float) -> Control:
+def as_control(guess: Guess, target: Payloads, head: float) -> Control:
     """Judge what an adversary reads of the task, against what is needed.
 
     Args:
         guess: Its answers about the task.
         target: What it answered for, labelled with the task.
-        classes: Of the task.
         head: Balanced accuracy of the task head.
     """
     read = balanced_accuracy(guess.probabilities.argmax(1), target.labels)
-    guessing = 1 / classes
+    guessing = 1 / len(np.unique(target.labels))
     beyond_luck = guessing + read.value - read.low
     return Control(balanced_accuracy=read, needed=max((guessing + head) / 2, beyond_luck))
 
@@ -174,7 +175,16 @@ def measure_many_frames(
         once = tries(leaked, target, settings, [settings.seed])
         named[LIKELIHOOD] = {key: knows_noise(pairs) for key, pairs, _ in once}
     results = [judge(name, by_seed, leaked, target, labels) for name, by_seed in named.items()]
-    return results, permutation_test([list(by_seed.values()) for by_seed in named.values()], target.labels)
+    return results, permutation_test([list(by_seed.values()) for by_seed in named.values()], target.labels, labels)
+
+
+def most_exposing(results: Sequence[AttackResult]) -> dict[str, Interval]:
+    """Return the exposure of each group by whoever exposes it most."""
+    most: dict[str, Interval] = {}
+    for result in results:
+        for group, exposure in result.exposures.items():
+            most[group] = max(exposure, most.get(group, exposure), key=lambda each: each.value)
+    return most
 
 
 def leaked_curve(

@@ -20,7 +20,10 @@ _SHUFFLES = 1000
 
 
 def permutation_test(
-    adversaries: Sequence[Sequence[Guess]], truth: npt.NDArray[np.int64], shuffles: int = _SHUFFLES
+    adversaries: Sequence[Sequence[Guess]],
+    truth: npt.NDArray[np.int64],
+    labels: Sequence[str],
+    shuffles: int = _SHUFFLES,
 ) -> Luck | None:
     """Let the best of all tries count, as in the report, for labels that the answers have nothing to do with.
 
@@ -30,6 +33,7 @@ def permutation_test(
     Args:
         adversaries: Answers for the same N pictures: of each adversary every try, whether or not it turned out well.
         truth: The pictures' labels, int64 ``(N,)``.
+        labels: Their names.
         shuffles: How many orders.
 
     Returns:
@@ -54,7 +58,7 @@ def permutation_test(
         shares.append(read.max())
         reported = [start + int(read[start:end].argmax()) for start, end in pairwise(first)]
         exposed = recalls - (called.sum(2) - recalls) / (len(present) - 1)  # AttackResult.exposures
-        exposures.append(exposed[reported].max())
+        exposures.append(exposed[reported].max(0))
         if ranked.any():
             some = sizes[ranked]
             above = np.einsum("tnc,nc->tc", ranks, inside[:, ranked]) - some * (some + 1) / 2  # Mann and Whitney's U
@@ -63,10 +67,22 @@ def permutation_test(
         shuffles=shuffles,
         balanced_accuracy=_spread(shares),
         auc=_spread(areas) if areas else None,
-        exposure=_spread(exposures),
+        exposure=_spread(np.max(exposures, axis=1)),
+        exposures=dict(zip([labels[number] for number in present], _limits(np.array(exposures)), strict=True)),
     )
 
 
-def _spread(results: Sequence[float]) -> Interval:
+def _limits(exposures: npt.NDArray[np.float64]) -> list[float]:
+    """Return a limit for each column, ``(shuffles, groups)``, so that in 97.5 % of rows none is beyond its own.
+
+    Each group is measured by how much it varies itself: the limit of a few pictures is no excuse for many (Westfall and
+    Young, studentised).
+    """
+    mean, deviation = exposures.mean(0), np.maximum(exposures.std(0), np.finfo(np.float64).tiny)
+    beyond = np.quantile(((exposures - mean) / deviation).max(1), 0.975)
+    return [float(limit) for limit in mean + beyond * deviation]
+
+
+def _spread(results: Sequence[float] | npt.NDArray[np.float64]) -> Interval:
     low, high = np.quantile(results, [0.025, 0.975])
     return Interval(value=float(np.mean(results)), low=float(low), high=float(high))

@@ -57,8 +57,8 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
             (
                 "least mean squared error of a pixel in any reconstruction (pixels within 0..1)",
                 f"{certificate.reconstruction_mse:.4f}",
-                "pictures vary like a Gaussian with the data set's covariance, which is the kindest assumption, and "
-                f"the derivatives at some pictures stand for those at all{_alike(certificate.reconstruction_pictures)}",
+                "pictures vary like a Gaussian with the data set's covariance, which is the kindest assumption"
+                f"{_derivatives(certificate.reconstruction_pictures)}",
             )
         )
     return lines
@@ -92,8 +92,11 @@ def _power(report: PrivacyReport) -> str:
     return f" Only one who reads {report.sensitive} with more than {share(noticed)} would have shown that it is wrong."
 
 
-def _alike(pictures: float | None) -> str:
-    return "" if pictures is None else f" (as much as {pictures:.0f} if each counted alike)"
+def _derivatives(pictures: float | None) -> str:
+    if pictures is None:
+        return ": so many bits tell no more (rate-distortion theory)"
+    alike = f"as much as {pictures:.0f} if each counted alike"
+    return f", and the derivatives at some pictures stand for those at all ({alike})"
 
 
 def _by_heart(report: PrivacyReport) -> str:
@@ -150,13 +153,17 @@ def exposed(report: PrivacyReport) -> str:
     group, exposure = report.most_exposed
     return (
         f"The group that any of them exposes most is {group}: called so more often than the others are on average by "
-        f"{points(exposure)} points, 0 for who guesses.{_exposed_by_luck(report.luck)}"
+        f"{points(exposure)} points, 0 for who guesses.{_exposed_by_luck(group, report.luck)}"
     )
 
 
-def _exposed_by_luck(luck: Luck | None) -> str:
+def _exposed_by_luck(group: str, luck: Luck | None) -> str:
     if luck is None or luck.exposure is None:
         return ""
+    if group in luck.exposures:
+        return (
+            f" If none of them knew anything, that group would be exposed by up to {100 * luck.exposures[group]:.1f}."
+        )
     value, high = (f"{100 * number:.1f}" for number in (luck.exposure.value, luck.exposure.high))
     return f" If none of them knew anything, that would be {value} on average and up to {high}."
 

@@ -17,6 +17,7 @@ __all__ = [
     "Certificate",
     "Confusion",
     "Control",
+    "Finite",
     "FramesPoint",
     "GroupResult",
     "Interval",
@@ -39,6 +40,10 @@ Z_95 = NormalDist().inv_cdf(0.975)
 """Standard deviations to either side of a normal 95 % interval."""
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+"""No comparison with what is not a number says anything: it must not pass for one."""
+
+
 class Confusion(Frozen):
     """How often each class was taken for each."""
 
@@ -50,9 +55,9 @@ class Confusion(Frozen):
 class Interval(Frozen):
     """A share, or the difference of two, with its 95 % interval."""
 
-    value: float
-    low: float
-    high: float
+    value: Finite
+    low: Finite
+    high: Finite
 
 
 class GroupResult(Frozen):
@@ -95,10 +100,10 @@ class Control(Frozen):
 class Ranked(Frozen):
     """How well somebody tells who is likelier of a group than others, whatever he answers."""
 
-    auc: float | None = None
+    auc: Finite | None = None
     """Area under the ROC curve, one group against the rest, mean over the groups; chance is 0.5. Of several tries it is
     that of the best."""
-    auc_error: float | None = None
+    auc_error: Finite | None = None
     """Its standard error, from the number of pictures."""
 
     @property
@@ -195,6 +200,9 @@ class Luck(Frozen):
     """Of the best of their :attr:`Ranked.auc`."""
     exposure: Interval | None = None
     """Of the largest of their :attr:`AttackResult.exposures`, of any group."""
+    exposures: dict[Line, float] = Field(default_factory=dict)
+    """For each group what its exposure does not exceed; in 97.5 % of shuffles no group's does. A small group varies
+    more, which must not excuse a large one. Empty in reports of before."""
 
 
 class SideChannel(Ranked):
@@ -209,8 +217,8 @@ class SideChannel(Ranked):
 
     @property
     def silent(self) -> bool:
-        """Whether guessing lies within the interval."""
-        return self.balanced_accuracy.low <= self.chance
+        """Whether guessing lies within the intervals, of answers and of ranking."""
+        return self.balanced_accuracy.low <= self.chance and (self.ranking is None or self.ranking.low <= 0.5)
 
 
 class LeakedPoint(Frozen):
@@ -231,6 +239,8 @@ class FramesPoint(Ranked):
     balanced_accuracy: Interval
     auc_attack: Line | None = None
     """Who ranks best, which may be another than :attr:`attack`."""
+    exposures: dict[Line, Interval] = Field(default_factory=dict)
+    """As :attr:`AttackResult.exposures`, for each group of who exposes it most. Empty in reports of before."""
     luck: Luck | None = None
     """What the strongest of those that tried would read by luck."""
 
@@ -281,9 +291,11 @@ class Certificate(Frozen):
     """Bits that one payload can carry at all."""
     reconstruction_mse: float | None = None
     """Least mean squared error of a pixel (data range 1) of any reconstruction, if pictures vary like a Gaussian with
-    the data set's covariance; estimated from the derivatives at some hundred pictures, which overstates it a little."""
+    the data set's covariance: from the payload's bits, or from its noise and the derivatives at some pictures, which
+    overstates it a little, where that is more."""
     reconstruction_pictures: float | None = None
-    """How many pictures would show as much if each counted alike: those whose values are cut off show nothing."""
+    """How many pictures would show as much if each counted alike: those whose values are cut off show nothing. None
+    where the payload's bits decide."""
     delta: float | None = None
     """δ of :attr:`epsilons`."""
     epsilons: dict[int, float] = Field(default_factory=dict)

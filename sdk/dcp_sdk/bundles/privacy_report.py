@@ -14,6 +14,7 @@ from .measurements import (
     Z_95,
     AttackResult,
     Certificate,
+    Finite,
     FramesPoint,
     Interval,
     LeakedPoint,
@@ -36,6 +37,10 @@ MARGIN = 0.10
 """Balanced accuracy beyond guessing from which nothing is called protected."""
 _RANKING_BAR = 0.64
 """The same for AUC: where two groups are spread alike, it goes with 60 % (Φ(√2 Φ⁻¹(0.6)))."""
+_LEAKED_PER_GROUP = 100
+"""Pairs of each group, on average, that adversaries must have had before anything is called protected."""
+_KNOWS_NOISE = "likelihood under the noise"
+"""Name of the attacker who knows the noise."""
 
 _AGAIN = "Measure it again with training.evaluate."
 
@@ -47,7 +52,7 @@ class PrivacyReport(Frozen):
     contract_digest: str
     """Of the bundle that was measured."""
     sensitive: Line
-    chance: float
+    chance: Finite
     """Balanced accuracy of guessing."""
     majority: float
     """Accuracy of always answering the largest group of the test pictures."""
@@ -73,7 +78,7 @@ class PrivacyReport(Frozen):
     """Different choices of channels among the test pictures."""
     panels: Panels | None = None
     untried: tuple[Line, ...] = ()
-    """Adversaries that were left out."""
+    """Adversaries and measurements that were left out."""
     quick: bool = False
     """Whether the adversaries were weakened to give a first verdict."""
     seed: int
@@ -97,17 +102,17 @@ class PrivacyReport(Frozen):
     def protected(self) -> bool | None:
         """False where anybody reads the attribute with 10 points more than guessing: from one payload, of however many
         leaked pairs, from many frames, a drawing, or a side channel; or ranks people about as much better; or exposes
-        one group by 10 points more than others, and more than luck would.
+        one group, from one payload or many frames, by 10 points more than others, and more than luck would. Of two
+        groups that is so wherever balanced accuracy is beyond 55 %.
 
-        None, not True, if no adversary works, after a quick look, without some of the adversaries, or where an
-        interval reaches so far: too little was measured to show protection.
+        None, not True, after a quick look, with few leaked pairs, without some of the adversaries or measurements, if
+        one of them does not work, or where an interval reaches so far: too little was measured to show protection.
         """
         if self.strongest is None:
             return None
         if any(reading.value > bar for _, reading, bar in self._readings) or self._outed is not None:
             return False
-        little = self.quick or self.untried or not any(attack.works for attack in self.attacks)
-        return None if little or any(reading.high > bar for _, reading, bar in self._readings) else True
+        return None if self._unknown else True
 
     @property
     def verdict(self) -> str:
@@ -117,7 +122,7 @@ class PrivacyReport(Frozen):
         answer = {
             True: f"Protected against the attacks that were tried, to within {100 * MARGIN:.0f} points of guessing",
             False: "NOT PROTECTED",
-            None: self._unknown,
+            None: f"Not known{self._unknown}",
         }[self.protected]
         said = (
             f"{answer}: {self.strongest_attack} reads {self.sensitive} with {percent(self.strongest)} balanced "
@@ -136,14 +141,18 @@ class PrivacyReport(Frozen):
 
     @property
     def _unknown(self) -> str:
-        """Why not enough is known."""
+        """Why not enough is known to call anything protected; empty where enough is."""
         if self.quick:
-            return "Not known yet, after a quick look only"
+            return " yet, after a quick look only"
         if self.untried:
-            return f"Not known, without {', '.join(self.untried)}"
-        if not any(attack.works for attack in self.attacks):
-            return "Not known: no adversary works on these payloads"
-        return "Not known: too few pictures"
+            return f", without {', '.join(self.untried)}"
+        if idle := [attack.name for attack in self.attacks if not attack.works]:
+            return f": these do not work on such payloads: {', '.join(idle)}"
+        if self.leaked < (needed := round(_LEAKED_PER_GROUP / self.chance)):
+            return f", with {self.leaked:,} leaked pairs: {needed:,} are the least that show something"
+        if any(reading.high > bar for _, reading, bar in self._readings):
+            return ": too few pictures"
+        return ""
 
     @property
     def _elsewhere(self) -> str:
@@ -159,8 +168,9 @@ class PrivacyReport(Frozen):
             return f" What decides is {what}: {percent(reading)}, and the bar is {share(bar)}."
         if self._outed is None:
             return ""
-        group, exposure = self._outed
-        return f" What decides is one group: {group}, called so more often than others by {points(exposure)} points."
+        seen, group, exposure = self._outed
+        said = f"{group}, called so more often than others by {points(exposure)} points"
+        return f" What decides is one group: {said}{seen}."
 
     def _beyond(self, reading: Interval, luck: Luck | None) -> str:
         more = reading.low > self.chance if luck is None else reading.value > luck.balanced_accuracy.high
@@ -170,6 +180,7 @@ class PrivacyReport(Frozen):
     def _ranked(self) -> str:
         """Who tells more than guessing by how likely it finds each answer, whether or not the answers show it."""
         ranked = [(one.name, one.ranking, self.luck) for one in self.attacks if one.counts]
+        ranked += [(one.name, one.ranking, None) for one in self.side_channels]
         ranked += [
             (f"{one.auc_attack or one.attack} from {one.seen}", one.ranking, one.luck) for one in self.many_frames
         ]
@@ -189,16 +200,27 @@ class PrivacyReport(Frozen):
         return max(exposures, key=lambda each: each[1].value, default=None)
 
     @property
-    def _outed(self) -> tuple[str, Interval] | None:
-        """:attr:`most_exposed`, if that is too much: the mean over groups hides what one of them suffers. Groups may be
-        of a hundred pictures, so that luck alone exposes one by ten points; where luck was not measured, the interval
-        decides.
+    def _outed(self) -> tuple[str, str, Interval] | None:
+        """How it was seen, which group is exposed too much, and how much: the mean over groups hides what one of them
+        suffers. A group may be of a hundred pictures, so that luck alone exposes it by ten points; where luck was not
+        measured, the interval decides.
         """
-        if self.most_exposed is None:
-            return None
-        exposure, luck = self.most_exposed[1], self.luck.exposure if self.luck else None
-        seen, bar = (exposure.low, MARGIN) if luck is None else (exposure.value, max(MARGIN, luck.high))
-        return self.most_exposed if seen > bar else None
+        seen = [("", attack.exposures, self.luck) for attack in self.attacks if attack.counts]
+        seen += [(f", from {point.seen}", self._exposures(point), point.luck) for point in self.many_frames]
+        found = [
+            (beyond, how, group, exposure)
+            for how, exposures, luck in seen
+            for group, exposure in exposures.items()
+            if (beyond := _beyond_luck(group, exposure, luck)) > 0
+        ]
+        return max(found, key=lambda each: each[0])[1:] if found else None
+
+    def _exposures(self, point: FramesPoint) -> dict[str, Interval]:
+        """Complete a report of before: two groups are exposed by twice what accuracy is beyond guessing."""
+        if point.exposures or self.chance != 0.5:
+            return dict(point.exposures)
+        value, low, high = (2 * end - 1 for end in point.balanced_accuracy.model_dump().values())
+        return {f"either group of {self.sensitive}": Interval(value=value, low=low, high=high)}
 
     @property
     def violations(self) -> tuple[str, ...]:
@@ -277,11 +299,37 @@ class PrivacyReport(Frozen):
                 f"{path}: expected measurements of contract {contract.digest[:12]}…, got those of "
                 f"{report.contract_digest[:12]}…: another bundle. {_AGAIN}"
             )
-        return report
+        expected = contract.sensitive.name, 1 / len(contract.sensitive.labels)
+        if (report.sensitive, report.chance) != expected:
+            raise BundleError(
+                f"{path}: expected measurements of {expected[0]}, where guessing gives {expected[1]}, got "
+                f"{report.sensitive} with {report.chance}. {_AGAIN}"
+            )
+        return report.model_copy(update={"untried": (*report.untried, *report._missing(contract))})
+
+    def _missing(self, contract: Contract) -> list[str]:
+        """Name what an audit of such a bundle measures, and this one did not: it may be older than the measurement."""
+        random = contract.noise is not None
+        covered = random and contract.pruning.rule in ("none", "static")
+        names = {attack.name for attack in self.attacks}
+        there = {
+            _KNOWS_NOISE: not covered or _KNOWS_NOISE in names,
+            "many frames": not random or bool(self.many_frames),
+            "side channels": bool(self.side_channels),
+            "what luck would read": self.luck is not None,
+        }
+        return [name for name, measured in there.items() if not measured and name not in self.untried]
 
     def save(self, bundle: Path) -> None:
         """Write ``privacy_report.json`` into ``bundle``."""
         (bundle / PRIVACY_REPORT_FILE).write_text(self.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def _beyond_luck(group: str, exposure: Interval, luck: Luck | None) -> float:
+    """By how much a group's exposure is beyond what is too much."""
+    if luck is None or luck.exposure is None:
+        return exposure.low - MARGIN
+    return exposure.value - max(MARGIN, luck.exposures.get(group, luck.exposure.high))
 
 
 def _better(ranking: Interval, luck: Luck | None) -> bool:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from dcp_sdk.bundles.bundle import PRIVACY_REPORT_FILE
+from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.measurements import (
     AttackResult,
     Certificate,
@@ -18,6 +24,8 @@ from dcp_sdk.bundles.measurements import (
     Utility,
 )
 from dcp_sdk.bundles.privacy_report import PrivacyReport
+from dcp_sdk.errors import BundleError
+from tests.tiny import SHIPPED
 
 CLEAR, BETRAYED = (Interval(value=value, low=value - 0.02, high=value + 0.02) for value in (0.22, 0.5))
 
@@ -192,6 +200,30 @@ def test_one_group_that_is_outed_is_not_protected_however_little_the_mean_says()
 
     assert told.model_copy(update={"luck": by_luck(0.12)}).protected is False
     assert told.model_copy(update={"luck": by_luck(0.4)}).protected is True, "of a few pictures luck exposes as much"
+    few = by_luck(0.4).model_copy(update={"exposures": {"a": 0.12, "b": 0.4, "c": 0.12}})
+    assert told.model_copy(update={"luck": few}).protected is False, (
+        "of another group, which excuses this one of nothing"
+    )
+
+
+def test_one_group_that_many_frames_out_is_not_protected() -> None:
+    def seen(luck: float, **more: object) -> PrivacyReport:
+        exposure = Interval(value=luck / 2, low=0, high=luck)
+        by_luck = Luck(shuffles=9, balanced_accuracy=CLEAR, auc=None, exposure=exposure, exposures={"a": luck})
+        point = FramesPoint(frames=100, attack="MLP", balanced_accuracy=CLEAR, luck=by_luck)
+        return report(many_frames=(point.model_copy(update=more),))
+
+    outed = {"exposures": {"a": Interval(value=0.3, low=0.2, high=0.4)}}
+    assert seen(0.12).protected is True
+    assert seen(0.4, **outed).protected is True
+    assert seen(0.12, **outed).protected is False
+    said = (
+        "one group: a, called so more often than others by +30.0 (20.0 to 40.0) points, from 100 frames of one picture."
+    )
+    assert seen(0.12, **outed).verdict.endswith(said)
+    nearly = Interval(value=0.56, low=0.54, high=0.58)
+    before = seen(0.06, balanced_accuracy=nearly).model_copy(update={"chance": 0.5, "attacks": (attack(nearly),)})
+    assert before.protected is False, "of two groups each is exposed by twice what accuracy is beyond guessing"
 
 
 def test_knowing_pairs_by_heart_is_no_learning() -> None:
@@ -248,3 +280,46 @@ def test_without_some_of_the_adversaries_nothing_is_called_protected() -> None:
     assert few.protected is None
     assert few.verdict.startswith("Not known, without gradient boosting")
     assert report(attacks=(attack(BETRAYED),), untried=("gradient boosting",)).protected is False
+    idle = attack(CLEAR, training_loss=1.6).model_copy(update={"name": "ViT"})
+    assert report(attacks=(attack(CLEAR), idle)).verdict.startswith(
+        "Not known: these do not work on such payloads: ViT"
+    )
+
+
+def test_a_few_leaked_pairs_show_no_protection() -> None:
+    assert report(leaked=499).verdict.startswith("Not known, with 499 leaked pairs: 500 are the least")
+    assert report(leaked=500).protected is True
+    assert report(leaked=60, attacks=(attack(BETRAYED),)).protected is False
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"chance": 0.9}, r"guessing gives 0.2, got race with 0.9"),
+        ({"chance": float("nan")}, "chance"),
+        ({"sensitive": "shoe size"}, "got shoe size with 0.2"),
+        ({"attacks": (attack(CLEAR).model_copy(update={"auc": float("nan")}),)}, "auc"),
+        ({"contract_digest": "1" * 64}, "another bundle"),
+    ],
+)
+def test_a_report_that_moves_its_own_bar_is_refused(more: dict[str, object], message: str, tmp_path: Path) -> None:
+    contract = Manifest.load(SHIPPED).contract
+    shutil.copytree(SHIPPED, tmp_path / "bundle")
+    fitting = report(contract_digest=contract.digest)
+    text = json.dumps(fitting.model_copy(update=more).model_dump())  # NaN stays NaN
+    (tmp_path / "bundle" / PRIVACY_REPORT_FILE).write_text(text)
+    with pytest.raises(BundleError, match=message):
+        PrivacyReport.load(tmp_path / "bundle", contract)
+
+
+def test_what_an_audit_of_before_did_not_measure_is_named(tmp_path: Path) -> None:
+    """The shipped bundle draws noise: without who knows it, without frames, nothing is known."""
+    contract = Manifest.load(SHIPPED).contract
+    shutil.copytree(SHIPPED, tmp_path / "bundle")
+    report(contract_digest=contract.digest).save(tmp_path / "bundle")
+    loaded = PrivacyReport.load(tmp_path / "bundle", contract)
+    assert loaded is not None
+    missing = "likelihood under the noise, many frames, side channels, what luck would read"
+    assert loaded.verdict.startswith(f"Not known, without {missing}: MLP reads")
+    loaded.save(tmp_path / "bundle")
+    assert PrivacyReport.load(tmp_path / "bundle", contract) == loaded
