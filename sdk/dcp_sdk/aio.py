@@ -29,6 +29,7 @@ from .security import Security
 from .sources import SourceLike
 from .stats import Stats
 from .telemetry import Telemetry
+from .tracebacks import forgetful
 from .transport import Transport
 
 __all__ = ["AsyncPrivateClient", "ClientOptions"]
@@ -106,6 +107,8 @@ class AsyncPrivateClient:
         async with self._opening:
             if self._opened is None:
                 await self._open()
+            else:
+                self._opened._gate.check()
         return self
 
     async def _open(self) -> None:
@@ -157,6 +160,7 @@ class AsyncPrivateClient:
         """Tell what this client did so far, in numbers. Does not wait."""
         return self._client.stats()
 
+    @forgetful
     async def predict(self, frame: FrameLike | None = None) -> Prediction:
         """Answer for one picture, as :meth:`PrivateClient.predict` does. Waiting for a thread counts, too.
 
@@ -167,6 +171,7 @@ class AsyncPrivateClient:
         deadline = Deadline(client.timeouts.predict_s)
         return (await self._run(deadline, client._answer, [frame], deadline))[0]
 
+    @forgetful
     async def predict_batch(
         self, frames: Iterable[FrameLike], *, batch_size: SupportsIndex | None = None
     ) -> list[Prediction]:
@@ -203,6 +208,7 @@ class AsyncPrivateClient:
     ) -> AsyncGenerator[Prediction, None]:
         client, loop, news = self._client, asyncio.get_running_loop(), asyncio.Event()
         pipeline = client._start(source, in_flight, lambda: _soon(loop, news.set))
+        del source  # an error's traceback would show it
         try:
             while True:
                 news.clear()

@@ -35,6 +35,7 @@ from .security import Security
 from .sources import SourceLike, open_source
 from .stats import Counters, Stats
 from .telemetry import Telemetry, Tracing
+from .tracebacks import forgetful
 from .transport import Transport, open_transports
 
 __all__ = ["Observer", "PrivateClient"]
@@ -189,6 +190,7 @@ class PrivateClient:
         self._gate.check_process()
         return self._read_stats()
 
+    @forgetful
     def predict(self, frame: FrameLike | None = None) -> Prediction:
         """Answer for one picture.
 
@@ -208,6 +210,7 @@ class PrivateClient:
         """
         return self._answer([frame], Deadline(self.timeouts.predict_s))[0]
 
+    @forgetful
     def predict_batch(
         self, frames: Iterable[FrameLike], *, batch_size: SupportsIndex | None = None
     ) -> list[Prediction]:
@@ -261,6 +264,7 @@ class PrivateClient:
     ) -> Generator[Prediction, None, None]:
         """Begin with the first frame that is asked for: a generator that nobody reads must hold no thread."""
         pipeline = self._start(source, in_flight)
+        del source  # an error's traceback would show it
         try:
             while (trip := pipeline.wait()) is not None:
                 yield self._finish(trip, observe)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from os import PathLike, fspath
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from ._opencv import LARGEST_PICTURE_PIXELS
 from .errors import FrameError
@@ -46,7 +47,7 @@ class Frame:
         return (time.monotonic() - self.captured_at) * 1000
 
 
-FrameLike = str | PathLike[str] | bytes | Image | Frame
+FrameLike = str | PathLike[str] | bytes | npt.NDArray[Any] | Frame
 """What ``predict`` takes: path or bytes of a picture file, RGB array uint8 ``(H, W, 3)``, or a frame."""
 
 
@@ -91,6 +92,11 @@ def load_image(picture: str | PathLike[str] | bytes) -> Image:
     Raises:
         FrameError: The file is missing, empty, or not a picture of at most ``OPENCV_IO_MAX_IMAGE_PIXELS`` pixels.
     """
+    if not isinstance(picture, str | PathLike | bytes):
+        raise FrameError(
+            f"expected the path or the bytes of a picture file, got {type(picture).__name__}. "
+            "Use bytes(…) of a buffer, or .read() of an open file."
+        )
     if isinstance(picture, bytes):
         data, name = picture, f"{len(picture)} bytes"
     else:

@@ -27,11 +27,16 @@ def check_frame(frame: object) -> Image:
     """
     expected = "expected an RGB picture as uint8 (H, W, 3)"
     if not isinstance(frame, np.ndarray):
-        raise FrameError(f"{expected}, got {type(frame).__name__}. Decode files with dcp_sdk.load_image.")
+        raise FrameError(
+            f"{expected}, got {type(frame).__name__}. Give the path or the bytes of a picture file, or an array: of a "
+            "PIL picture numpy.asarray(picture.convert('RGB'))."
+        )
     if frame.ndim == 2 or (frame.ndim == 3 and frame.shape[-1] == 1):
         raise FrameError(f"{expected}, got grey {frame.shape}. Use numpy.repeat(grey[..., None], 3, axis=-1).")
     if frame.ndim == 3 and frame.shape[-1] == 4:
         raise FrameError(f"{expected}, got RGBA {frame.shape}. Drop the alpha channel: frame[..., :3].")
+    if frame.ndim == 3 and frame.shape[0] in (1, 3, 4) and frame.shape[-1] != 3:
+        raise FrameError(f"{expected}, got channels first {frame.shape}. Use frame.transpose(1, 2, 0).")
     if frame.ndim != 3 or frame.shape[-1] != 3:
         raise FrameError(f"{expected}, got shape {frame.shape}. One picture at a time; predict_batch takes several.")
     if frame.dtype != np.uint8:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,11 @@ class Watchdog:
     """Calls back those who stay in a block for too long. Thread-safe; its thread starts with the first block."""
 
     def __init__(self) -> None:
+        self._begin()
+        if hasattr(os, "register_at_fork"):  # a thread that the child does not have may hold the lock
+            os.register_at_fork(after_in_child=self._begin)
+
+    def _begin(self) -> None:
         # Entered as itself, in C: Ctrl-C may fall into the Python of a condition's, and leave it held for ever.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
@@ -36,7 +42,7 @@ class Watchdog:
         block, end = object(), time.monotonic() + timeout_s
         with self._lock:
             self._watched[block] = end, bark
-            if self._thread is None or not self._thread.is_alive():  # it does not live on in a forked child
+            if self._thread is None:
                 thread = threading.Thread(target=self._watch, name="dcp watchdog", daemon=True)
                 try:
                     thread.start()
@@ -45,7 +51,7 @@ class Watchdog:
                     raise no_thread("to watch over the device graph") from error
                 self._thread = thread
             if end < self._wakes:  # seldom: mostly it will look in time for an earlier block, over or not
-                self._changed.notify_all()  # in a forked child a waiter of the parent's still stands first
+                self._changed.notify()
         try:
             yield
         finally:

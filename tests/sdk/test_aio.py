@@ -307,6 +307,8 @@ def test_opened_again_after_it_failed(tiny: Tiny) -> None:
             assert (await client.predict(np.zeros((40, 50, 3), np.uint8))).label
         with pytest.raises(ConfigError, match="closed"):
             await client.predict(np.zeros((40, 50, 3), np.uint8))
+        with pytest.raises(ConfigError, match="closed"):
+            await client.open()
 
     run(work)
     assert transport.closed == 3

@@ -193,6 +193,15 @@ def test_a_source_that_is_its_own_iterator_stays_open(client: PrivateClient, pic
     assert not own.closed
 
 
+def test_a_source_that_gives_something_else_than_frames(client: PrivateClient, picture: Image) -> None:
+    class Careless(FrameSource):
+        def __iter__(self) -> Iterator[Frame]:
+            return iter([picture])  # type: ignore[list-item]
+
+    with pytest.raises(FrameError, match=r"gives dcp_sdk\.Frame, got ndarray"):
+        next(client.stream(Careless()))
+
+
 @pytest.mark.parametrize("in_flight", [0, -1, 17, 2.0])
 def test_in_flight_is_a_sensible_number_at_once(in_flight: int, client: PrivateClient, picture: Image) -> None:
     with pytest.raises(ConfigError, match=f"in_flight: expected from 1 to 16 requests, got {in_flight}"):

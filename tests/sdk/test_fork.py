@@ -13,13 +13,16 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Coroutine
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 
 from dcp_sdk import AsyncPrivateClient, PrivateClient, Timeouts
+from dcp_sdk.runtime import _WATCHDOG
 from tests.tiny import ROOT, Tiny
 
 _PATIENCE_S = 10.0
@@ -78,6 +81,26 @@ def forked(work: Callable[[], object]) -> str:
     return said
 
 
+@contextmanager
+def held(lock: threading.RLock) -> Iterator[None]:
+    """Let another thread hold it."""
+    holding, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            holding.set()
+            done.wait(2 * _PATIENCE_S)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert holding.wait(_PATIENCE_S)
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
 def outcomes(uses: Uses) -> dict[str, str]:
     return {name: forked(use) for name, use in uses.items()}
 
@@ -112,7 +135,8 @@ def with_client(bundle: str, address: str) -> dict[str, str]:
         with client._gate._changed, client._counters._lock:  # nobody is there to release them in the child
             said |= {f"{name}, locked": what for name, what in outcomes(uses).items() if what != "None"}
         if not address.startswith("grpc"):  # gRPC itself does not start again in a forked process
-            said["make its own"] = forked(own)
+            with held(_WATCHDOG._lock):  # by a thread of another call, which the child does not have
+                said["make its own"] = forked(own)
         assert [item.probabilities for item in stream] == [expected] * 2, "the parent's goes on"
         assert client.predict(PICTURE).probabilities == expected
     return said

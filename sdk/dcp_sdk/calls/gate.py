@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -24,7 +25,8 @@ class Gate:
         # Entered as itself, in C: Ctrl-C may fall into the Python of a condition's, and leave it held for ever.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._inside = 0
+        self._inside: Counter[int] = Counter()
+        """Calls by thread: one that is closed from the middle of a call of its own must not wait for itself."""
         self._closed = False
 
     @property
@@ -86,22 +88,28 @@ class Gate:
             ConfigError: The gate is closed, or of another process.
         """
         self.check_process()
+        thread = threading.get_ident()
         with self._lock:
             if self._closed:
                 raise self.error()
-            self._inside += 1
+            self._inside[thread] += 1
         try:
             yield
         finally:
             with self._lock:
-                self._inside -= 1
+                self._inside[thread] -= 1
+                if not self._inside[thread]:
+                    del self._inside[thread]
                 if self._closed:  # else nobody waits
                     self._changed.notify_all()
 
     def close(self, timeout_s: float) -> None:
-        """Let nobody in any more, and wait until all are out, but at most ``timeout_s`` seconds."""
+        """Let nobody in any more, and wait until the calls of other threads are out, but at most ``timeout_s`` seconds.
+
+        A signal's handler, and who reads a stream, may close in the middle of a call of this very thread.
+        """
         self.shut()
         with self._lock:
             end = time.monotonic() + timeout_s
-            while self._inside and (left := end - time.monotonic()) > 0:
+            while self._inside.keys() - {threading.get_ident()} and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)

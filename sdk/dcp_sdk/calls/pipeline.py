@@ -9,9 +9,10 @@ from typing import Any
 
 from .._at_exit import close_at_exit
 from ..aside import no_thread
-from ..errors import ConfigError
+from ..errors import ConfigError, FrameError
 from ..frames import Frame, FrameSource
 from ..stats import Counters
+from ..tracebacks import forget_locals
 from .stages import Request
 from .under_way import Trip, UnderWay
 
@@ -116,6 +117,7 @@ class Pipeline:
                     if isinstance(frames, Generator):  # what a source that is its own iterator holds is its owner's
                         frames.close()  # a video's file is let go in the thread that reads it
         except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
+            forget_locals(error)
             self._frames.failed(error)
         self._frames.exhausted()
 
@@ -126,6 +128,11 @@ class Pipeline:
             frame = next(frames, _NOTHING)
             if frame is _NOTHING:
                 return
+            if not isinstance(frame, Frame):
+                raise FrameError(
+                    f"expected a source that gives dcp_sdk.Frame, got {type(frame).__name__}. Give Frame(array), or "
+                    "stream from an iterable of arrays."
+                )
             request = self._take(frame, start)
             request.lap("capture_ms")
             # A camera drops frames itself; its numbers tell how many.
@@ -141,6 +148,7 @@ class Pipeline:
                 try:
                     stage(trip.request)
                 except BaseException as error:  # noqa: BLE001 - the caller's thread raises it
+                    forget_locals(error)
                     self._frames.failed(error, trip.sequence)
                 else:
                     give(trip)

@@ -121,6 +121,8 @@ class Server:
                 self._notice(error)
                 raise
             except RuntimeError as error:  # of gRPC, which starts threads as it needs them
+                if "start new thread" not in str(error):
+                    raise
                 raise no_thread("for the connection") from error
             if self._trouble:
                 self._trouble = ""

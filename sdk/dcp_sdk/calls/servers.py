@@ -56,6 +56,8 @@ class Servers:
         self._standby = standby
         self._retries = retries
         self._closing = threading.Event()
+        if retries.attempts > 1:  # now: where a call fails there may be no file left to be opened
+            import tenacity  # noqa: F401 - it loads asyncio, which costs more than all else here, and not all retry
         self._answering = self._servers[0].transport.address
 
     def connect(self, timeout_s: float) -> None:
@@ -104,7 +106,7 @@ class Servers:
             if not _may_pass(failures):
                 raise
             failed: list[DCPError] = [error]
-        import tenacity  # late: it loads asyncio, and costs more than all else here, while most calls need no retry
+        import tenacity
 
         attempts = tenacity.Retrying(
             stop=tenacity.stop_after_attempt(self._retries.attempts) | tenacity.stop_before_delay(deadline.left_s()),

@@ -59,10 +59,10 @@ def prediction_table(rows: Iterable[tuple[str, Prediction | DCPError]]) -> Table
     table = Table("picture", "label", "probability", "bytes sent", "time", box=None, pad_edge=False)
     for name, prediction in rows:
         if isinstance(prediction, DCPError):
-            table.add_row(Text(name), Text(type(prediction).__name__, "red"))
+            table.add_row(Text(printable(name)), Text(type(prediction).__name__, "red"))
             continue
         table.add_row(
-            Text(name),
+            Text(printable(name)),
             Text(prediction.label, "bold"),
             share(prediction.probability),
             readable_bytes(prediction.bytes_sent),

@@ -60,6 +60,7 @@ class HttpTransport(TritonTransport):
             if ready.status not in {200, 400, 404, 503}:
                 self._raise_for(ready, contract)
             if ready.status != 200:
+                self._raise_for_another(ready)
                 raise self._not_ready(contract)
             metadata = self._get_json(connection, _path(contract), contract)
             config = self._get_json(connection, f"{_path(contract)}/config", contract)
@@ -174,16 +175,22 @@ class HttpTransport(TritonTransport):
         return PLAINTEXT if speaks_http(self._host, self._port, time_left) else None
 
     def _raise_for(self, response: Response, contract: Contract) -> NoReturn:
-        why = f"HTTP {response.status}, {_error_text(response)}"
+        why = f"HTTP {response.status}, {_error_text(response) or 'no reason given'}"
         if response.status in {401, 403}:
             raise self._needs_key(why)
         if response.status == 404:
+            self._raise_for_another(response)
             raise self._not_ready(contract)
         if "exceeds maximum queue size" in why.lower():
             raise self._full(why)
         if response.status in _MAY_PASS:
             raise self._unreachable(why)
         raise self._refused(why)
+
+    def _raise_for_another(self, response: Response) -> None:
+        """Triton says in JSON why it has not got a model; what says so otherwise is another server."""
+        if response.status in {400, 404} and _error_text(response) is None:
+            raise self._nonsense(f"HTTP {response.status} in words that are not Triton's")
 
     def _answer(self, contract: Contract, response: Response) -> npt.NDArray[Any]:
         spec = contract.answer
@@ -230,8 +237,8 @@ def _encode(contract: Contract, payload: Payload) -> tuple[bytes, bytes]:
     return json.dumps({"inputs": inputs, "outputs": outputs}).encode(), b"".join(chunks)
 
 
-def _error_text(response: Response) -> str:
+def _error_text(response: Response) -> str | None:
     try:
         return str(json.loads(response.body)["error"])
     except (ValueError, RecursionError, KeyError, TypeError):
-        return "no reason given"
+        return None

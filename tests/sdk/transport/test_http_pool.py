@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from dcp_sdk import ServerUnavailable
+from dcp_sdk import ServerRejected, ServerUnavailable
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.transport.http_pool import ConnectionPool
 from dcp_sdk.transport.triton_http import HttpTransport
@@ -229,3 +229,15 @@ def test_ipv6() -> None:
         assert get(pool) == b"hi"
         pool.close()
         thread.join()
+
+
+def has_no_such_page(connection: socket.socket, stop: threading.Event) -> None:
+    connection.recv(4096)
+    connection.sendall(b"HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\n\r\nNot Found")
+
+
+def test_a_web_server_is_no_triton_that_lacks_the_model(listen: Listen, tiny: Tiny) -> None:
+    transport = HttpTransport(f"127.0.0.1:{listen(has_no_such_page)}")
+    with pytest.raises(ServerRejected, match=r"HTTP 404 in words that are not Triton's.*Check that a Triton listens"):
+        transport.connect(tiny.manifest.contract, 1.0)
+    transport.close()
