@@ -13,7 +13,7 @@ from ._version import __version__
 from .bundles.manifest import Manifest
 from .bundles.privacy_report import PrivacyReport
 from .camera import Camera
-from .client import PrivateClient
+from .client import Observer, PrivateClient
 from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts
 from .contract import Contract
 from .errors import (
@@ -34,7 +34,8 @@ from .errors import (
     SignatureError,
     TLSFailed,
 )
-from .frames import Frame, FrameSource, load_image
+from .frames import Frame, FrameLike, FrameSource, load_image
+from .obfuscate import Payload
 from .predictions import Prediction, Timings, mean_probabilities
 from .security import Security
 from .sources import Arrays, Folder, Video, open_source
@@ -62,9 +63,12 @@ __all__ = [
     "Folder",
     "Frame",
     "FrameError",
+    "FrameLike",
     "FrameSource",
     "Manifest",
+    "Observer",
     "OnFailure",
+    "Payload",
     "Percentiles",
     "Prediction",
     "PrivacyGuardError",
