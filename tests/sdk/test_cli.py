@@ -14,7 +14,7 @@ import pytest
 
 from dcp_sdk import __version__, doctor
 from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
-from dcp_sdk.bundles.measurements import AttackResult, Interval, Utility
+from dcp_sdk.bundles.measurements import AttackResult, Interval, Luck, SideChannel, Utility
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.serving import TritonServer
 from tests.sdk.helpers import memory, run
@@ -84,8 +84,8 @@ def test_inspect_tells_the_contract_and_the_missing_report(tiny: Tiny) -> None:
     [
         (0.6, False, "NOT PROTECTED"),
         (0.6, True, "NOT PROTECTED"),
-        (0.25, False, "Protected"),
-        (0.25, True, "Not known"),
+        (0.35, False, "Protected"),
+        (0.35, True, "Not known"),
     ],
 )
 def test_inspect_gives_the_verdict(share: float, quick: bool, words: str, tmp_path: Path) -> None:
@@ -103,12 +103,14 @@ def test_inspect_gives_the_verdict(share: float, quick: bool, words: str, tmp_pa
     report = PrivacyReport(
         contract_digest=pair.manifest.contract.digest,
         sensitive="colour",
-        chance=0.2,
-        majority=0.25,
-        leaked=10,
+        chance=1 / 3,
+        majority=0.4,
+        leaked=1000,
         tested=10,
         utility=Utility(pictures=10, balanced_accuracy=interval, groups=()),
         attacks=(attack,),
+        luck=Luck(shuffles=9, balanced_accuracy=interval, auc=None),
+        side_channels=(SideChannel(name="mask only", balanced_accuracy=interval, chance=1 / 3),),
         quick=quick,
         seed=0,
         created="2026-01-01T00:00:00Z",
