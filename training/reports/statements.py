@@ -151,10 +151,17 @@ def exposed(report: PrivacyReport) -> str:
     if report.most_exposed is None:
         return ""
     group, exposure = report.most_exposed
-    return (
-        f"The group that any of them exposes most is {group}: called so more often than the others are on average by "
-        f"{points(exposure)} points, 0 for who guesses.{_exposed_by_luck(group, report.luck)}"
-    )
+    said = f"called so more often than the others are on average by {points(exposure)} points, 0 for who guesses."
+    beside = _exposed_by_luck(group, report.luck) + _exposed_by_frames(report)
+    return f"The group that any of them exposes most is {group}: {said}{beside}"
+
+
+def _exposed_by_frames(report: PrivacyReport) -> str:
+    seen = [(exposure, group, point) for point in report.many_frames for group, exposure in point.exposures.items()]
+    if not seen:
+        return ""
+    exposure, group, point = max(seen, key=lambda each: each[0].value)
+    return f" From {point.seen} it is {group}, by {points(exposure)} points.{_exposed_by_luck(group, point.luck)}"
 
 
 def _exposed_by_luck(group: str, luck: Luck | None) -> str:
