@@ -55,7 +55,9 @@ def test_grey_transparent_and_deep_files_become_rgb(picture: Image) -> None:
     np.testing.assert_array_equal(load_image(encode(".png", deep)), picture)
 
 
-@pytest.mark.parametrize("picture", [bytearray(b"1"), memoryview(b"1"), io.BytesIO(b"1"), None], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "picture", [bytearray(b"1"), memoryview(b"1"), io.BytesIO(b"1"), None], ids=lambda value: type(value).__name__
+)
 def test_what_is_no_file_of_a_picture(picture: object) -> None:
     with pytest.raises(FrameError, match="expected the path or the bytes of a picture file, got"):
         load_image(picture)  # type: ignore[arg-type]
