@@ -6,6 +6,7 @@ for ever.
 
 from __future__ import annotations
 
+import errno
 import socket
 import ssl
 from typing import Any
@@ -47,6 +48,14 @@ class DeadlineSocket(_Reads):
 
 class TLSDeadlineSocket(_Reads, ssl.SSLSocket):
     """The same inside TLS. Made by :func:`secure`."""
+
+    def getpeername(self) -> Any:
+        """Tell who the peer is. ``ssl`` asks before the handshake, and leaves open what was reset until then."""
+        try:
+            return super().getpeername()
+        except OSError as error:
+            self.close()
+            raise ConnectionResetError(errno.ECONNRESET, "the connection was reset") from error
 
     def send(self, *args: Any) -> int:
         self.settimeout(self.deadline.remaining_s())
