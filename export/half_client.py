@@ -94,7 +94,8 @@ def _as_half(values: npt.NDArray[Any], name: str) -> npt.NDArray[np.float16]:
         half: npt.NDArray[np.float16] = values.astype(np.float16)
     if not np.isfinite(half).all():
         raise BundleError(
-            f"expected weights that half precision can hold (up to 65,504), not so {name}. Do without --half-client."
+            f"expected weights that half precision can hold (up to 65,504), got larger ones in {name}. "
+            "Do without --half-client."
         )
     return half
 

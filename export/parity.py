@@ -138,7 +138,7 @@ def cost_of_half(
     if cost.answers_changed > _MOST_CHANGED * cost.pictures:
         raise BundleError(
             f"expected a client network that bears half precision, but {cost.answers_changed} of {cost.pictures} "
-            "answers change. Leave --half-client away."
+            "answers change. Do without --half-client."
         )
     return cost
 

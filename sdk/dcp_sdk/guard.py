@@ -42,8 +42,7 @@ def check_payload(contract: Contract, payload: Sequence[object]) -> Payload:
         checked.append(value.copy(order="C"))
         if violation := spec.violation(checked[-1]):
             raise _refuse(violation)
-    packing = contract.packing
-    if packing is not None and any(byte > packing.last_byte for byte in checked[-1][:, -1].tolist()):
+    if contract.packing is not None and max(checked[-1][:, -1].tolist()) > contract.packing.last_byte:
         raise _refuse(f"{contract.payload[-1].name}: bits that belong to no value are not 0")
     batches = {len(copy) for copy in checked}
     if len(batches) != 1:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from .contract import Contract
 from .obfuscate import Payload
-from .predictions import kept_channels
+from .predictions import channels_sent
 from .preprocess import Image
 
 __all__ = ["HEIGHT_PX", "PANEL_PX", "WIDTH_PX", "mosaic", "side_by_side"]
@@ -44,7 +44,7 @@ def side_by_side(frame_rgb: Image, payload: Payload, contract: Contract) -> Imag
     left = _FRAME_PX + _GAP_PX
     _write(canvas, f"all that was sent: {contract.payload_bytes} bytes", (left + 8, 28))
     values = contract.unpack(payload[-1])[0].astype(np.float32) / (2**contract.bits - 1)
-    numbers = kept_channels(contract, payload)[0] or range(len(values))
+    numbers = channels_sent(contract, payload)[0] or range(len(values))
     panel = _maps(values, numbers) if values.ndim == 3 and values[0].size > 1 else _bars(values, numbers)
     canvas[_TITLE_PX:, left:] = panel
     return canvas

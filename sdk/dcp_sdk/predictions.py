@@ -20,8 +20,8 @@ __all__ = [
     "DEVICE",
     "Prediction",
     "Timings",
+    "channels_sent",
     "decode_answer",
-    "kept_channels",
     "make_predictions",
     "mean_probabilities",
 ]
@@ -169,7 +169,7 @@ def make_predictions(
     """
     labels = contract.task.labels
     rows = probabilities.tolist()
-    kept = kept_channels(contract, payload)
+    kept = channels_sent(contract, payload)
     bytes_sent = sum(tensor.nbytes for tensor in payload) // len(rows)
     return [
         Prediction(
@@ -191,7 +191,7 @@ def make_predictions(
     ]
 
 
-def kept_channels(contract: Contract, payload: Payload) -> list[tuple[int, ...]]:
+def channels_sent(contract: Contract, payload: Payload) -> list[tuple[int, ...]]:
     """Tell which channels left, of each of N pictures: ascending, or none if the contract has no tensor for them."""
     for spec, tensor in zip(contract.payload, payload, strict=True):
         if spec.order == "strictly_ascending":

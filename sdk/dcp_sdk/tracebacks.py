@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar, cast
 
@@ -28,30 +29,32 @@ def forget_locals(error: BaseException) -> None:
             remaining += [one.__cause__, one.__context__]
 
 
+@contextmanager
+def _forgetting() -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        forget_locals(error)
+        raise
+
+
 def forgetful(call: Call) -> Call:
     """Let errors of a function, or of a coroutine, leave without what it was given and what it computed."""
-    if inspect.iscoroutinefunction(call):
 
-        @wraps(call)
-        async def awaited(*arguments: Any, **named: Any) -> Any:
-            try:
+    @wraps(call)
+    async def awaited(*arguments: Any, **named: Any) -> Any:
+        try:
+            with _forgetting():
                 return await call(*arguments, **named)
-            except BaseException as error:
-                forget_locals(error)
-                raise
-            finally:
-                del arguments, named
-
-        return cast(Call, awaited)
+        finally:
+            del arguments, named
 
     @wraps(call)
     def called(*arguments: Any, **named: Any) -> Any:
         try:
-            return call(*arguments, **named)
-        except BaseException as error:
-            forget_locals(error)
-            raise
+            with _forgetting():
+                return call(*arguments, **named)
         finally:
             del arguments, named
 
-    return cast(Call, called)
+    return cast(Call, awaited if inspect.iscoroutinefunction(call) else called)

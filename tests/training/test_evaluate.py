@@ -12,12 +12,13 @@ import pytest
 from dcp_sdk import PrivateClient
 from dcp_sdk.bundles.bundle import Bundle
 from dcp_sdk.bundles.manifest import Manifest
+from dcp_sdk.bundles.measurements import LIKELIHOOD
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.errors import BundleError, ConfigError
 from tests.tiny import PAPER, Tiny
 from tests.trained import Trained, train_and_export
 from tests.training.payloads import BRIEF
-from training.attacks import ATTACKS, COPIES, ENSEMBLE, LIKELIHOOD, RECONSTRUCTIONS, AttackSettings
+from training.attacks import ATTACKS, COPIES, ENSEMBLE, RECONSTRUCTIONS, AttackSettings
 from training.config import Recipe
 from training.evaluate import attack_settings, evaluate, without_data
 

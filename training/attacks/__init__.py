@@ -11,7 +11,7 @@ from .decoder import decoder
 from .deep_image_prior import deep_image_prior
 from .ensemble import ENSEMBLE, together
 from .inversion import inversion
-from .likelihood import LIKELIHOOD, likelihood, likelihood_of_frames
+from .likelihood import likelihood, likelihood_of_frames
 from .likeness import kernel_ridge, mean_of_nearest, nearest
 from .linear_probe import linear_probe
 from .mlp import mlp
@@ -22,7 +22,6 @@ __all__ = [
     "ATTACKS",
     "COPIES",
     "ENSEMBLE",
-    "LIKELIHOOD",
     "RECONSTRUCTIONS",
     "SEARCHES",
     "Attack",

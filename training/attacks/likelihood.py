@@ -14,15 +14,11 @@ from ..payloads import Payloads
 from .base import Guess, hold_out_indices
 
 __all__ = [
-    "LIKELIHOOD",
     "likelihood",
     "likelihood_of_frames",
     "log_likelihoods",
     "log_likelihoods_of_frames",
 ]
-
-LIKELIHOOD = "likelihood under the noise"
-"""The name that reports use."""
 
 Floats = npt.NDArray[np.float64]
 _ROWS = 1024

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from dcp_sdk.bundles.measurements import (
+    LIKELIHOOD,
     AttackResult,
     Certificate,
     Control,
@@ -28,7 +29,7 @@ from dcp_sdk.bundles.measurements import (
 )
 
 from .. import data as datasets
-from ..attacks import ATTACKS, ENSEMBLE, LIKELIHOOD, AttackSettings, Guess, Knowledge, SearchSettings, together
+from ..attacks import ATTACKS, ENSEMBLE, AttackSettings, Guess, Knowledge, SearchSettings, together
 from ..config import Recipe
 from ..console import console
 from ..payloads import Payloads

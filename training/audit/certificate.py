@@ -62,12 +62,11 @@ def certify(bundle: Path, manifest: Manifest, neck: BottleneckConfig | None, spl
     count = math.prod(contract.values_shape)
     choices = math.comb(contract.pruning.channels, contract.pruning.kept)
     capacity = count * contract.bits + math.ceil(math.log2(choices))
-    prior = as_tensor(splits.train.pictures).flatten(1).numpy()
-    bound, pictures = rate_distortion_bound(prior[:_PRIOR], capacity), None
+    bound, pictures = rate_distortion_bound(_prior(splits, _PRIOR), capacity), None
     if neck is None or not is_covered_by_noise(contract, neck):
         return Certificate(capacity_bits=capacity, reconstruction_mse=bound if bound > _NOTHING else None)
     if count <= _MOST_VALUES:
-        least, effective = _reconstruction(DeviceTwin(bundle, contract), splits, prior, neck.deviation)
+        least, effective = _reconstruction(DeviceTwin(bundle, contract), splits, neck.deviation)
         if least > bound:
             bound, pictures = least, effective
     values = before_noise(bundle, contract, splits.val.pictures)
@@ -99,9 +98,12 @@ def is_covered_by_noise(contract: Contract, neck: BottleneckConfig | None) -> bo
     return neck is not None and neck.noise > 0 and contract.pruning.rule in ("none", "static")
 
 
-def _reconstruction(
-    twin: DeviceTwin, splits: Splits, prior: npt.NDArray[np.float32], deviation: float
-) -> tuple[float, float]:
+def _prior(splits: Splits, most: int | None = None) -> npt.NDArray[np.float32]:
+    """Pixels of what an attacker knows of pictures, ``(N, d)``."""
+    return np.asarray(as_tensor(splits.train.pictures[:most]).flatten(1))
+
+
+def _reconstruction(twin: DeviceTwin, splits: Splits, deviation: float) -> tuple[float, float]:
     pictures = splits.val.pictures
     stand_in = smooth(twin)
     some = pictures[np.random.default_rng(0).permutation(len(pictures))[:_PICTURES]]
@@ -113,7 +115,7 @@ def _reconstruction(
         stacked = np.stack(gradients, axis=1)
         rows.append(stacked[stacked.any((1, 2))])  # most lie at the ends of the range, and show none
     jacobians = np.concatenate(rows)
-    bound = reconstruction_bound(jacobians, prior, deviation, count=len(some))
+    bound = reconstruction_bound(jacobians, _prior(splits), deviation, count=len(some))
     return bound, round(effective_pictures(jacobians), 1)
 
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from dcp_sdk.bundles.measurements import (
+    LIKELIHOOD,
     AttackResult,
     Control,
     Interval,
@@ -18,7 +19,7 @@ from dcp_sdk.bundles.measurements import (
     strongest_of,
 )
 
-from ..attacks import ATTACKS, ENSEMBLE, LIKELIHOOD, AttackSettings, Guess, together
+from ..attacks import ATTACKS, ENSEMBLE, AttackSettings, Guess, together
 from ..attacks.side_channels import answer_only
 from ..metrics import (
     accuracy,

@@ -12,6 +12,7 @@ from pydantic import Field
 from ..contract import Frozen, Line
 
 __all__ = [
+    "LIKELIHOOD",
     "Z_95",
     "AttackResult",
     "Certificate",
@@ -36,6 +37,8 @@ __all__ = [
     "strongest_of",
 ]
 
+LIKELIHOOD = "likelihood under the noise"
+"""Name of the attacker who knows the noise: without it nothing is known of a bundle that draws some."""
 Z_95 = NormalDist().inv_cdf(0.975)
 """Standard deviations to either side of a normal 95 % interval."""
 

@@ -11,6 +11,7 @@ from ..contract import Contract, Frozen, Line
 from ..errors import BundleError
 from .bundle import PRIVACY_REPORT_FILE, Bundle, BundleLike
 from .measurements import (
+    LIKELIHOOD,
     Z_95,
     AttackResult,
     Certificate,
@@ -39,8 +40,6 @@ _RANKING_BAR = 0.64
 """The same for AUC: where two groups are spread alike, it goes with 60 % (Φ(√2 Φ⁻¹(0.6)))."""
 _LEAKED_PER_GROUP = 100
 """Pairs of each group, on average, that adversaries must have had before anything is called protected."""
-_KNOWS_NOISE = "likelihood under the noise"
-"""Name of the attacker who knows the noise."""
 
 _AGAIN = "Measure it again with training.evaluate."
 
@@ -313,7 +312,7 @@ class PrivacyReport(Frozen):
         covered = random and contract.pruning.rule in ("none", "static")
         names = {attack.name for attack in self.attacks}
         there = {
-            _KNOWS_NOISE: not covered or _KNOWS_NOISE in names,
+            LIKELIHOOD: not covered or LIKELIHOOD in names,
             "many frames": not random or bool(self.many_frames),
             "side channels": bool(self.side_channels),
             "what luck would read": self.luck is not None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -25,8 +24,8 @@ class Gate:
         # Entered as itself, in C: Ctrl-C may fall into the Python of a condition's, and leave it held for ever.
         self._lock = threading.RLock()
         self._changed = threading.Condition(self._lock)
-        self._inside: Counter[int] = Counter()
-        """Calls by thread: one that is closed from the middle of a call of its own must not wait for itself."""
+        self._inside: list[int] = []
+        """The thread of each call: one that closes from the middle of a call of its own must not wait for itself."""
         self._closed = False
 
     @property
@@ -92,14 +91,12 @@ class Gate:
         with self._lock:
             if self._closed:
                 raise self.error()
-            self._inside[thread] += 1
+            self._inside.append(thread)
         try:
             yield
         finally:
             with self._lock:
-                self._inside[thread] -= 1
-                if not self._inside[thread]:
-                    del self._inside[thread]
+                self._inside.remove(thread)
                 if self._closed:  # else nobody waits
                     self._changed.notify_all()
 
@@ -111,5 +108,5 @@ class Gate:
         self.shut()
         with self._lock:
             end = time.monotonic() + timeout_s
-            while self._inside.keys() - {threading.get_ident()} and (left := end - time.monotonic()) > 0:
+            while set(self._inside) - {threading.get_ident()} and (left := end - time.monotonic()) > 0:
                 self._changed.wait(left)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from dcp_sdk import load_image
 from dcp_sdk.preprocess import preprocess
 from tests.tiny import ROOT
 from tests.trained import Trained, train_and_export
-from training.attacks import AttackSettings, Knowledge, SearchSettings
+from tests.training.payloads import SETTINGS
+from training.attacks import Knowledge, SearchSettings
 from training.attacks.reconstruction import Pictures
 from training.config import NetworkConfig
 from training.generated import draw_pictures
@@ -52,16 +54,13 @@ def knowledge(unpruned: Trained, faces: Pictures, send: Send) -> Knowledge:
         contract=unpruned.manifest.contract,
         leaked=send(seen),
         pictures=seen,
-        settings=AttackSettings(
+        settings=replace(
+            SETTINGS,
             network=NetworkConfig(split=3),
-            classes=3,
-            seed=0,
             epochs=1,
             decoder_epochs=1,
             patience=1,
-            search_epochs=1,
             search_pairs=1,
-            mirror=False,
             trees=1,
         ),
         search=SearchSettings(targets=2, steps=120, restarts=2, prior_steps=120),

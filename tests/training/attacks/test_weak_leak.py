@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from training.attacks import ATTACKS, AttackSettings, likelihood
+from tests.training import payloads
+from training.attacks import ATTACKS, likelihood
 from training.audit.guarantees import best_attacker
-from training.config import NetworkConfig
 from training.metrics import balanced_accuracy
 from training.payloads import Payloads
 
 CLASSES, VALUES, DEVIATION = 5, 4, 0.3
-SETTINGS = AttackSettings(
-    network=NetworkConfig(split=6),
-    classes=CLASSES,
-    seed=0,
-    epochs=8,
-    decoder_epochs=1,
-    patience=3,
-    search_epochs=1,
-    search_pairs=2500,
-    mirror=False,
-    trees=100,
-)
+SETTINGS = replace(payloads.SETTINGS, classes=CLASSES, decoder_epochs=1, search_pairs=2500, trees=100)
 
 
 def leak(count: int, seed: int) -> tuple[np.ndarray, Payloads]:
