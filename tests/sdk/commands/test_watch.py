@@ -16,7 +16,7 @@ import pytest
 from dcp_sdk import PrivateClient, load_image
 from dcp_sdk.payload_picture import HEIGHT_PX, WIDTH_PX, side_by_side
 from dcp_sdk.preprocess import Image
-from tests.sdk.helpers import memory, run
+from tests.sdk.helpers import eventually, memory, run
 from tests.tiny import PAPER, ROOT, SHIPPED, Tiny
 
 ASTRONAUT = ROOT / "examples" / "data" / "astronaut.jpg"
@@ -124,15 +124,18 @@ def test_the_window_shows_the_drawing_until_escape(tiny: Tiny, folder: Path) -> 
             watching = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
             find = ["xdotool", "search", "--sync", "--name", "dcp watch"]
             look = [*find, "getwindowgeometry", "--shell"]
-            shown = subprocess.run(look, env=environment, capture_output=True, text=True, timeout=60, check=True).stdout
+
+            def shows_the_drawing() -> bool:  # a window begins small, before there is something to draw
+                done = subprocess.run(look, env=environment, capture_output=True, text=True, timeout=60, check=True)
+                return f"WIDTH={WIDTH_PX}\nHEIGHT={HEIGHT_PX}" in done.stdout
+
+            assert eventually(shows_the_drawing)
             press = [*find, "windowfocus", "key", "--window", "%@", "Escape"]
             subprocess.run(press, env=environment, timeout=60, check=True)
             assert watching.wait(timeout=60) == 0
         finally:
             watching.kill()
             screen.kill()
-    assert f"WIDTH={WIDTH_PX}" in shown
-    assert f"HEIGHT={HEIGHT_PX}" in shown
 
 
 def test_a_window_without_a_display_is_an_error_that_says_what_to_do(tiny: Tiny, folder: Path) -> None:
