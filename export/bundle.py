@@ -147,6 +147,7 @@ def write_manifest(
             seed=checkpoint.recipe.seed,
             settings=checkpoint.recipe.model_dump(mode="json"),
             data=data,
+            epochs=checkpoint.epoch,
             hours=round(checkpoint.hours, 2),
             checkpoint_sha256=sha256_file(checkpoint_file),
             bits_cost=bits_cost,

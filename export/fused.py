@@ -64,7 +64,8 @@ class DeviceGraph(nn.Module):
             activations: float32 ``(N, C, h, w)``; never an output of the exported graph;
             scores: float32 ``(N, C)``, where there is a pruner; never an output of the exported graph.
         """
-        activations = self.client(image.permute(0, 3, 1, 2))
+        # In the order that torch expects: else pooling is exported by way of strides, with operators no device allows.
+        activations = self.client(image.permute(0, 3, 1, 2).contiguous())
         numbers = self._numbers(noise)
         if self.pruner is None:
             channels, scores = self._all_channels(activations), None

@@ -51,9 +51,16 @@ class Parity:
     """Quantised values that differ by more. Must be 0."""
     probability_difference: float = 0.0
     """Largest difference of an answer to the same payload."""
+    not_numbers: int = 0
+    """Pictures whose answer holds something that is not a number: the training diverged. Must be 0."""
 
     def check(self) -> None:
         """Raise BundleError if the graphs are not what torch computes."""
+        if self.not_numbers:
+            raise BundleError(
+                f"expected a trained network, got answers that are not numbers for {self.not_numbers} of "
+                f"{self.pictures} pictures: the training diverged. Train again with a lower optim.learning_rate."
+            )
         flips = self.flips_torch_alone + self.flips_onnx_alone + self.flips_onnx_batch
         if flips or self.features_off_by_more or self.probability_difference > 1e-4:
             found = ", ".join(f"{field.name} {getattr(self, field.name)}" for field in fields(self))
@@ -92,7 +99,10 @@ def compare(device: DeviceGraph, head: HeadGraph, device_file: Path, head_file: 
         result.features_off_by_more += int((steps > 1).sum())
         (answer,) = head_session.run(None, {"channels": channels, "features": features})
         torch_answer = head(torch.from_numpy(channels.astype(np.int64)), torch.from_numpy(features)).numpy()
-        result.probability_difference = max(result.probability_difference, float(np.abs(answer - torch_answer).max()))
+        finite = np.isfinite(torch_answer).all(1) & np.isfinite(answer).all(1)
+        result.not_numbers += int((~finite).sum())
+        difference = np.abs(answer[finite] - torch_answer[finite]).max(initial=0.0)
+        result.probability_difference = max(result.probability_difference, float(difference))
     return result
 
 

@@ -22,6 +22,7 @@ from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.onnx_check import check_graph
 from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.commands.tables import readable_bytes
+from dcp_sdk.errors import ConfigError
 from dcp_sdk.serving.on_disk import GRAPH_FILE
 from dcp_sdk.serving.repository import ModelRepository
 from export import bundle as files
@@ -48,6 +49,7 @@ def export(
     bits: int | None = None,
     half_client: bool = False,
     with_head: bool = False,
+    unfinished: bool = False,
     force: bool = False,
 ) -> Parity:
     """Write the bundle and its paired head; nothing is written unless the graphs compute what torch does.
@@ -65,17 +67,25 @@ def export(
             was trained with. What fewer cost stands in the manifest.
         half_client: Compute the client network in float16, on GPUs. What it costs stands in the manifest.
         with_head: Let the bundle carry the head, too, for a client with ``on_failure="local"``.
+        unfinished: Export a training that was cut off, too; the card says after which epoch.
         force: Replace an existing bundle, and a ``model`` that is the head of another contract.
 
     Raises:
-        ConfigError: No checkpoint there, or it was trained with fewer bits; or the bundle exists, or ``model`` is
-            another contract's, and ``force`` is not given.
+        ConfigError: No checkpoint there, or it was trained with fewer bits; or its training was cut off and
+            ``unfinished`` is not given; or the bundle exists, or ``model`` is another contract's, and ``force`` is not
+            given.
         BundleError: The exported graphs do not compute what torch computes, or change too much in half precision.
     """
     if not force:
         files.refuse_to_overwrite(bundle)
     name = name or bundle.resolve().name
     checkpoint = Checkpoint.load(checkpoint_file)
+    if checkpoint.epoch < checkpoint.recipe.optim.epochs and not unfinished:
+        raise ConfigError(
+            f"{checkpoint_file}: expected a finished training, got epoch {checkpoint.epoch} of "
+            f"{checkpoint.recipe.optim.epochs}. Give the command of the training again, which goes on, or export it as "
+            "it is with --unfinished."
+        )
     device, head = halves(checkpoint, bits)
     sample, labels = pictures_for_parity(checkpoint, folder, pictures)
     bundle.parent.mkdir(parents=True, exist_ok=True)
@@ -152,6 +162,9 @@ def _main(
     with_head: Annotated[
         bool, typer.Option("--with-head", help="let the bundle carry the head, for answers without a server")
     ] = False,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="export a training that was cut off; the card says so")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="replace a bundle that exists, and another head under --head")
     ] = False,
@@ -170,6 +183,7 @@ def _main(
             bits=bits,
             half_client=half_client,
             with_head=with_head,
+            unfinished=unfinished,
             force=force,
         )
     manifest = Manifest.load(bundle)

@@ -39,22 +39,34 @@ class Checkpoint:
     """Wall-clock hours of training so far."""
     metrics: dict[str, float]
     """The last validation."""
-    tensors: dict[str, Tensor] = field(repr=False)
+    data: str = ""
+    """:attr:`training.data.Splits.fingerprint` of what it was trained with; empty in checkpoints of before."""
+    tensors: dict[str, Tensor] = field(repr=False, default_factory=dict)
     """``client.*``, ``head.*``, ``pruner.*``, … weights and ``optimizer.*`` state."""
 
     def save(self, path: Path) -> None:
-        """Write atomically: a run that dies while saving keeps its previous checkpoint."""
+        """Write atomically: a run that dies while saving keeps its previous checkpoint.
+
+        Raises:
+            ConfigError: It cannot be written.
+        """
         facts = {k: v for k, v in asdict(self).items() if k not in ("tensors", "recipe", "task", "sensitive")}
         for name in ("recipe", "task", "sensitive"):
             facts[name] = getattr(self, name).model_dump(mode="json")
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(".partial")
-        save_file(
-            {name: tensor.contiguous().cpu() for name, tensor in self.tensors.items()},
-            partial,
-            metadata={"dcp": json.dumps(facts)},
-        )
-        partial.replace(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(
+                {name: tensor.contiguous().cpu() for name, tensor in self.tensors.items()},
+                partial,
+                metadata={"dcp": json.dumps(facts)},
+            )
+            partial.replace(path)
+        except (OSError, SafetensorError) as error:
+            raise ConfigError(
+                f"expected to write {path}, got {error}. Make room or choose another folder; the checkpoint of before, "
+                "if there was one, is whole."
+            ) from error
 
     @classmethod
     def load(cls, path: Path) -> Self:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from dcp_sdk.contract import Frozen, ImagePreprocessing, PrunerKind, Rule, kept_channels
+from dcp_sdk.contract import ImagePreprocessing, Name, Positive, PrunerKind, Rule, kept_channels
 from dcp_sdk.errors import ConfigError
 
 from .defense_config import (
@@ -23,6 +23,7 @@ from .defense_config import (
     GradualPruning,
     LatentPruning,
     Osia,
+    Section,
     Shredder,
 )
 
@@ -30,22 +31,24 @@ RECIPES = Path(__file__).parent / "recipes"
 Arch = Literal["resnet18", "resnet34", "resnet50"]
 
 
-class AttributeConfig(Frozen):
+class AttributeConfig(Section):
     """Which column of the labels is meant."""
 
-    name: str
+    name: Name
     """Column of the CSV, or attribute of the data set."""
-    labels: tuple[str, ...] | None = None
+    labels: Annotated[tuple[Name, ...], Field(min_length=2)] | None = None
     """Class names in the order of their numbers; None: the sorted values found in the training labels."""
     edges: tuple[float, ...] = ()
     """Where the column holds numbers: they are cut into groups at these values, ascending."""
 
     @model_validator(mode="after")
-    def _edges_ascend(self) -> Self:
+    def _groups_differ(self) -> Self:
         if list(self.edges) != sorted(set(self.edges)):
             raise ValueError(f"edges must ascend: {self.edges}")
         if self.edges and self.labels:
             raise ValueError("edges name their own groups: leave labels out")
+        if self.labels and len(set(self.labels)) != len(self.labels):
+            raise ValueError(f"a label stands twice in {self.labels}")
         return self
 
     def group(self, value: str) -> str:
@@ -67,7 +70,7 @@ class AttributeConfig(Frozen):
         return f"{self.edges[place - 1]:g} to under {self.edges[place]:g}"
 
 
-class DataConfig(Frozen):
+class DataConfig(Section):
     """Where pictures and labels come from. The folder itself is a command-line argument, never part of a recipe."""
 
     kind: Literal["fairface", "csv", "celeba", "cifar10", "generated"]
@@ -94,7 +97,7 @@ class DataConfig(Frozen):
     """Side of the square picture that the client network sees."""
     mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
     """Per colour, on pixels scaled to 0..1."""
-    std: tuple[float, float, float] = (0.25, 0.25, 0.25)
+    std: tuple[Positive, Positive, Positive] = (0.25, 0.25, 0.25)
     """Per colour, on pixels scaled to 0..1."""
     shift_px: Annotated[int, Field(ge=0)] = 0
     """Augmentation: random shift by up to this many pixels, edges repeated."""
@@ -103,13 +106,19 @@ class DataConfig(Frozen):
     generated_pictures: Annotated[int, Field(ge=20)] = 512
     """``generated`` only: size of the training split; validation has a quarter."""
 
+    @model_validator(mode="after")
+    def _something_to_hide(self) -> Self:
+        if self.task == self.sensitive:
+            raise ValueError(f"task and sensitive are both {self.task.name!r}: an answer cannot be given and hidden")
+        return self
+
     @property
     def preprocessing(self) -> ImagePreprocessing:
         """The same facts as the contract states them for the device."""
         return ImagePreprocessing(size_px=self.size_px, mean=self.mean, std=self.std)
 
 
-class BottleneckConfig(Frozen):
+class BottleneckConfig(Section):
     """A narrow neck behind the split, part of the client network: few values, each within 0..1, few bits, noise."""
 
     channels: Annotated[int, Field(ge=1)]
@@ -131,7 +140,7 @@ class BottleneckConfig(Frozen):
         return self.noise / (2 * self.reach)
 
 
-class NetworkConfig(Frozen):
+class NetworkConfig(Section):
     """Architecture and the place where it is cut."""
 
     arch: Arch = "resnet18"
@@ -148,7 +157,7 @@ class NetworkConfig(Frozen):
         return 8 if self.bottleneck is None else self.bottleneck.bits
 
 
-class PruningConfig(Frozen):
+class PruningConfig(Section):
     """What is removed and who decides."""
 
     rule: Rule = "dynamic"
@@ -176,7 +185,7 @@ class PruningConfig(Frozen):
         return kept_channels(channels, self.ratio)
 
 
-class OptimConfig(Frozen):
+class OptimConfig(Section):
     """Optimiser and schedule, the same for all networks."""
 
     epochs: Annotated[int, Field(ge=1)]
@@ -192,17 +201,17 @@ class OptimConfig(Frozen):
     """Share of all steps spent warming up; ``cosine`` only."""
 
 
-class Recipe(Frozen):
+class Recipe(Section):
     """One reported result."""
 
-    name: str
+    name: Name
     data: DataConfig
     network: NetworkConfig = NetworkConfig()
     pruning: PruningConfig = PruningConfig()
     defense: DefenseConfig | None = None
     """A rival of the paper; None: the paper's method where the rule is ``dynamic``, plain training elsewhere."""
     optim: OptimConfig
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     """Lightning Fabric's precision. The pruner's scores are float32 whatever it says."""
 
@@ -247,7 +256,7 @@ class Recipe(Frozen):
             ConfigError: The file is missing or something in it makes no sense.
         """
         path = Path(path)
-        if not path.exists() and (RECIPES / f"{path}.yaml").exists():
+        if not path.is_file() and (RECIPES / f"{path}.yaml").exists():
             path = RECIPES / f"{path}.yaml"
         raw = _read(path)
         for override in overrides:
@@ -272,16 +281,24 @@ class Recipe(Frozen):
             raise ConfigError(f"{path}: {where}: {first['msg']} ({error.error_count()} problem(s))") from error
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, children: tuple[Path, ...] = ()) -> dict[str, Any]:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeError, yaml.YAMLError) as error:
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.yaml")))
         raise ConfigError(f"expected a YAML recipe at {path}: {error}. Recipes here: {known}") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"{path}: expected a mapping of settings, got {type(raw).__name__}")
     parent = raw.pop("extends", None)
-    return raw if parent is None else _merged(_read(path.parent / parent), raw)
+    if parent is None:
+        return raw
+    if not isinstance(parent, str):
+        raise ConfigError(f"{path}: extends: expected the name of a recipe beside it, got {parent!r}")
+    children = (*children, path.resolve())
+    base = path.parent / parent
+    if base.resolve() in children:
+        raise ConfigError(f"{path}: extends: {parent} extends this recipe itself. Leave one of the two out.")
+    return _merged(_read(base, children), raw)
 
 
 def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

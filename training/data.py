@@ -5,6 +5,8 @@ They pass through ``dcp_sdk.preprocess``, so training sees what the device will 
 
 from __future__ import annotations
 
+import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import ValidationError
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -25,9 +28,10 @@ from dcp_sdk.frames import load_image
 from dcp_sdk.preprocess import preprocess
 
 from .config import AttributeConfig, DataConfig
+from .console import console
 from .layouts import READERS, Row
 
-__all__ = ["LabelledPictures", "Labels", "Splits", "labels", "load", "order", "shuffled"]
+__all__ = ["LabelledPictures", "Labels", "Splits", "fingerprint", "labels", "load", "order", "shuffled"]
 
 Labels = npt.NDArray[np.int64]
 
@@ -70,6 +74,21 @@ class Splits:
     task: Attribute
     sensitive: Attribute
 
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all pictures and their labels."""
+        splits = (self.train, self.val)
+        return fingerprint(*(array for split in splits for array in (split.pictures, split.sensitive, split.task)))
+
+
+def fingerprint(*arrays: npt.NDArray[Any]) -> str:
+    """Hash of arrays, their shapes and types."""
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype} {array.shape} ".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
 
 def load(config: DataConfig, folder: Path | None) -> Splits:
     """Read both splits of a data set into memory (S x S x 3 bytes a picture).
@@ -79,28 +98,43 @@ def load(config: DataConfig, folder: Path | None) -> Splits:
         folder: Root of the data set; None only for ``kind: generated``.
 
     Raises:
-        ConfigError: A file, column or label is missing, or an attribute has fewer than two classes; names file and
-        line. FrameError: A picture cannot be read; names file and line.
+        ConfigError: A file, column or label is missing, an attribute (or one of ``others``) has fewer than two classes
+            or a class without pictures in one of the splits, or both splits hold the same file; names file and line.
+        FrameError: A picture cannot be read; names file and line.
     """
     if folder is None and config.kind != "generated":
         raise ConfigError(f"data kind {config.kind!r} needs the folder of the data set: --data DIR")
     train_rows, val_rows = _rows(config, folder)
+    _refuse_shared_files(train_rows, val_rows)
     task, sensitive = (
-        _attribute(attribute, [getattr(row, role) for row in train_rows])
+        _attribute(attribute, role, train_rows, val_rows)
         for attribute, role in ((config.task, "task"), (config.sensitive, "sensitive"))
     )
+    for other in config.others:  # an audit reads them, hours later
+        labels(config, folder, other)
     augment: list[Any] = []
     if config.flip:
         augment.append(v2.RandomHorizontalFlip())
     if config.shift_px:
         augment.append(v2.RandomCrop(config.size_px, padding=config.shift_px, padding_mode="edge"))
     transform = v2.Compose(augment) if augment else None
-    return Splits(
+    for split, rows in (("training", train_rows), ("validation", val_rows)):
+        console.print(
+            f"{split}: {len(rows):,} pictures; {_counts(rows, task, 'task')}; {_counts(rows, sensitive, 'sensitive')}"
+        )
+    splits = Splits(
         train=_decode(train_rows, config.preprocessing, task, sensitive, "training", transform),
         val=_decode(val_rows, config.preprocessing, task, sensitive, "validation", None),
         task=task,
         sensitive=sensitive,
     )
+    known = {picture.tobytes() for picture in splits.train.pictures}
+    if seen := sum(picture.tobytes() in known for picture in splits.val.pictures):
+        console.print(
+            f"{seen} of {len(splits.val):,} validation pictures are training pictures, too: figures on them flatter",
+            style="yellow",
+        )
+    return splits
 
 
 def shuffled(splits: Splits) -> Splits:
@@ -130,8 +164,23 @@ def labels(
         ConfigError: As :func:`load`.
     """
     train_rows, val_rows = _rows(config.model_copy(update={"sensitive": attribute}), folder)
-    found = _attribute(attribute, [row.sensitive for row in train_rows])
+    found = _attribute(attribute, "sensitive", train_rows, val_rows)
     return found.labels, _numbers(train_rows, found, "sensitive"), _numbers(val_rows, found, "sensitive")
+
+
+def _refuse_shared_files(train_rows: Sequence[Row], val_rows: Sequence[Row]) -> None:
+    trained = {row.source: row for row in train_rows if isinstance(row.source, Path)}
+    for row in val_rows:
+        if isinstance(row.source, Path) and row.source in trained:
+            raise ConfigError(
+                f"{row.origin}: expected validation pictures that are not trained with, got {row.source}, which stands "
+                f"in {trained[row.source].origin}, too. Leave it out of one of them."
+            )
+
+
+def _counts(rows: Sequence[Row], attribute: Attribute, role: str) -> str:
+    counts = Counter(getattr(row, role) for row in rows)
+    return f"{attribute.name}: " + ", ".join(f"{label} {counts[label]:,}" for label in attribute.labels)
 
 
 def _rows(config: DataConfig, folder: Path | None) -> tuple[list[Row], list[Row]]:
@@ -147,14 +196,27 @@ def _labelled(row: Row, config: DataConfig) -> Row:
         raise ConfigError(f"{row.origin}: expected a number to cut into groups, got {error}") from error
 
 
-def _attribute(config: AttributeConfig, values: Sequence[str]) -> Attribute:
-    found = tuple(sorted(set(values)))
+def _attribute(config: AttributeConfig, role: str, train_rows: Sequence[Row], val_rows: Sequence[Row]) -> Attribute:
+    """Name the classes, each of which both splits must show: else it can be neither learnt nor judged."""
+    found = tuple(sorted({getattr(row, role) for row in train_rows}))
     if len(found) < 2:
         raise ConfigError(
-            f"attribute {config.name!r} has only the class {found} in {len(values)} training pictures; "
+            f"attribute {config.name!r} has only the class {found} in {len(train_rows)} training pictures; "
             "a classifier needs two. Choose another attribute or more data."
         )
-    return Attribute(name=config.name, labels=config.labels or found)
+    try:
+        attribute = Attribute(name=config.name, labels=config.labels or found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ConfigError(f"attribute {config.name!r}: {first['msg']}, got {first['input']!r:.200}") from error
+    for split, rows in (("training", train_rows), ("validation", val_rows)):
+        absent = set(attribute.labels).difference(getattr(row, role) for row in rows)
+        if rows and absent:
+            raise ConfigError(
+                f"expected {split} pictures of each {config.name}, got none of {sorted(absent)} among {len(rows)}. "
+                "Add some, or leave the class out of both splits."
+            )
+    return attribute
 
 
 def _numbers(rows: Sequence[Row], attribute: Attribute, role: str) -> Labels:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from dcp_sdk.contract import Frozen
 
@@ -24,13 +24,20 @@ __all__ = [
     "MaximumEntropy",
     "NoPeek",
     "Osia",
+    "Section",
     "Shredder",
 ]
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 
 
-class NoPeek(Frozen):
+class Section(Frozen):
+    """Base of each section of a recipe: its numbers are numbers."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class NoPeek(Section):
     """Distance correlation between picture and payload as a penalty."""
 
     name: Literal["nopeek"]
@@ -38,7 +45,7 @@ class NoPeek(Frozen):
     """Of the distance correlation, beside a task loss of weight 1. OURS; the benchmark: 0.9 to 0.1, so 9 here."""
 
 
-class Shredder(Frozen):
+class Shredder(Section):
     """Additive noise whose distribution is learnt after the network is finished, and sampled on the device."""
 
     name: Literal["shredder"]
@@ -53,7 +60,7 @@ class Shredder(Frozen):
     """Share of the steps that train the network, before it is frozen. OURS: the paper starts from a finished one."""
 
 
-class DeepObfuscator(Frozen):
+class DeepObfuscator(Section):
     """The client network against two adversaries: one names the attribute, one draws the picture."""
 
     name: Literal["deep_obfuscator"]
@@ -63,7 +70,7 @@ class DeepObfuscator(Frozen):
     """λ of what draws the picture. OURS; the benchmark has 0.5 to 0.5, so 1 here, and no other adversary."""
 
 
-class Osia(Frozen):
+class Osia(Section):
     """Fewer dimensions, Siamese fine-tuning, Gaussian noise."""
 
     name: Literal["osia"]
@@ -80,7 +87,7 @@ class Osia(Frozen):
     """Share of the steps before the Siamese fine-tuning. OURS: the paper fine-tunes a finished network."""
 
 
-class FeatureBoosting(Frozen):
+class FeatureBoosting(Section):
     """Feature boosting and suppression: the most salient channels stay, multiplied by their saliency."""
 
     name: Literal["feature_boosting"]
@@ -88,7 +95,7 @@ class FeatureBoosting(Frozen):
     """Weight of the sum of all saliencies: λ of the paper."""
 
 
-class GradualPruning(Frozen):
+class GradualPruning(Section):
     """Channels that matter least for the task are removed one after the other, for all pictures alike."""
 
     name: Literal["gradual_pruning"]
@@ -96,7 +103,7 @@ class GradualPruning(Frozen):
     """Share of the steps after which only k channels are left. OURS."""
 
 
-class GaussianNoise(Frozen):
+class GaussianNoise(Section):
     """Gaussian noise on the payload, in training and on the wire."""
 
     name: Literal["gaussian_noise"]
@@ -104,7 +111,7 @@ class GaussianNoise(Frozen):
     """In standard deviations of each channel. OURS: a yardstick."""
 
 
-class MaximumEntropy(Frozen):
+class MaximumEntropy(Section):
     """The client network maximises the entropy of the adversary's answer."""
 
     name: Literal["maximum_entropy"]
@@ -112,7 +119,7 @@ class MaximumEntropy(Frozen):
     """Of the entropy, beside a task loss of weight 1. OURS."""
 
 
-class LatentPruning(Frozen):
+class LatentPruning(Section):
     """Few values on the wire, and a client network that unlearns what several adversaries at once read from them."""
 
     name: Literal["latent_pruning"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -83,6 +84,8 @@ def evaluate(
         raise ConfigError(f"attacks: a report needs an adversary, one of {list(ATTACKS)}, got {sorted(chosen)} alone")
     if bundle.is_file():  # said now, not after hours of attacks
         raise ConfigError(f"expected a bundle's folder, to write the report into, got the archive {bundle}. Unzip it.")
+    if bundle.is_dir() and not os.access(bundle, os.W_OK):
+        raise ConfigError(f"expected a bundle's folder that the report can be written into, got {bundle}, read-only")
     manifest = Manifest.load(bundle)
     recipe = _recipe(manifest, bundle)
     splits = datasets.shuffled(datasets.load(recipe.data, folder))
@@ -199,7 +202,9 @@ def _main(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="weaker adversaries, fewer pairs, a first verdict")] = False,
     seed: Annotated[int, typer.Option(help="first of the adversaries' seeds")] = 0,
-    seeds: Annotated[int, typer.Option(min=1, help="how many seeds; the strongest counts")] = SEEDS,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help=f"how many seeds; the strongest counts; {SEEDS} by default (--quick: 1)")
+    ] = None,
     targets: Annotated[
         int | None, typer.Option(min=1, help="pictures that each search draws, 8 by default (--quick: 2)")
     ] = None,
@@ -208,8 +213,13 @@ def _main(
         typer.Option(min=2, help="how many frames a server averages, may be repeated; 10 and 100 by default"),
     ] = None,
     moving: Annotated[
-        int, typer.Option(min=0, help="how many frames of a face that moves a server averages; 0 leaves it out")
-    ] = MOVING,
+        int | None,
+        typer.Option(
+            min=0,
+            help=f"how many frames of a face that moves a server averages; 0 leaves it out; {MOVING} by default "
+            "(--quick: 0)",
+        ),
+    ] = None,
     work: Annotated[Path, typer.Option(help="results of a run that was cut off are taken up from here")] = Path(
         "runs/evaluations"
     ),
@@ -218,6 +228,8 @@ def _main(
     # The report is published; where somebody keeps faces is not.
     command = shlex.join(["python", "-m", "training.evaluate", *without_data(sys.argv[1:])])
     with errors_in_words():
+        if quick and (seeds or moving):
+            raise ConfigError("--quick is one seed, and no moving face: leave out --seeds and --moving, or --quick")
         report = evaluate(
             bundle,
             model_repository,
@@ -225,10 +237,10 @@ def _main(
             attacks=attacks,
             quick=quick,
             seed=seed,
-            seeds=seeds,
+            seeds=seeds or SEEDS,
             targets=targets,
             frames=frames or FRAMES,
-            moving=moving,
+            moving=MOVING if moving is None else moving,
             work=work,
             command=command,
         )

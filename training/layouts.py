@@ -6,6 +6,7 @@ Each reader says which pictures there are and what they are labelled; :mod:`trai
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from torchvision import datasets
 from dcp_sdk.errors import ConfigError
 
 from .config import DataConfig
+from .console import console
 from .generated import draw_pictures
 
 __all__ = ["READERS", "Row"]
@@ -31,7 +33,13 @@ class Row(NamedTuple):
     sensitive: str
 
 
-def _csv_rows(path: Path, config: DataConfig, folder: Path, split: str | None) -> list[Row]:
+def _csv_rows(
+    path: Path, config: DataConfig, folder: Path, split: str | None, passed: dict[str, str] | None = None
+) -> list[Row]:
+    """Read the rows of one split, or of the whole file; blanks around a value are no part of it.
+
+    ``passed`` takes the rows of other splits: where they stand, and which that is.
+    """
     wanted = [config.file_column, config.task.name, config.sensitive.name]
     if split is not None and config.split_column is not None:
         wanted.append(config.split_column)
@@ -42,12 +50,15 @@ def _csv_rows(path: Path, config: DataConfig, folder: Path, split: str | None) -
             if absent:
                 raise ConfigError(f"{path}: no column {absent}; it has {reader.fieldnames}")
             rows = []
-            for record in reader:
+            for written in reader:
                 origin = f"{path}, line {reader.line_num}"
-                empty = [column for column in wanted if not (record[column] or "").strip()]
+                record = {column: (written[column] or "").strip() for column in wanted}
+                empty = [column for column in wanted if not record[column]]
                 if empty:
                     raise ConfigError(f"{origin}: no value in column {empty}")
                 if split is not None and config.split_column is not None and record[config.split_column] != split:
+                    if passed is not None:
+                        passed[origin] = record[config.split_column]
                     continue
                 picture = folder / record[config.file_column]
                 if not picture.is_file():
@@ -64,10 +75,15 @@ def _csv(config: DataConfig, folder: Path) -> tuple[list[Row], list[Row]]:
             f"data: expected two files, or one with a split_column, got {config.train_csv} for both splits: what was "
             "trained would be judged on the very same pictures"
         )
-    return (
-        _csv_rows(folder / config.train_csv, config, folder, config.train_split),
-        _csv_rows(folder / config.val_csv, config, folder, config.val_split),
+    passed: dict[str, str] = {}
+    train, val = (
+        _csv_rows(folder / file, config, folder, split, passed)
+        for file, split in ((config.train_csv, config.train_split), (config.val_csv, config.val_split))
     )
+    neither = Counter(split for split in passed.values() if split not in (config.train_split, config.val_split))
+    for split, count in neither.items():
+        console.print(f"{count:,} rows left out: their {config.split_column} is {split!r}", style="yellow")
+    return train, val
 
 
 def _fairface(config: DataConfig, folder: Path) -> tuple[list[Row], list[Row]]:

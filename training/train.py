@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -57,12 +59,14 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
     Args:
         recipe: What to train.
         folder: Root of the data set.
-        out: Folder of the run; a checkpoint in it is resumed and must come from the same recipe.
+        out: Folder of the run; a checkpoint in it is resumed and must come from the same recipe and the same data.
         fabric: Devices and precision; None: one CPU process or GPU, precision from the recipe.
 
     Raises:
-        ConfigError: The data do not fit the recipe, or ``out`` holds a run of another recipe.
+        ConfigError: The data do not fit the recipe, ``out`` cannot be written or holds a run of another recipe or of
+            other data, or the training diverged; then the last checkpoint stays.
     """
+    _require_folder(out)
     fabric = fabric or Fabric(devices=1, precision=recipe.precision)
     fabric.launch()
     splits = data.load(recipe.data, folder)
@@ -74,7 +78,8 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
     parameters = [p for module in model.networks().values() for p in module.parameters()]
     # Not fused: that kernel reads memory as it lies, and state that is restored lies in another order than the weights.
     bare_optimizer = torch.optim.AdamW(parameters, weight_decay=recipe.optim.weight_decay)
-    previous = _resume(recipe, out / CHECKPOINT_FILE, model, bare_optimizer)
+    trained_with = splits.fingerprint
+    previous = _resume(recipe, splits, trained_with, out / CHECKPOINT_FILE, model, bare_optimizer)
     wrapped, optimizer = _on_devices(fabric, model, bare_optimizer)
     train_batches, val_batches, sampler = _loaders(fabric, recipe, splits)
 
@@ -108,7 +113,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
             optimizer.step()
             sums += torch.stack([losses.task, losses.sum - losses.task]).detach().cpu()
         defense.after_epoch(model)
-
+        _require_numbers(sums, *weights_of(model).values())
         metrics = {
             "train/task_loss": float(sums[0]) / len(train_batches),
             "train/defense_loss": float(sums[1]) / len(train_batches),
@@ -123,6 +128,7 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
             commit=commit,
             hours=hours_before + (time.monotonic() - started) / 3600,
             metrics=metrics,
+            data=trained_with,
             tensors={**weights_of(model), **optimizer_tensors(bare_optimizer)},
         )
         if fabric.is_global_zero:
@@ -137,6 +143,14 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
             logger.finalize("success")
     assert checkpoint is not None  # epochs >= 1
     return checkpoint
+
+
+def _require_numbers(*tensors: Tensor) -> None:
+    if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+        raise ConfigError(
+            "the training diverged: losses or weights are not numbers any more. Lower optim.learning_rate. The "
+            "checkpoint of the epoch before is kept."
+        )
 
 
 @torch.no_grad()
@@ -190,27 +204,74 @@ def calibrate_scale(model: SplitModel, batches: Batches, defense: Defense) -> fl
     return float(np.percentile(positive, _CALIBRATION_PERCENTILE)) / 255
 
 
-def _resume(recipe: Recipe, path: Path, model: SplitModel, optimizer: torch.optim.Optimizer) -> Checkpoint | None:
+def _require_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ConfigError(f"expected a folder for the run that can be written to, got {out}: {error}") from error
+
+
+def _resume(
+    recipe: Recipe,
+    splits: data.Splits,
+    trained_with: str,
+    path: Path,
+    model: SplitModel,
+    optimizer: torch.optim.Optimizer,
+) -> Checkpoint | None:
     if not path.exists():
         return None
     checkpoint = Checkpoint.load(path)
+    # An audit alone asks for others: they may be corrected afterwards.
+    same_others = checkpoint.recipe.model_copy(
+        update={"data": checkpoint.recipe.data.model_copy(update={"others": recipe.data.others})}
+    )
+    if changes := list(_differences(same_others.model_dump(mode="json"), recipe.model_dump(mode="json"))):
+        raise ConfigError(
+            f"{path} comes from another recipe ({checkpoint.recipe.name}): {'; '.join(changes[:3])}. Choose "
+            "another --out folder."
+        )
+    named = (checkpoint.task, checkpoint.sensitive) == (splits.task, splits.sensitive)
+    if not named or checkpoint.data not in ("", trained_with):
+        what = "pictures or labels" if named else "names of classes"
+        raise ConfigError(
+            f"{path} was trained with other {what} than --data holds now. Choose another --out folder, or put back "
+            "what was there."
+        )
     if checkpoint.recipe != recipe:
-        raise ConfigError(f"{path} comes from another recipe ({checkpoint.recipe.name}); choose another --out folder")
+        checkpoint = replace(checkpoint, recipe=recipe)
+        checkpoint.save(path)
     restore(model, checkpoint.tensors)
     restore_optimizer(optimizer, checkpoint.tensors)
     console.print(f"resuming after epoch {checkpoint.epoch} of {recipe.optim.epochs}")
     return checkpoint
 
 
+def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Name the settings that differ, with both values."""
+    for key in sorted(before.keys() | after.keys()):
+        one, other = before.get(key), after.get(key)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _differences(one, other, f"{prefix}{key}.")
+        elif one != other:
+            yield f"{prefix}{key} was {one!r}, is {other!r}"
+
+
 def _loggers(out: Path, epochs: int) -> list[Any]:
     """Open both logs. The table keeps its first ``epochs`` rows, which a new CSV logger would delete."""
     file = out / "csv" / "metrics.csv"
-    rows = list(csv.DictReader(file.read_text(encoding="utf-8").splitlines())) if file.exists() else []
-    file.unlink(missing_ok=True)
+    rows: list[dict[str, Tensor | float]] = []
+    if file.exists():
+        with contextlib.suppress(ValueError, TypeError):  # a row that was cut off in the middle
+            for written in csv.DictReader(file.read_text(encoding="utf-8", errors="replace").splitlines()):
+                rows.append({name: float(value) for name, value in written.items()})
+        rows = [row for row in rows if "step" in row]
+        file.unlink()
     table = CSVLogger(str(out), name="csv", version="", flush_logs_every_n_steps=1)
     for row in rows[:epochs]:
-        step = int(row.pop("step"))
-        table.log_metrics({name: float(value) for name, value in row.items()}, step=step)
+        table.log_metrics(row, step=int(row.pop("step")))
     return [table, TensorBoardLogger(str(out), name="tensorboard", version="")]
 
 
@@ -251,12 +312,15 @@ def _main(
     data: Annotated[Path | None, typer.Option(help="root of the data set")] = None,
     override: Annotated[list[str] | None, typer.Option("--set", help="section.key=value, may be repeated")] = None,
     accelerator: Annotated[str, typer.Option(help="auto, cpu, gpu")] = "auto",
-    devices: Annotated[int, typer.Option(help="processes or GPUs")] = 1,
+    devices: Annotated[int, typer.Option(min=1, help="processes or GPUs")] = 1,
 ) -> None:
     """Train one recipe."""
     with errors_in_words():
         loaded = Recipe.load(recipe, override or [])
-        fabric = Fabric(accelerator=accelerator, devices=devices, precision=loaded.precision)
+        try:
+            fabric = Fabric(accelerator=accelerator, devices=devices, precision=loaded.precision)
+        except (RuntimeError, ValueError) as error:
+            raise ConfigError(f"--accelerator {accelerator} --devices {devices}: {error}") from error
         train(loaded, data, out, fabric)
 
 

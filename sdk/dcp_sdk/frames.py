@@ -84,7 +84,8 @@ def load_image(picture: str | PathLike[str] | bytes) -> Image:
     """Decode a picture file. Grey and transparent ones become RGB, and EXIF orientation is applied.
 
     Args:
-        picture: Path of the file, or its bytes. Any format that OpenCV reads.
+        picture: Path of the file, or its bytes. Any format that OpenCV reads. Of 16 bits the upper eight are taken:
+            what a camera of 10 or 12 bits wrote into the lower ones has to be scaled before.
 
     Returns:
         uint8 ``(H, W, 3)``, RGB.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from export import parity
 from export.to_onnx import export
 from tests.tiny import ROOT, Tiny
 from tests.trained import Trained
+from training.checkpoint import Checkpoint
 
 
 def test_what_was_exported_predicts(trained: Trained) -> None:
@@ -78,6 +80,32 @@ def test_a_bundle_is_replaced_only_by_force_and_its_head_keeps_its_version(train
     assert first == again
     assert Manifest.load(bundle).contract == trained.manifest.contract, "equal checkpoints give equal graphs"
     assert len(list(repository.glob("*/*/model.onnx"))) == 1
+
+
+def test_a_training_that_was_cut_off_is_exported_only_on_demand(trained: Trained, tmp_path: Path) -> None:
+    checkpoint = replace(Checkpoint.load(trained.checkpoint), epoch=1)
+    checkpoint.save(tmp_path / "cut.safetensors")
+    arguments = tmp_path / "cut.safetensors", tmp_path / "b", tmp_path / "m"
+    with pytest.raises(ConfigError, match=r"got epoch 1 of 2.*--unfinished"):
+        export(*arguments, folder=None, pictures=8)
+    assert not (tmp_path / "b").exists()
+    export(*arguments, folder=None, pictures=8, unfinished=True)
+    assert "cut off after 1 of 2 epochs" in (tmp_path / "b" / "MODEL_CARD.md").read_text()
+    assert "cut off" not in (trained.bundle / "MODEL_CARD.md").read_text()
+
+
+def test_a_network_that_diverged_is_not_installed(trained: Trained, tmp_path: Path) -> None:
+    """Where both graphs answer with what is not a number, they differ by nothing."""
+    checkpoint = Checkpoint.load(trained.checkpoint)
+    nonsense = {
+        name: tensor * float("nan")
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith("head.") and tensor.is_floating_point()
+    }
+    replace(checkpoint, tensors=checkpoint.tensors | nonsense).save(tmp_path / "nan.safetensors")
+    with pytest.raises(BundleError, match="not numbers for 8 of 8 pictures: the training diverged"):
+        export(tmp_path / "nan.safetensors", tmp_path / "b", tmp_path / "m", folder=None, pictures=8)
+    assert not (tmp_path / "b").exists()
 
 
 def test_the_head_of_another_contract_is_not_replaced(tiny: Tiny, trained: Trained, tmp_path: Path) -> None:

@@ -25,11 +25,42 @@ def test_every_recipe_loads_and_is_named_like_its_file(path: Path) -> None:
         ("network.split=2", "network.split"),
         ("name.first=x", "expected name to be a section"),
         ("optim.epochs=[", "expected a YAML value"),
+        ("optim.learning_rate=.inf", "finite number"),
+        ("data.mean=[.nan,0,0]", "finite number"),
+        ("data.std=[0,1,1]", "data.std.0"),
+        ("data.sensitive.name=shape", "task and sensitive are both 'shape'"),
+        ("data.task.labels=[disc,disc]", "a label stands twice"),
+        ("data.task.labels=[disc]", "data.task.labels"),
+        ("seed=99999999999999999999", "seed"),
+        ("name=''", "name"),
+        ('name="two\\nlines"', "name"),
     ],
 )
 def test_nonsense_is_named(override: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Recipe.load(Path("generated"), [override])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: other.yaml", "other.yaml: extends: mine.yaml extends this recipe itself"),
+        ("extends: 5", "expected the name of a recipe beside it, got 5"),
+        ("name: \xe9".encode("latin-1"), "expected a YAML recipe"),
+    ],
+    ids=["itself", "no name", "not UTF-8"],
+)
+def test_a_file_that_is_no_recipe(text: str | bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / "other.yaml").write_text("extends: mine.yaml")
+    with pytest.raises(ConfigError, match=message):
+        Recipe.load(tmp_path / "mine.yaml")
+
+
+def test_a_folder_does_not_stand_for_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "generated").mkdir()
+    assert Recipe.load("generated").name == "generated"
 
 
 def test_a_missing_recipe_names_those_that_exist(tmp_path: Path) -> None:

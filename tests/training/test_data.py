@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -58,13 +59,36 @@ def test_another_attribute_is_read_in_the_order_of_the_pictures(fairface: Path) 
         data.labels(config("fairface"), fairface, AttributeConfig(name="age", edges=(30,)))
 
 
-def test_csv_with_a_split_column(fairface: Path) -> None:
-    lines = [*(fairface / "fairface_label_train.csv").read_text().splitlines()[1:]]
-    lines = [f"{line},train" for line in lines[:4]] + [f"{line},test" for line in lines[4:]]
+def test_csv_with_a_split_column(fairface: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Blanks around a value are no part of it, and what belongs to neither split is said."""
+    train, val = ((fairface / f"fairface_label_{split}.csv").read_text().splitlines()[1:] for split in ("train", "val"))
+    lines = [f"{line},train" for line in train[:3]] + [f"{line} ,Train" for line in train[3:]]
+    lines += [f"{line.replace(',False', ' ,False')}, test " for line in val]
     (fairface / "all.csv").write_text("file,age,gender,race,service_test,part\n" + "\n".join(lines))
     settings = {"train_csv": "all.csv", "val_csv": "all.csv", "split_column": "part", "val_split": "test"}
     splits = data.load(config("csv", **settings), fairface)
-    assert (len(splits.train), len(splits.val)) == (4, 2)
+    assert (len(splits.train), len(splits.val)) == (3, 4)
+    assert splits.sensitive.labels == ("Black", "East Asian", "Indian")
+    said = " ".join(capsys.readouterr().err.split())
+    assert "3 rows left out: their part is 'Train'" in said
+    assert "validation: 4 pictures; gender: Female 2, Male 2; race: Black 1, East Asian 1, Indian 2" in said
+
+
+def test_a_file_in_both_splits_is_refused_and_a_picture_in_both_is_told(
+    fairface: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(fairface / "train" / "1.jpg", fairface / "val" / "1.jpg")
+    data.load(config("fairface"), fairface)
+    assert "1 of 4 validation pictures are training pictures, too" in capsys.readouterr().err
+    labels = fairface / "fairface_label_val.csv"
+    labels.write_text(labels.read_text().replace("val/2.jpg", "train/2.jpg"))
+    with pytest.raises(ConfigError, match=r"val\.csv, line 3: .*2\.jpg, which stands in .*train\.csv, line 3"):
+        data.load(config("fairface"), fairface)
+
+
+def test_what_nobody_asked_to_hide_is_looked_for_at_once(fairface: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no column \['colour'\]"):
+        data.load(config("fairface", others=[{"name": "colour"}]), fairface)
 
 
 def edit(old: str, new: str) -> Callable[[Path], None]:
@@ -96,6 +120,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], None], type[Exception], str]] = {
         ConfigError,
         r"val\.csv, line \d+.*'Black'",
     ),
+    "a class that no validation picture shows": (
+        lambda f: (f / "fairface_label_val.csv").write_text(
+            HEADER + "val/1.jpg,1,Male,Black,x\nval/2.jpg,1,Female,Black,x"
+        ),
+        ConfigError,
+        r"validation pictures of each race, got none of \['East Asian', 'Indian'\] among 2",
+    ),
+    "a label that is too long": (edit("Black", "B" * 200), ConfigError, "at most 128 characters"),
     "an empty file": (lambda f: (f / "fairface_label_train.csv").write_text(""), ConfigError, "no column"),
     "no labels at all": (lambda f: (f / "fairface_label_train.csv").unlink(), ConfigError, "exactly one"),
     "not text": (lambda f: (f / "fairface_label_train.csv").write_bytes(b"\xff\xfe\x00"), ConfigError, "CSV"),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.bundles.measurements import LIKELIHOOD
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.errors import BundleError, ConfigError
-from tests.tiny import PAPER, Tiny
+from tests.tiny import PAPER, ROOT, Tiny
 from tests.trained import Trained, train_and_export
 from tests.training.payloads import BRIEF
 from training.attacks import ATTACKS, COPIES, ENSEMBLE, RECONSTRUCTIONS, AttackSettings
@@ -128,6 +130,13 @@ def test_data_with_other_labels_are_refused_before_hours_of_attacks(trained: Tra
     (bundle / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(ConfigError, match="data do not fit the bundle"):
         evaluate(bundle, trained.repository, None)
+
+
+def test_a_quick_look_does_not_claim_more(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "training.evaluate", "--bundle", str(tmp_path), "--quick", "--seeds", "3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 2
+    assert "leave out --seeds and --moving" in done.stderr
 
 
 @pytest.mark.parametrize("words", [["--data", "/faces/"], ["--data=/faces"], ["--data", "/faces", "--quick"]])

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +15,10 @@ from dcp_sdk.errors import ConfigError
 from tests.tiny import ROOT
 from training.checkpoint import Checkpoint
 from training.config import OptimConfig, Recipe
+from training.defenses import Batch, Defense
+from training.defenses.base import Losses
 from training.generated import draw_pictures
+from training.networks import SplitModel
 from training.schedule import learning_rate
 from training.train import CHECKPOINT_FILE, app, train
 
@@ -64,8 +69,60 @@ def test_a_resumed_run_is_bit_equal_to_one_that_was_not_cut(tmp_path: Path, monk
 
 def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
     train(small("optim.epochs=1"), None, tmp_path)
-    with pytest.raises(ConfigError, match="another recipe"):
+    with pytest.raises(ConfigError, match=r"another recipe .*: seed was 0, is 5\. Choose"):
         train(small("optim.epochs=1", "seed=5"), None, tmp_path)
+
+
+def test_other_data_do_not_resume_and_others_may_be_corrected(tmp_path: Path) -> None:
+    """Labels that changed places would go unnoticed: there are as many of them."""
+    train(small("optim.epochs=1"), None, tmp_path)
+    path = tmp_path / CHECKPOINT_FILE
+    before = Checkpoint.load(path)
+    others = small("optim.epochs=1", "data.others=[{name: tint}]")
+    assert train(others, None, tmp_path).recipe == others
+    assert Checkpoint.load(path).recipe == others
+    for change, message in (
+        ({"data": "0" * 64}, "other pictures or labels"),
+        ({"task": before.task.model_copy(update={"labels": before.task.labels[::-1]})}, "other names of classes"),
+    ):
+        replace(before, **change).save(path)
+        with pytest.raises(ConfigError, match=message):
+            train(small("optim.epochs=1"), None, tmp_path)
+
+
+def test_a_training_that_diverges_keeps_the_epoch_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = Defense.losses
+
+    def late_nonsense(self: Defense, model: SplitModel, batch: Batch, progress: float) -> Losses:
+        found = losses(self, model, batch, progress)
+        return found if progress < 0.5 else Losses(found.task * float("nan"))
+
+    monkeypatch.setattr(Defense, "losses", late_nonsense)
+    with pytest.raises(ConfigError, match="diverged"):
+        train(small("pruning.rule=none", "pruning.ratio=0"), None, tmp_path)
+    assert Checkpoint.load(tmp_path / CHECKPOINT_FILE).epoch == 1
+
+
+def test_a_table_that_was_cut_off_does_not_stop_a_resumed_run(tmp_path: Path) -> None:
+    recipe = small("pruning.rule=none", "pruning.ratio=0", "optim.epochs=1")
+    train(recipe, None, tmp_path)
+    table = tmp_path / "csv" / "metrics.csv"
+    whole = table.read_text()
+    table.write_text(whole + whole.splitlines()[-1][:9])
+    train(recipe, None, tmp_path)
+    assert table.read_text() == whole
+
+
+def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path) -> None:
+    checkpoint = train(small("pruning.rule=none", "pruning.ratio=0", "optim.epochs=1"), None, tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match="Make room"):
+            checkpoint.save(tmp_path / CHECKPOINT_FILE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Checkpoint.load(tmp_path / CHECKPOINT_FILE).epoch == 1
 
 
 def test_it_learns(tmp_path: Path) -> None:
@@ -113,10 +170,12 @@ def test_two_processes_leave_one_checkpoint(tmp_path: Path) -> None:
         (["--recipe", "nobody-wrote-it"], "expected a YAML recipe"),
         (["--recipe", "generated", "--set", "optim.epochs=0"], "optim.epochs"),
         (["--recipe", "paper"], "--data DIR"),
+        (["--recipe", "generated", "--accelerator", "abacus"], "--accelerator abacus --devices 1"),
+        (["--recipe", "generated", "--out", "/dev/null/run"], "expected a folder for the run"),
     ],
 )
 def test_mistakes_end_with_a_sentence(arguments: list[str], message: str, tmp_path: Path) -> None:
-    done = CliRunner().invoke(app, [*arguments, "--out", str(tmp_path)], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(app, ["--out", str(tmp_path), *arguments], env={"COLUMNS": "200"})
     assert done.exit_code == 2
     assert "ConfigError" in done.output
     assert message in done.output

@@ -23,8 +23,9 @@ __all__ = ["linear_probe"]
 
 _SCALINGS = ("standardised", "rank-transformed")
 """To a linear layer on centred columns of unit variance, raw values are standardised ones."""
-_PENALTIES = (1.0, 1e-2, 1e-4)
-"""Inverse strengths of the quadratic penalty (scikit-learn's C): few values want none, ten thousand a strong one."""
+_PENALTIES = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
+"""Inverse strengths of the quadratic penalty (scikit-learn's C): few values want none, thousands a strong one, and a
+tenth or ten times as much costs them a point."""
 _STEPS = 200
 """Of the solver at most. Ten thousand columns may need more; held-out pairs chose with the same number."""
 

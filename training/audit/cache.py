@@ -6,15 +6,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 from pydantic import BaseModel, ValidationError
 
 from ..payloads import Payloads
 
-__all__ = ["ResultCache", "attack_code", "code", "fingerprint", "judging_code"]
+__all__ = ["ResultCache", "attack_code", "code", "judging_code"]
 
 _TRAINING = Path(__file__).parents[1]
 
@@ -77,15 +76,6 @@ def _read(path: Path) -> Payloads:
             int(file["total_channels"]),
             float(file["scale"]),
         )
-
-
-def fingerprint(*arrays: npt.NDArray[Any]) -> str:
-    """Hash of arrays, their shapes and types."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.dtype} {array.shape} ".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
 
 
 def attack_code() -> str:

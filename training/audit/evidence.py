@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from dcp_sdk.bundles.manifest import Manifest
 
-from ..data import Labels, Splits
+from ..data import Labels, Splits, fingerprint
 from ..payloads import Payloads, collect
-from .cache import ResultCache, attack_code, code, fingerprint
+from .cache import ResultCache, attack_code, code
 from .many_frames import averages
 
 __all__ = ["Evidence"]
@@ -80,9 +80,7 @@ class Evidence:
 
     @cached_property
     def _shown(self) -> str:
-        """Fingerprint of all pictures and their labels."""
-        splits = (self.splits.train, self.splits.val)
-        return fingerprint(*(array for split in splits for array in (split.pictures, split.sensitive, split.task)))
+        return self.splits.fingerprint
 
     @cached_property
     def _seen(self) -> str:

@@ -64,10 +64,18 @@ def _training(manifest: Manifest) -> str:
 | command | {_command(origin)} |
 | recipe | `{origin.recipe}`, seed {origin.seed}; whole in `manifest.json` under `provenance.settings` |
 | code | commit `{origin.commit}` |
-| time | {origin.hours:g} h |
+| time | {origin.hours:g} h{_cut_off(origin)} |
 | exported | {origin.created}, {", ".join(f"{name} {version}" for name, version in origin.versions.items())} |
 | checkpoint | SHA-256 `{origin.checkpoint_sha256}` |
 | contract digest | `{manifest.contract.digest}` |{costs}"""
+
+
+def _cut_off(origin: Provenance) -> str:
+    optim = origin.settings.get("optim")
+    planned = optim.get("epochs") if isinstance(optim, dict) else None
+    if origin.epochs is None or planned is None or origin.epochs == planned:
+        return ""
+    return f", **cut off after {origin.epochs} of {planned} epochs**"
 
 
 def _command(origin: Provenance) -> str:

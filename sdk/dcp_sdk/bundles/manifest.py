@@ -53,6 +53,8 @@ class Provenance(Frozen):
     """The whole recipe, as ``training.train`` read it."""
     data: str = "not stated"
     """What it was trained on, and under which licence."""
+    epochs: Annotated[int, Field(ge=0)] | None = None
+    """Of training; a training that was cut off did fewer than ``settings`` say. None in bundles of before."""
     hours: Annotated[float, Field(ge=0)] = 0.0
     """Wall-clock hours of training."""
     checkpoint_sha256: Sha256
