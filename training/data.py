@@ -118,22 +118,13 @@ def load(config: DataConfig, folder: Path | None) -> Splits:
     if config.shift_px:
         augment.append(v2.RandomCrop(config.size_px, padding=config.shift_px, padding_mode="edge"))
     transform = v2.Compose(augment) if augment else None
-    for split, rows in (("training", train_rows), ("validation", val_rows)):
-        console.print(
-            f"{split}: {len(rows):,} pictures; {_counts(rows, task, 'task')}; {_counts(rows, sensitive, 'sensitive')}"
-        )
     splits = Splits(
         train=_decode(train_rows, config.preprocessing, task, sensitive, "training", transform),
         val=_decode(val_rows, config.preprocessing, task, sensitive, "validation", None),
         task=task,
         sensitive=sensitive,
     )
-    known = {picture.tobytes() for picture in splits.train.pictures}
-    if seen := sum(picture.tobytes() in known for picture in splits.val.pictures):
-        console.print(
-            f"{seen} of {len(splits.val):,} validation pictures are training pictures, too: figures on them flatter",
-            style="yellow",
-        )
+    _tell_shared_pictures(splits)
     return splits
 
 
@@ -176,6 +167,15 @@ def _refuse_shared_files(train_rows: Sequence[Row], val_rows: Sequence[Row]) -> 
                 f"{row.origin}: expected validation pictures that are not trained with, got {row.source}, which stands "
                 f"in {trained[row.source].origin}, too. Leave it out of one of them."
             )
+
+
+def _tell_shared_pictures(splits: Splits) -> None:
+    known = {fingerprint(picture) for picture in splits.train.pictures}
+    if seen := sum(fingerprint(picture) in known for picture in splits.val.pictures):
+        console.print(
+            f"{seen} of {len(splits.val):,} validation pictures are training pictures, too: figures on them flatter",
+            style="yellow",
+        )
 
 
 def _counts(rows: Sequence[Row], attribute: Attribute, role: str) -> str:
@@ -240,6 +240,8 @@ def _decode(
     if not rows:
         raise ConfigError(f"the {split} split is empty")
     labels = _numbers(rows, task, "task"), _numbers(rows, sensitive, "sensitive")
+    counts = "; ".join((_counts(rows, task, "task"), _counts(rows, sensitive, "sensitive")))
+    console.print(f"{split}: {len(rows):,} pictures; {counts}")
     pictures = np.empty((len(rows), spec.size_px, spec.size_px, 3), np.uint8)
 
     def decode(index: int) -> None:
