@@ -11,9 +11,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import filelock
 import numpy as np
 import torch
 import typer
+from filelock import FileLock
 from lightning_fabric import Fabric
 from lightning_fabric.loggers import CSVLogger, TensorBoardLogger  # type: ignore[attr-defined, unused-ignore]
 from rich.progress import track
@@ -64,11 +66,16 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
 
     Raises:
         ConfigError: The data do not fit the recipe, ``out`` cannot be written or holds a run of another recipe or of
-            other data, or the training diverged; then the last checkpoint stays.
+            other data, another training writes into it now, or the training diverged; then the last checkpoint stays.
     """
     _require_folder(out)
     fabric = fabric or Fabric(devices=1, precision=recipe.precision)
     fabric.launch()
+    with _alone(out) if fabric.is_global_zero else contextlib.nullcontext():
+        return _train(recipe, folder, out, fabric)
+
+
+def _train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric) -> Checkpoint:
     splits = data.load(recipe.data, folder)
     defense = defense_of(recipe, len(splits.task.labels), len(splits.sensitive.labels))
     if fabric.world_size > 1 and recipe.defense is not None:
@@ -211,6 +218,18 @@ def _require_folder(out: Path) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"expected a folder for the run that can be written to, got {out}: {error}") from error
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keep others from training into the same folder; the operating system forgets it when this process ends."""
+    try:
+        with FileLock(out / "training.lock", timeout=0):
+            yield
+    except filelock.Timeout as error:
+        raise ConfigError(
+            f"another training writes to {out} now. Wait for it, or choose another --out folder."
+        ) from error
 
 
 def _resume(

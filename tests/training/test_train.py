@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import pytest
 import torch
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from dcp_sdk.errors import ConfigError
@@ -88,6 +89,12 @@ def test_other_data_do_not_resume_and_others_may_be_corrected(tmp_path: Path) ->
         replace(before, **change).save(path)
         with pytest.raises(ConfigError, match=message):
             train(small("optim.epochs=1"), None, tmp_path)
+
+
+def test_two_trainings_do_not_write_into_one_folder(tmp_path: Path) -> None:
+    with FileLock(tmp_path / "training.lock"), pytest.raises(ConfigError, match="another training writes to"):
+        train(small(), None, tmp_path)
+    assert not (tmp_path / CHECKPOINT_FILE).exists()
 
 
 def test_a_training_that_diverges_keeps_the_epoch_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
