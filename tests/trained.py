@@ -9,7 +9,8 @@ from dcp_sdk.bundles.manifest import Manifest
 from export.parity import Parity
 from export.to_onnx import export
 from training.config import Recipe
-from training.train import CHECKPOINT_FILE, train
+from training.run_folder import CHECKPOINT_FILE
+from training.train import train
 
 
 @dataclass(frozen=True)

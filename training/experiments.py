@@ -30,7 +30,7 @@ from .attacks import ATTACKS
 from .config import Recipe
 from .console import console
 from .reports.results import DOCUMENT, RESULTS, Row, rows_of, write_tables
-from .train import CHECKPOINT_FILE
+from .run_folder import CHECKPOINT_FILE
 
 __all__ = ["Experiment", "experiments_of", "is_exported", "run"]
 

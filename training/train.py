@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import csv
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import filelock
 import numpy as np
 import torch
 import typer
-from filelock import FileLock
 from lightning_fabric import Fabric
-from lightning_fabric.loggers import CSVLogger, TensorBoardLogger  # type: ignore[attr-defined, unused-ignore]
 from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
@@ -27,23 +22,16 @@ from dcp_sdk.commands.errors import errors_in_words
 from dcp_sdk.errors import ConfigError
 
 from . import data
-from .checkpoint import (
-    Checkpoint,
-    git_commit,
-    optimizer_tensors,
-    restore,
-    restore_optimizer,
-    weights_of,
-)
+from .checkpoint import Checkpoint, git_commit, optimizer_tensors, weights_of
 from .config import Recipe
 from .console import console
 from .defenses import Batch, Defense, Sent, defense_of
 from .networks import SplitModel
+from .run_folder import CHECKPOINT_FILE, alone, open_logs, resume
 from .schedule import learning_rate
 
-__all__ = ["CHECKPOINT_FILE", "train"]
+__all__ = ["train"]
 
-CHECKPOINT_FILE = "checkpoint.safetensors"
 _CALIBRATION_PICTURES = 512
 _CALIBRATION_PERCENTILE = 99.9
 
@@ -68,10 +56,9 @@ def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None 
         ConfigError: The data do not fit the recipe, ``out`` cannot be written or holds a run of another recipe or of
             other data, another training writes into it now, or the training diverged; then the last checkpoint stays.
     """
-    _require_folder(out)
     fabric = fabric or Fabric(devices=1, precision=recipe.precision)
     fabric.launch()
-    with _alone(out) if fabric.is_global_zero else contextlib.nullcontext():
+    with alone(out) if fabric.is_global_zero else contextlib.nullcontext():
         return _train(recipe, folder, out, fabric)
 
 
@@ -86,14 +73,14 @@ def _train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric) -> Ch
     # Not fused: that kernel reads memory as it lies, and state that is restored lies in another order than the weights.
     bare_optimizer = torch.optim.AdamW(parameters, weight_decay=recipe.optim.weight_decay)
     trained_with = splits.fingerprint
-    previous = _resume(recipe, splits, trained_with, out / CHECKPOINT_FILE, model, bare_optimizer)
+    previous = resume(recipe, splits, trained_with, out, model, bare_optimizer)
     wrapped, optimizer = _on_devices(fabric, model, bare_optimizer)
     train_batches, val_batches, sampler = _loaders(fabric, recipe, splits)
 
     commit = git_commit()
     checkpoint = previous
     first_epoch = previous.epoch if previous else 0
-    loggers = _loggers(out, first_epoch) if fabric.is_global_zero else []  # one process alone may touch the table
+    loggers = open_logs(out, first_epoch) if fabric.is_global_zero else []  # one process alone may touch the table
     hours_before = previous.hours if previous else 0.0
     started = time.monotonic()
     for epoch in range(first_epoch, recipe.optim.epochs):
@@ -209,89 +196,6 @@ def calibrate_scale(model: SplitModel, batches: Batches, defense: Defense) -> fl
             "the client network gives no positive activation: the training diverged. Lower the learning rate."
         )
     return float(np.percentile(positive, _CALIBRATION_PERCENTILE)) / 255
-
-
-def _require_folder(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise ConfigError(f"expected a folder for the run that can be written to, got {out}: {error}") from error
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Keep others from training into the same folder; the operating system forgets it when this process ends."""
-    try:
-        with FileLock(out / "training.lock", timeout=0):
-            yield
-    except filelock.Timeout as error:
-        raise ConfigError(
-            f"another training writes to {out} now. Wait for it, or choose another --out folder."
-        ) from error
-
-
-def _resume(
-    recipe: Recipe,
-    splits: data.Splits,
-    trained_with: str,
-    path: Path,
-    model: SplitModel,
-    optimizer: torch.optim.Optimizer,
-) -> Checkpoint | None:
-    if not path.exists():
-        return None
-    checkpoint = Checkpoint.load(path)
-    # An audit alone asks for others: they may be corrected afterwards.
-    same_others = checkpoint.recipe.model_copy(
-        update={"data": checkpoint.recipe.data.model_copy(update={"others": recipe.data.others})}
-    )
-    if changes := list(_differences(same_others.model_dump(mode="json"), recipe.model_dump(mode="json"))):
-        raise ConfigError(
-            f"{path} comes from another recipe ({checkpoint.recipe.name}): {'; '.join(changes[:3])}. Choose "
-            "another --out folder."
-        )
-    named = (checkpoint.task, checkpoint.sensitive) == (splits.task, splits.sensitive)
-    if not named or checkpoint.data not in ("", trained_with):
-        what = "pictures or labels" if named else "names of classes"
-        raise ConfigError(
-            f"{path} was trained with other {what} than --data holds now. Choose another --out folder, or put back "
-            "what was there."
-        )
-    if checkpoint.recipe != recipe:
-        checkpoint = replace(checkpoint, recipe=recipe)
-        checkpoint.save(path)
-    restore(model, checkpoint.tensors)
-    restore_optimizer(optimizer, checkpoint.tensors)
-    console.print(f"resuming after epoch {checkpoint.epoch} of {recipe.optim.epochs}")
-    return checkpoint
-
-
-def _differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Name the settings that differ, with both values."""
-    for key in sorted(before.keys() | after.keys()):
-        one, other = before.get(key), after.get(key)
-        if isinstance(one, dict) and isinstance(other, dict):
-            yield from _differences(one, other, f"{prefix}{key}.")
-        elif one != other:
-            yield f"{prefix}{key} was {one!r}, is {other!r}"
-
-
-def _loggers(out: Path, epochs: int) -> list[Any]:
-    """Open both logs. The table keeps its first ``epochs`` rows, which a new CSV logger would delete."""
-    file = out / "csv" / "metrics.csv"
-    rows: list[dict[str, Tensor | float]] = []
-    if file.exists():
-        with contextlib.suppress(ValueError, TypeError):  # a row that was cut off in the middle
-            for written in csv.DictReader(file.read_text(encoding="utf-8", errors="replace").splitlines()):
-                rows.append({name: float(value) for name, value in written.items()})
-        rows = [row for row in rows if "step" in row]
-        file.unlink()
-    table = CSVLogger(str(out), name="csv", version="", flush_logs_every_n_steps=1)
-    for row in rows[:epochs]:
-        table.log_metrics(row, step=int(row.pop("step")))
-    return [table, TensorBoardLogger(str(out), name="tensorboard", version="")]
 
 
 def _on_devices(

@@ -23,7 +23,8 @@ from tests.benchmarks.record import record
 from tests.benchmarks.speed import BLOCK, in_turns, percentiles, session
 from tests.benchmarks.whole_network import write_whole_network
 from training.config import Recipe
-from training.train import CHECKPOINT_FILE, train
+from training.run_folder import CHECKPOINT_FILE
+from training.train import train
 
 _BARELY = ("data.kind=generated", "data.task.name=shape", "data.sensitive.name=tint", "data.others=[]")
 _BARELY += ("data.generated_pictures=64", "optim.epochs=1", "optim.batch_size=32")

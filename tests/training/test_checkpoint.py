@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,20 @@ def test_round_trip(checkpoint: Checkpoint, tmp_path: Path) -> None:
     assert all(torch.equal(loaded.tensors[name], tensor) for name, tensor in checkpoint.tensors.items())
     weights = weights_of(loaded.model())
     assert all(torch.equal(weights[name], tensor) for name, tensor in checkpoint.tensors.items())
+
+
+def test_a_full_disk_is_told_in_a_sentence(checkpoint: Checkpoint, tmp_path: Path) -> None:
+    """What was written before stays whole."""
+    path = tmp_path / "c.safetensors"
+    checkpoint.save(path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match="Make room"):
+            checkpoint.save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert Checkpoint.load(path).epoch == 3
 
 
 @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: raw[:1000], lambda raw: b"PK" + raw])

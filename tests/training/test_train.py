@@ -1,15 +1,12 @@
 from __future__ import annotations
 
-import resource
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import pytest
 import torch
-from filelock import FileLock
 from typer.testing import CliRunner
 
 from dcp_sdk.errors import ConfigError
@@ -20,8 +17,9 @@ from training.defenses import Batch, Defense
 from training.defenses.base import Losses
 from training.generated import draw_pictures
 from training.networks import SplitModel
+from training.run_folder import CHECKPOINT_FILE
 from training.schedule import learning_rate
-from training.train import CHECKPOINT_FILE, app, train
+from training.train import app, train
 
 SMALL = ["data.generated_pictures=64", "optim.batch_size=32", "optim.epochs=2", "optim.schedule=constant"]
 
@@ -68,35 +66,6 @@ def test_a_resumed_run_is_bit_equal_to_one_that_was_not_cut(tmp_path: Path, monk
     assert all(torch.equal(resumed.tensors[name], whole.tensors[name]) for name in whole.tensors)
 
 
-def test_another_recipe_does_not_resume(tmp_path: Path) -> None:
-    train(small("optim.epochs=1"), None, tmp_path)
-    with pytest.raises(ConfigError, match=r"another recipe .*: seed was 0, is 5\. Choose"):
-        train(small("optim.epochs=1", "seed=5"), None, tmp_path)
-
-
-def test_other_data_do_not_resume_and_others_may_be_corrected(tmp_path: Path) -> None:
-    """Labels that changed places would go unnoticed: there are as many of them."""
-    train(small("optim.epochs=1"), None, tmp_path)
-    path = tmp_path / CHECKPOINT_FILE
-    before = Checkpoint.load(path)
-    others = small("optim.epochs=1", "data.others=[{name: tint}]")
-    assert train(others, None, tmp_path).recipe == others
-    assert Checkpoint.load(path).recipe == others
-    for change, message in (
-        ({"data": "0" * 64}, "other pictures or labels"),
-        ({"task": before.task.model_copy(update={"labels": before.task.labels[::-1]})}, "other names of classes"),
-    ):
-        replace(before, **change).save(path)
-        with pytest.raises(ConfigError, match=message):
-            train(small("optim.epochs=1"), None, tmp_path)
-
-
-def test_two_trainings_do_not_write_into_one_folder(tmp_path: Path) -> None:
-    with FileLock(tmp_path / "training.lock"), pytest.raises(ConfigError, match="another training writes to"):
-        train(small(), None, tmp_path)
-    assert not (tmp_path / CHECKPOINT_FILE).exists()
-
-
 def test_a_training_that_diverges_keeps_the_epoch_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = Defense.losses
 
@@ -107,28 +76,6 @@ def test_a_training_that_diverges_keeps_the_epoch_before(tmp_path: Path, monkeyp
     monkeypatch.setattr(Defense, "losses", late_nonsense)
     with pytest.raises(ConfigError, match="diverged"):
         train(small("pruning.rule=none", "pruning.ratio=0"), None, tmp_path)
-    assert Checkpoint.load(tmp_path / CHECKPOINT_FILE).epoch == 1
-
-
-def test_a_table_that_was_cut_off_does_not_stop_a_resumed_run(tmp_path: Path) -> None:
-    recipe = small("pruning.rule=none", "pruning.ratio=0", "optim.epochs=1")
-    train(recipe, None, tmp_path)
-    table = tmp_path / "csv" / "metrics.csv"
-    whole = table.read_text()
-    table.write_text(whole + whole.splitlines()[-1][:9])
-    train(recipe, None, tmp_path)
-    assert table.read_text() == whole
-
-
-def test_a_full_disk_is_told_in_a_sentence(tmp_path: Path) -> None:
-    checkpoint = train(small("pruning.rule=none", "pruning.ratio=0", "optim.epochs=1"), None, tmp_path)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    try:
-        with pytest.raises(ConfigError, match="Make room"):
-            checkpoint.save(tmp_path / CHECKPOINT_FILE)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert Checkpoint.load(tmp_path / CHECKPOINT_FILE).epoch == 1
 
 
