@@ -39,10 +39,10 @@ class Checkpoint:
     """Wall-clock hours of training so far."""
     metrics: dict[str, float]
     """The last validation."""
+    tensors: dict[str, Tensor] = field(repr=False)
+    """``client.*``, ``head.*``, ``pruner.*``, … weights and ``optimizer.*`` state."""
     data: str = ""
     """:attr:`training.data.Splits.fingerprint` of what it was trained with; empty in checkpoints of before."""
-    tensors: dict[str, Tensor] = field(repr=False, default_factory=dict)
-    """``client.*``, ``head.*``, ``pruner.*``, … weights and ``optimizer.*`` state."""
 
     def save(self, path: Path) -> None:
         """Write atomically: a run that dies while saving keeps its previous checkpoint.

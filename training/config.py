@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from dcp_sdk.contract import ImagePreprocessing, Name, Positive, PrunerKind, Rule, kept_channels
+from dcp_sdk.contract import ClassNames, ImagePreprocessing, Name, Positive, PrunerKind, Rule, kept_channels
 from dcp_sdk.errors import ConfigError
 
 from .defense_config import (
@@ -36,19 +36,17 @@ class AttributeConfig(Section):
 
     name: Name
     """Column of the CSV, or attribute of the data set."""
-    labels: Annotated[tuple[Name, ...], Field(min_length=2)] | None = None
+    labels: ClassNames | None = None
     """Class names in the order of their numbers; None: the sorted values found in the training labels."""
     edges: tuple[float, ...] = ()
     """Where the column holds numbers: they are cut into groups at these values, ascending."""
 
     @model_validator(mode="after")
-    def _groups_differ(self) -> Self:
+    def _edges_ascend(self) -> Self:
         if list(self.edges) != sorted(set(self.edges)):
             raise ValueError(f"edges must ascend: {self.edges}")
         if self.edges and self.labels:
             raise ValueError("edges name their own groups: leave labels out")
-        if self.labels and len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"a label stands twice in {self.labels}")
         return self
 
     def group(self, value: str) -> str:

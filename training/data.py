@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ class Splits:
     task: Attribute
     sensitive: Attribute
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Hash of all pictures and their labels."""
         splits = (self.train, self.val)

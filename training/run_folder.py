@@ -52,7 +52,6 @@ def alone(out: Path) -> Iterator[None]:
 def resume(
     recipe: Recipe,
     splits: Splits,
-    trained_with: str,
     out: Path,
     model: SplitModel,
     optimizer: torch.optim.Optimizer,
@@ -62,13 +61,12 @@ def resume(
     Args:
         recipe: What is to be trained.
         splits: What it is to be trained with.
-        trained_with: Their fingerprint.
         out: Folder of the run.
         model: Takes the checkpoint's weights.
         optimizer: Takes its state.
 
     Returns:
-        The checkpoint, or None: there is none.
+        The checkpoint, with this recipe, or None: there is none.
 
     Raises:
         ConfigError: It is of another recipe, or was trained with other data.
@@ -87,19 +85,16 @@ def resume(
             "another --out folder."
         )
     named = (checkpoint.task, checkpoint.sensitive) == (splits.task, splits.sensitive)
-    if not named or checkpoint.data not in ("", trained_with):
+    if not named or checkpoint.data not in ("", splits.fingerprint):
         what = "pictures or labels" if named else "names of classes"
         raise ConfigError(
             f"{path} was trained with other {what} than --data holds now. Choose another --out folder, or put back "
             "what was there."
         )
-    if checkpoint.recipe != recipe:
-        checkpoint = replace(checkpoint, recipe=recipe)
-        checkpoint.save(path)
     restore(model, checkpoint.tensors)
     restore_optimizer(optimizer, checkpoint.tensors)
     console.print(f"resuming after epoch {checkpoint.epoch} of {recipe.optim.epochs}")
-    return checkpoint
+    return replace(checkpoint, recipe=recipe)
 
 
 def open_logs(out: Path, epochs: int) -> list[Any]:

@@ -72,8 +72,7 @@ def _train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric) -> Ch
     parameters = [p for module in model.networks().values() for p in module.parameters()]
     # Not fused: that kernel reads memory as it lies, and state that is restored lies in another order than the weights.
     bare_optimizer = torch.optim.AdamW(parameters, weight_decay=recipe.optim.weight_decay)
-    trained_with = splits.fingerprint
-    previous = resume(recipe, splits, trained_with, out, model, bare_optimizer)
+    previous = resume(recipe, splits, out, model, bare_optimizer)
     wrapped, optimizer = _on_devices(fabric, model, bare_optimizer)
     train_batches, val_batches, sampler = _loaders(fabric, recipe, splits)
 
@@ -122,7 +121,7 @@ def _train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric) -> Ch
             commit=commit,
             hours=hours_before + (time.monotonic() - started) / 3600,
             metrics=metrics,
-            data=trained_with,
+            data=splits.fingerprint,
             tensors={**weights_of(model), **optimizer_tensors(bare_optimizer)},
         )
         if fabric.is_global_zero:
@@ -132,10 +131,12 @@ def _train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric) -> Ch
             shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
             console.print(f"epoch {epoch + 1}/{recipe.optim.epochs}  {shown}")
         fabric.barrier()
+    assert checkpoint is not None  # epochs >= 1
     if fabric.is_global_zero:
         for logger in loggers:
             logger.finalize("success")
-    assert checkpoint is not None  # epochs >= 1
+        if checkpoint is previous:  # nothing was left to train, but its data.others may have been corrected
+            checkpoint.save(out / CHECKPOINT_FILE)
     return checkpoint
 
 

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 CONTRACT_FILE = "contract.json"
 """Beside each version of a head in the model repository: what the devices that ask for it have in their bundle."""
@@ -179,18 +179,21 @@ class Packing(Frozen):
         return values.reshape(len(packed), -1)[:, : math.prod(self.shape)].reshape(-1, *self.shape)
 
 
+def _each_once(labels: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"a label stands twice in {labels}")
+    return labels
+
+
+ClassNames = Annotated[tuple[Name, ...], Field(min_length=2), AfterValidator(_each_once)]
+
+
 class Attribute(Frozen):
     """Something that a picture shows and that a classifier can name."""
 
     name: Name
-    labels: Annotated[tuple[Name, ...], Field(min_length=2)]
+    labels: ClassNames
     """Class names; the position is the class number."""
-
-    @model_validator(mode="after")
-    def _unique(self) -> Self:
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError(f"attribute {self.name!r} has a label twice: {self.labels}")
-        return self
 
 
 class TaskHead(Frozen):

@@ -26,11 +26,19 @@ def test_torch_and_onnx_runtime_agree(trained: Trained) -> None:
     [
         ["pruning.rule=random"],
         ["pruning.rule=none", "pruning.ratio=0"],
-        ["pruning.pruner=paper", "data.size_px=48"],  # where its map is more than one value
+        ["pruning.pruner=paper"],
+        ["pruning.pruner=paper", "data.size_px=48"],
         ["network.split=7"],
         ["network.arch=resnet50", "network.split=6"],
     ],
-    ids=["random", "none", "paper's pruner", "later split", "512 channels: 16-bit numbers"],
+    ids=[
+        "random",
+        "none",
+        "paper's pruner",
+        "paper's pruner on a map of more than one value",
+        "later split",
+        "512 channels: 16-bit numbers",
+    ],
 )
 def test_every_rule_exports(overrides: list[str], tmp_path: Path) -> None:
     pair = train_and_export(tmp_path, *overrides, "optim.epochs=1")
@@ -41,16 +49,10 @@ def test_every_rule_exports(overrides: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "found",
-    [
-        {"flips_onnx_alone": 1},
-        {"flips_torch_alone": 1},
-        {"features_off_by_more": 1},
-        {"probability_difference": 1},
-        {"not_numbers": 1},
-    ],
+    [{"flips_onnx_alone": 1}, {"flips_torch_alone": 1}, {"features_off_by_more": 1}, {"probability_difference": 1}],
 )
 def test_a_difference_is_refused(found: dict[str, int]) -> None:
-    with pytest.raises(BundleError, match=next(iter(found)).replace("_", "[_ ]")):
+    with pytest.raises(BundleError, match=next(iter(found))):
         Parity(pictures=1, **found).check()
 
 

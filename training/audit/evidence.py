@@ -76,11 +76,8 @@ class Evidence:
 
     def _collected(self, *files: str) -> ResultCache:
         """Return the cache of payloads that these pictures, and such files of ours, decide."""
-        return ResultCache(self.work, self.manifest.contract.digest, self._shown, *([code(*files)] if files else []))
-
-    @cached_property
-    def _shown(self) -> str:
-        return self.splits.fingerprint
+        key = [self.manifest.contract.digest, self.splits.fingerprint, *([code(*files)] if files else [])]
+        return ResultCache(self.work, *key)
 
     @cached_property
     def _seen(self) -> str:
