@@ -12,6 +12,7 @@ from hypothesis import settings
 
 from dcp_sdk.serving import TritonServer
 
+from .supervisor import Supervisor
 from .tiny import ROOT, Tiny, write_tiny
 
 if TYPE_CHECKING:
@@ -48,10 +49,18 @@ def broken(tmp_path: Path) -> Tiny:
 
 
 @pytest.fixture(scope="session")
-def tiny_server(tiny: Tiny) -> Iterator[TritonServer]:
-    """Run a real Triton on the tiny pair. A test that stops or kills the server starts its own."""
-    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton") as server:
-        yield server
+def supervised_server(tiny: Tiny) -> Iterator[tuple[TritonServer, Supervisor]]:
+    """Run a real Triton on the tiny pair, and start it again if it crashes."""
+    with TritonServer(tiny.repository, venv=ROOT / ".venv-triton") as server, Supervisor(server) as supervisor:
+        yield server, supervisor
+
+
+@pytest.fixture
+def tiny_server(supervised_server: tuple[TritonServer, Supervisor]) -> TritonServer:
+    """Give the tiny pair's server, ready. A test that stops or kills the server starts its own."""
+    server, supervisor = supervised_server
+    supervisor.revive()
+    return server
 
 
 @pytest.fixture(scope="session")

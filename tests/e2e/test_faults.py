@@ -29,6 +29,7 @@ from tests.e2e.fault import FAULTS, HARMLESS, Fault
 from tests.e2e.secrets import Secrets
 from tests.e2e.tap import Tap, port_of, tap
 from tests.sdk.transport import hostile
+from tests.supervisor import Supervisor
 from tests.tiny import ROOT, Tiny
 
 PREDICT_S = 1.5
@@ -70,12 +71,6 @@ def recovers(client: PrivateClient, picture: Image) -> Prediction:
             return result
         assert time.monotonic() < end, result
         time.sleep(0.05)
-
-
-def revive(*servers: TritonServer) -> None:
-    """Start those again that crashed, as a supervisor would: Triton 2.51 may when connections are cut under load."""
-    for server in servers:
-        server.start()
 
 
 def same(prediction: Prediction, expected: Prediction) -> bool:
@@ -211,7 +206,7 @@ def test_a_head_that_changes_behind_one_address_never_answers(
             if isinstance(result, Prediction):
                 answers.append(result)
 
-    with TritonServer(other.repository, venv=ROOT / ".venv-triton") as stranger:
+    with TritonServer(other.repository, venv=ROOT / ".venv-triton") as stranger, Supervisor(own_server, stranger):
         with connect(tiny, f"{scheme}://127.0.0.1:{wire.port}") as client, ThreadPoolExecutor(3) as pool:
             mine = client.predict(noise).probabilities
             assert mine != pytest.approx(theirs, abs=1e-4)
@@ -220,11 +215,9 @@ def test_a_head_that_changes_behind_one_address_never_answers(
                 wire.target = port_of(stranger, scheme) if turn % 2 == 0 else right
                 wire.cut()
                 time.sleep((0.05, 0.2)[turn % 2])
-                revive(own_server, stranger)
             stop.set()
             for future in futures:
                 future.result(30)
-            revive(own_server)
             assert recovers(client, noise).probabilities == pytest.approx(mine, abs=1e-6)
     assert len(answers) > 10
     assert all(answer.probabilities == pytest.approx(mine, abs=1e-6) for answer in answers)

@@ -26,7 +26,7 @@ from ..defenses.noise import gaussian
 from ..payloads import Payloads
 from .motion import moved
 
-__all__ = ["averages", "before_noise", "histogram", "require_noise"]
+__all__ = ["averages", "before_noise", "frames", "histogram", "require_noise"]
 
 _BATCH = 64
 _ROUNDING = 1e-5
@@ -54,7 +54,7 @@ def averages(
     shape = (len(pictures), contract.pruning.channels, *contract.values_shape[1:])
     sums, seen = np.zeros(shape, np.float32), np.zeros(shape[:2], np.float32)
     means = [np.zeros(shape, np.float32) for _ in counts]
-    for rows, frame, channels, values in _frames(bundle, manifest, pictures.pictures, counts[-1], moving=moving):
+    for rows, frame, channels, values in frames(bundle, manifest, pictures.pictures, counts[-1], moving=moving):
         _add(sums[rows], seen[rows], channels.astype(np.int64), values)
         if frame in counts:
             means[counts.index(frame)][rows] = sums[rows] / np.maximum(seen[rows], 1)[:, :, None, None]
@@ -83,25 +83,34 @@ def histogram(
     contract = manifest.contract
     size, levels = math.prod(contract.values_shape), 2**contract.bits
     seen = np.zeros((len(pictures), size, levels), np.uint16)
-    for rows, _, _, values in _frames(bundle, manifest, pictures, count, moving=moving):
+    for rows, _, _, values in frames(bundle, manifest, pictures, count, moving=moving):
         steps = values.reshape(len(values), size).astype(np.int64)
         picture, value = np.ogrid[: len(values), :size]
         seen[rows][picture, value, steps] += 1
     return seen
 
 
-def _frames(
+def frames(
     bundle: Path,
     manifest: Manifest,
     pictures: npt.NDArray[np.uint8],
     count: int,
     *,
     moving: bool = False,
+    held: bool = False,
 ) -> Iterator[tuple[slice, int, npt.NDArray[np.uint8], npt.NDArray[np.uint8]]]:
     """Yield pictures, the number of their frame from 1 on, its kept channels and their values, some pictures at a time.
 
     The client network runs once for frames of a picture that stands still, and what draws the noise, chooses channels,
     rounds and packs runs for each frame. Both are the deployed graph, cut at ``activations``.
+
+    Args:
+        bundle: Folder of the bundle.
+        manifest: Its manifest, whose contract has noise.
+        pictures: uint8 ``(N, S, S, 3)``.
+        count: Number of frames.
+        moving: As for :func:`averages`.
+        held: Whether all frames of a picture get one draw of the noise. No device does that: it is for comparison.
     """
     contract = manifest.contract
     assert contract.noise is not None
@@ -111,10 +120,12 @@ def _frames(
     for start in track(starts, f"{manifest.name}: {count} frames", transient=True):
         rows = slice(start, start + _BATCH)
         (activations,) = first.run(None, {contract.input.name: pictures[rows]})
+        drawn = None
         for frame in range(1, count + 1):
             if moving:
                 (activations,) = first.run(None, {contract.input.name: moved(pictures[rows], rng)})
-            drawn = draw_uniform((len(activations), *noise.shape))
+            if drawn is None or not held:
+                drawn = draw_uniform((len(activations), *noise.shape))
             channels, features = second.run(None, {"activations": activations, noise.name: drawn})
             yield rows, frame, channels, contract.unpack(features)
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -76,8 +76,18 @@ def describe(contract: Contract) -> tuple[dict[str, Any], model_config_pb2.Model
 
 
 @contextlib.contextmanager
-def grpc_server(contract: Contract, answer: Answer | Refusal, *, stream_status: str | None = None) -> Iterator[str]:
-    """Serve over gRPC; gives the address. During the first request the open stream ends with ``stream_status``."""
+def grpc_server(
+    contract: Contract,
+    answer: Answer | Refusal,
+    *,
+    stream_status: str | None = None,
+    before: Callable[[Any], None] = lambda context: None,
+) -> Iterator[str]:
+    """Serve over gRPC; gives the address.
+
+    During the first request the open stream ends with ``stream_status``. ``before`` an answer a call's context may be
+    looked at, for as long as it likes.
+    """
     metadata, config = describe(contract)
     asked, stream_ended = threading.Event(), threading.Event()
 
@@ -96,6 +106,7 @@ def grpc_server(contract: Contract, answer: Answer | Refusal, *, stream_status: 
                 asked.set()
                 stream_ended.wait(10)
                 time.sleep(0.1)  # until the device knows
+            before(context)
             key = dict(context.invocation_metadata()).get("triton-grpc-protocol-dcp-key")
             if isinstance(answer, Refusal) and not answer.is_over(key):
                 context.abort(grpc.StatusCode[answer.status], answer.words)

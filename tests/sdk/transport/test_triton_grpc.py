@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from contextlib import closing
+from typing import Any
 
 import pytest
 
-from dcp_sdk import PrivateClient
+from dcp_sdk import PrivateClient, Retries, ServerTimeout, Timeouts
 from dcp_sdk.bench import Bare
 from dcp_sdk.preprocess import Image, preprocess
 from tests.sdk.transport import hostile
@@ -28,3 +30,26 @@ def test_no_proxy_of_the_environment_gets_a_payload(
             assert client.predict(picture).label
             with closing(Bare(client)) as bare:  # what ``dcp bench`` compares with sends a payload, too
                 assert bare(preprocess(picture, contract.preprocessing)).shape == (1, *contract.answer.shape)
+
+
+def test_a_late_request_is_left_to_its_end(tiny: Tiny, picture: Image) -> None:
+    """Cancelled, by the device or by a deadline that the server knows, it may crash Triton before 25.04."""
+    contract = tiny.manifest.contract
+    late, looked = threading.Event(), threading.Event()
+    cancelled: list[bool] = []
+
+    def wait(context: Any) -> None:
+        if not late.is_set():
+            assert late.wait(10)
+            cancelled.append(not context.is_active())
+            looked.set()
+
+    timeouts = Timeouts(connect_s=5, predict_s=0.3)
+    with hostile.grpc_server(contract, hostile.true_answer(contract), before=wait) as address:
+        with PrivateClient(tiny.bundle, address, device="cpu", timeouts=timeouts, retries=Retries.none()) as client:
+            with pytest.raises(ServerTimeout):
+                client.predict(picture)
+            late.set()
+            assert client.predict(picture).label, "over a new connection, which closes the old one"
+            assert looked.wait(10)
+    assert cancelled == [False]
