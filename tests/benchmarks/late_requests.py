@@ -110,7 +110,7 @@ def main() -> None:
     """Count, and record."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60)
-    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--turns", type=int, default=2)
     options = parser.parse_args()
     ways: dict[str, float] = {"left to their end": grpc_link._LATE_S, "ended at their deadline": 0.0}
     found: dict[str, Any] = {name: Counter() for name in ways}

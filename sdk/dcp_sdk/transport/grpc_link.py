@@ -76,6 +76,7 @@ class GrpcLink:
         """Whether the connection ever came about, TLS included."""
         self._closed = self._retired = self._suspect = False
         self._calls: set[Any] = set()
+        self._late: set[Any] = set()
         self._nothing: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stream = self.stub.ModelStreamInfer(iter(self._nothing.get, None), metadata=self._metadata)
         # The thread that waits for something to send ends with the stream.
@@ -115,6 +116,8 @@ class GrpcLink:
             if not self.alive:
                 raise LinkLost(self._stream.code(), str(self._stream.details()))
         except grpc.FutureTimeoutError as error:
+            self._late.add(call)  # gRPC cancels a call that nobody holds
+            call.add_done_callback(self._late.discard)
             self._suspect = True
             raise TimeoutError("the deadline has passed") from error
         except grpc.FutureCancelledError as error:
