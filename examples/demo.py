@@ -24,6 +24,7 @@ from dcp_sdk import (
     DCPError,
     Manifest,
     Prediction,
+    PrivacyReport,
     PrivateClient,
     Timings,
     load_image,
@@ -59,6 +60,9 @@ def main() -> None:
         console.print(timing_table({f"picture, median of {REPEATS}": predictions, "video, median": streamed}))
         crop = preprocess(load_image(options.picture), contract.preprocessing)
         console.print(bytes_table(contract, crop))
+    report = PrivacyReport.load(options.bundle, contract)
+    verdict = report.verdict if report else "not measured: the bundle has no privacy report."
+    console.print(f"[bold]What these bytes give away:[/] {verdict}\n")
     picture = draw_channels(options.bundle, contract, crop)
     cv2.imwrite(str(options.output), picture)
     console.print(f"Wrote {options.output}: what the camera saw, all the channels, and those that left.")

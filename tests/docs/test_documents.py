@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ DOCUMENTS = sorted(
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _FEW = ("the device graph against", "SDK overhead", "latency over", "200,000 calls")
 """Rows of the README's table of benchmarks, as they begin."""
+_POINTS = (("deep", "-long"), ("balanced", "-long"), ("light", ""))
+"""What the table of aims has, and the variant of its rows."""
 _LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 
 
@@ -132,6 +135,39 @@ def test_the_readme_tells_what_was_measured() -> None:
     assert f"An attacker who knew the noise and every one of the {report.tested:,} tested pictures {best}" in security
 
 
+def test_what_was_aimed_at_is_set_against_what_was_measured() -> None:
+    """Three seeds of each operating point, and the shipped bundle, as their reports have them."""
+    page = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    _, begins, rest = page.partition("## What was aimed at, and what was reached\n")
+    assert begins
+    plain = rest[: rest.index("\n## ")].replace("**", "")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in plain.splitlines() if line.startswith("| ")]
+    measured = {row[0].split(",")[0].split(" (")[0]: row[2:6] for row in rows}
+    names = [f"utkface_gender_64_{point}-latent_pruning-r00-s{{}}{long}" for point, long in _POINTS]
+    reports = [[_row(name.format(seed)) for seed in range(3)] for name in names]
+    shipped = PrivacyReport.load(SHIPPED, Manifest.load(SHIPPED).contract)
+    assert shipped is not None
+
+    def told(figure: Callable[[PrivacyReport], float]) -> list[str]:
+        return [", ".join(f"{100 * figure(report):.1f}" for report in three) for three in [*reports, [shipped]]]
+
+    def from_a_hundred(report: PrivacyReport) -> float:
+        return max(seen.balanced_accuracy.value for seen in report.many_frames if not seen.moving)
+
+    assert measured["race from one frame"] == told(lambda report: report.strongest.value)
+    assert measured["race from 100 frames of one picture"] == told(from_a_hundred)
+    answered = told(lambda report: report.utility.balanced_accuracy.value)
+    assert [cell.partition(" (")[0] for cell in measured["gender"]] == answered
+    exposed = told(lambda report: report.most_exposed[1].value if report.most_exposed else 0.0)
+    assert [cell.partition(";")[0] for cell in measured["most exposed group"]] == exposed
+    assert measured["age"] == told(lambda report: report.others[0].balanced_accuracy.value)
+
+
+def _row(name: str) -> PrivacyReport:
+    row = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
+    return PrivacyReport.model_validate(row["report"])
+
+
 def test_the_page_of_benchmarks_tells_what_was_measured() -> None:
     benchmarks = ROOT / "tests" / "benchmarks"
     page, results = (benchmarks / "README.md").read_text(encoding="utf-8"), benchmarks / "results"
@@ -168,7 +204,8 @@ def test_the_page_of_benchmarks_tells_what_was_measured() -> None:
     wire = json.loads((results / "wire.json").read_text())
     shipped, paper = wire["bundles"]["gender_112"], wire["bundles"]["gender_112_paper"]
     said = f"{shipped['payload_bytes']} bytes: {shipped['payload_to_jpeg_q75']:.3f} of the median JPEG of quality 75"
-    assert f"{said} of the same crop ({wire['jpeg_q75_median_bytes']:,} bytes)" in page
+    right = f"gender {shipped['task']['value']:.1%}, the whole network".replace("%", " %")
+    assert f"{said} of the same crop ({wire['jpeg_q75_median_bytes']:,} bytes); {right}" in page
     assert f"{paper['payload_bytes']:,} bytes: {paper['payload_to_dense']}" in page
     assert f"{paper['payload_to_jpeg_q90']:.2f} of the median JPEG of quality 90" in page
     assert f"{paper['payload_to_jpeg_q75']:.2f} of quality 75" in page

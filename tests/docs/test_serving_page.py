@@ -43,3 +43,10 @@ def test_the_fleets_are_those_that_were_simulated() -> None:
         assert away["late"] == fleet["all_there"]["late"] == 0
         cells = (f"{fleet['devices']:,}", f"{fleet['requests_per_s_at_peak']:,.0f}", str(fleet["pods"]))
         assert f"| {' | '.join(cells)} | {fleet['all_there']['p99_ms']} | {away['p99_ms']} |" in PAGE
+
+
+def test_late_requests_are_those_that_were_counted() -> None:
+    counted = json.loads((RESULTS / "late_requests.json").read_text())
+    left, ended = counted["left to their end"], counted["ended at their deadline"]
+    kept = f"{left['late']:,} late requests that were left to their end crashed it {left['crashes']} times"
+    assert f"{kept}, {ended['late']:,} that ended at their deadline {ended['crashes']} times" in PAGE.replace("\n", " ")

@@ -106,7 +106,7 @@ def test_who_sees_more_frames_of_a_noisy_bundle_is_measured_against_luck(tmp_pat
     assert few.auc_attack is not None
     assert f"; AUC {few.auc:.3f} (" in (pair.bundle / "MODEL_CARD.md").read_text()
     assert report.protected is False
-    assert "of a moving face" in report.verdict
+    assert "of a face moved by simulation" in report.verdict
 
 
 def attack_settings_of(pair: Trained) -> AttackSettings:

@@ -23,18 +23,18 @@ def statements(report: PrivacyReport) -> list[tuple[str, str, str]]:
             (
                 f"balanced accuracy in {sensitive} of the best possible attacker on one payload of these pictures",
                 share(certificate.best_accuracy),
-                f"expected over the noise, by an attacker who knows the noise and, by heart, all {report.tested:,} "
+                "on average over the noise, of which one draw may give away more, by an attacker who knows the noise "
+                f"and, by heart, all {report.tested:,} "
                 f"pictures that were tested{_by_heart(report)}; for other "
                 "pictures it is an estimate",
             )
         )
     if certificate.information_bits is not None and certificate.information_error is not None:
         reach = Z_95 * certificate.information_error
-        told = f"{certificate.information_bits:.3f}"
         lines.append(
             (
                 f"bits that one payload tells about {sensitive}",
-                told if certificate.most_shuffled_bits is not None else f"{told} \N{PLUS-MINUS SIGN} {reach:.3f}",
+                f"{certificate.information_bits:.3f} \N{PLUS-MINUS SIGN} {reach:.3f}",
                 "as above"
                 if certificate.shuffled_bits is None
                 else f"as above; of shuffled labels it would tell {max(0.0, certificate.shuffled_bits):.3f}"

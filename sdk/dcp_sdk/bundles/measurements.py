@@ -237,7 +237,8 @@ class FramesPoint(Ranked):
 
     frames: int
     moving: bool = False
-    """Whether the face moved, and the light changed, from frame to frame; otherwise only the noise did."""
+    """Whether the face moved, and the light changed, from frame to frame, as far as one picture can be shifted, scaled,
+    turned and lit in other ways; otherwise only the noise did."""
     attack: Line
     balanced_accuracy: Interval
     auc_attack: Line | None = None
@@ -250,7 +251,7 @@ class FramesPoint(Ranked):
     @property
     def seen(self) -> str:
         """What the server saw: ``100 frames of one picture``."""
-        return f"{self.frames} frames of {'a moving face' if self.moving else 'one picture'}"
+        return f"{self.frames} frames of {'a face moved by simulation' if self.moving else 'one picture'}"
 
 
 class OtherAttribute(Frozen):

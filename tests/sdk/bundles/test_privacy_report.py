@@ -165,7 +165,7 @@ def test_the_verdict_tells_what_a_stream_gives_away() -> None:
     told = report(many_frames=(*frames, moving))
     assert told.protected is False
     assert "From 10 frames of one picture: 22.0 %" in told.verdict
-    assert "From 10 frames of a moving face: 50.0 %" in told.verdict
+    assert "From 10 frames of a face moved by simulation: 50.0 %" in told.verdict
     fewer = frames[0].model_copy(update={"balanced_accuracy": Interval(value=0.24, low=0.22, high=0.26)})
     more = FramesPoint(frames=100, attack="a", balanced_accuracy=CLEAR)
     said = report(many_frames=(fewer, more)).verdict
