@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dcp_sdk.bundles.manifest import Manifest
-from dcp_sdk.bundles.measurements import percent, share
+from dcp_sdk.bundles.measurements import Interval, percent, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.serving import TritonServer
 from tests.tiny import PAPER, ROOT, SHIPPED
@@ -161,6 +161,15 @@ def test_what_was_aimed_at_is_set_against_what_was_measured() -> None:
     exposed = told(lambda report: report.most_exposed[1].value if report.most_exposed else 0.0)
     assert [cell.partition(";")[0] for cell in measured["most exposed group"]] == exposed
     assert measured["age"] == told(lambda report: report.others[0].balanced_accuracy.value)
+
+
+def test_what_held_noise_tells_is_what_was_measured() -> None:
+    cases = json.loads((ROOT / "tests" / "benchmarks" / "results" / "held_noise.json").read_text())["cases"]
+    notebook = (ROOT / "docs" / "lab-notebook.md").read_text(encoding="utf-8")
+    for found in cases.values():
+        strongest, luck = (Interval.model_validate(one["balanced_accuracy"]) for one in (found, found["luck"]))
+        most = f"{share(luck.high)}, {found['luck']['auc']['high']:.3f}"
+        assert f"| {percent(strongest)} | {found['auc']:.3f} | {most} |" in notebook
 
 
 def _row(name: str) -> PrivacyReport:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from dcp_sdk import obfuscate
+from tests.benchmarks.held_noise import over_frames
 from tests.trained import Trained, train_and_export
 from training import data
 from training.audit import many_frames
@@ -63,6 +64,18 @@ def test_a_face_that_moves_shows_more_than_one_that_stands_still(noisy: Trained,
     )
     noise = float((still.dense() - again.dense()).square().mean())
     assert float((still.dense() - moving.dense()).square().mean()) > 2 * noise
+
+
+def test_noise_that_is_held_varies_with_the_face_alone(noisy: Trained, pictures: LabelledPictures) -> None:
+    values = np.prod(noisy.manifest.contract.values_shape, dtype=int)
+
+    def deviations(*, moving: bool, held: bool) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+        seen = over_frames(noisy.bundle, noisy.manifest, pictures, 6, moving=moving, held=held)
+        return seen.features.reshape(len(pictures), -1)[:, values:].astype(np.float32)
+
+    assert not deviations(moving=False, held=True).any()
+    assert deviations(moving=True, held=True).any()
+    assert deviations(moving=True, held=True).mean() < deviations(moving=True, held=False).mean()
 
 
 def test_random_channels_are_all_seen_in_the_end(tmp_path: Path, pictures: LabelledPictures) -> None:
