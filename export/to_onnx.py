@@ -123,8 +123,8 @@ def pictures_for_parity(
     """Return pictures, and the task's labels of those among them that the training did not see.
 
     Returns:
-        uint8 ``(count, S, S, 3)``: validation pictures, then training pictures, then the same mirrored. Without a
-        folder (and a recipe that draws its own pictures) it is noise.
+        uint8 ``(N, S, S, 3)``, at most ``count``: validation pictures, then training pictures, then the same mirrored.
+        Without a folder (and a recipe that draws its own pictures) it is noise.
         int64: labels of the validation pictures, which come first; none of noise.
     """
     recipe = checkpoint.recipe

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -50,7 +50,8 @@ class Checkpoint:
         Raises:
             ConfigError: It cannot be written.
         """
-        facts = {k: v for k, v in asdict(self).items() if k not in ("tensors", "recipe", "task", "sensitive")}
+        apart = ("tensors", "recipe", "task", "sensitive")
+        facts = {each.name: getattr(self, each.name) for each in fields(self) if each.name not in apart}
         for name in ("recipe", "task", "sensitive"):
             facts[name] = getattr(self, name).model_dump(mode="json")
         partial = path.with_suffix(".partial")

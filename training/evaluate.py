@@ -61,7 +61,7 @@ def evaluate(
         repository: Model repository with the paired head.
         folder: Root of the data set that the bundle's recipe describes.
         attacks: Names out of ``ATTACKS`` and ``RECONSTRUCTIONS``; None takes all.
-        quick: Weaker adversaries and fewer pairs, for a first verdict: the report says so in its command.
+        quick: Weaker adversaries and fewer pairs, for a first verdict: the report and its verdict say so.
         seed: First seed of the adversaries.
         seeds: How many; a quick look takes one.
         targets: Pictures that each search draws; None takes a few. More of them test the certificate harder.

@@ -100,6 +100,15 @@ class Experiment(BaseModel):
             ["python", "-m", "training.evaluate", *pair, *efforts[self.effort]],
         ]
 
+    def is_done(self, row: Row) -> bool:
+        """Say whether ``row`` is this one: trained by the same recipe, and attacked with as much effort."""
+        try:
+            same = Recipe.model_validate(row.settings) == self.recipe
+        except ValidationError:  # of a recipe as it was before
+            return False
+        drawn = self.effort != "drawn" or bool(row.report.reconstructions)
+        return same and drawn and row.report.quick == (self.effort == "quick")
+
 
 def experiments_of(suite: str | Path) -> list[Experiment]:
     """Read a suite: a YAML file, or the name of one in ``training/suites``.
@@ -228,7 +237,7 @@ def _main(
         with ThreadPoolExecutor(jobs) as pool:
             for experiment in experiments:
                 row = done.get(experiment.name)
-                if row is not None and Recipe.model_validate(row.settings) == experiment.recipe:
+                if row is not None and experiment.is_done(row):
                     console.print(f"{experiment.name}: done, {row.report.verdict}", soft_wrap=True)
                 elif experiment.data not in folders:
                     console.print(f"{experiment.name}: missing, needs --data {experiment.data}=DIR", soft_wrap=True)

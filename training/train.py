@@ -41,7 +41,7 @@ Batches = DataLoader[Any]
 
 
 def train(recipe: Recipe, folder: Path | None, out: Path, fabric: Fabric | None = None) -> Checkpoint:
-    """Train ``recipe`` and leave ``checkpoint.safetensors``, ``metrics.csv`` and TensorBoard's events in ``out``.
+    """Train ``recipe`` and leave ``checkpoint.safetensors``, ``csv/metrics.csv`` and TensorBoard's events in ``out``.
 
     A run that was cut off continues after its last whole epoch and reaches the same result as one that was not, on
     the same hardware: every source of randomness is seeded from recipe and epoch.

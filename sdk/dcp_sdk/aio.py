@@ -17,6 +17,7 @@ from .bundles.privacy_report import PrivacyReport
 from .bundles.signing_keys import KeySource
 from .calls.gate import Gate
 from .calls.pipeline import check_in_flight
+from .calls.under_way import NotYet
 from .camera import Camera
 from .client import Observer, PrivateClient
 from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts, check_kinds
@@ -214,7 +215,7 @@ class AsyncPrivateClient:
                 news.clear()
                 try:
                     trip = pipeline.poll()
-                except BlockingIOError:
+                except NotYet:
                     await news.wait()
                     continue
                 if trip is None:

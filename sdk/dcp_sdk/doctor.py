@@ -23,7 +23,7 @@ from .bundles.signing_keys import KeySource
 from .camera import Camera
 from .config import Device, Timeouts
 from .contract import Contract
-from .errors import ConfigError, ContractMismatch, DCPError, FrameError
+from .errors import ConfigError, ContractMismatch, DCPError
 from .guard import check_payload
 from .obfuscate import Obfuscator
 from .runtime import why_no_cuda
@@ -155,7 +155,7 @@ def _camera(device: int | str) -> Finding:
     try:
         with Camera(device) as camera:
             height, width = camera.read().image_rgb.shape[:2]
-    except FrameError as error:
+    except DCPError as error:
         return Finding("camera", "note", str(error))
     return Finding("camera", "ok", f"{camera.name} gives {width} x {height}")
 

@@ -20,7 +20,7 @@ from .errors import FrameError
 from .frames import Frame, FrameSource, load_image
 from .preprocess import Image, check_frame
 
-__all__ = ["Arrays", "Folder", "SourceLike", "Video", "open_source"]
+__all__ = ["Arrays", "Folder", "SourceLike", "Video", "for_opencv", "open_source"]
 
 PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """File names that :class:`Folder` takes for pictures."""
@@ -123,7 +123,7 @@ class Video(FrameSource):
 
     def __iter__(self) -> Iterator[Frame]:
         # Never released by hand: where a read was given up, the thread that is still in it holds the file.
-        capture = self._reading(partial(cv2.VideoCapture, _for_opencv(self.path)))
+        capture = self._reading(partial(cv2.VideoCapture, for_opencv(self.path)))
         stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
         index = 0
         while True:
@@ -170,7 +170,7 @@ def open_source(source: SourceLike, *, reading: Reading = at_once) -> FrameSourc
     raise FrameError(f"expected a camera, video, folder or pictures, got {type(source).__name__}.")
 
 
-def _for_opencv(path: Path) -> bytes:
+def for_opencv(path: Path) -> bytes:
     """Name a file so that OpenCV takes it for one: a colon may begin an address, and text that is no UTF-8 ends it."""
     return os.fsencode(path.absolute())
 

@@ -249,6 +249,22 @@ def test_a_stream_ends_with_its_task(end: str, tiny: Tiny, picture: Image) -> No
     run(work)
 
 
+def test_a_source_that_would_block_ends_the_stream_with_its_error(tiny: Tiny, picture: Image) -> None:
+    """It is no sign that an answer is not there yet."""
+
+    def source() -> Any:
+        yield picture
+        raise BlockingIOError("mine")
+
+    async def work() -> None:
+        async with AsyncPrivateClient(tiny.bundle, f"memory://{tiny.repository}", device="cpu") as client:
+            with pytest.raises(BlockingIOError, match="mine"):
+                async for _ in client.stream(source()):
+                    pass
+
+    run(work)
+
+
 def test_opened_twice_at_the_same_time(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """One client is made, and none is left open."""
     transport = Recorder(tiny.repository)

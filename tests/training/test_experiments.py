@@ -88,6 +88,10 @@ def test_a_suite_runs_once(tmp_path: Path) -> None:
     home = tmp_path / "runs" / row.name
     shutil.rmtree(home / "run")
     assert is_exported(experiment, home), "a bundle that was trained elsewhere can be attacked as it is"
+    assert experiment.is_done(row)
+    for effort in ("row", "drawn"):
+        assert not experiment.model_copy(update={"effort": effort}).is_done(row), "it was attacked in another way"
+    assert not experiment.is_done(row.model_copy(update={"settings": {"of": "before"}}))
     other = experiment.model_copy(update={"overrides": (*experiment.overrides, "seed=2")})
     assert not is_exported(other, home), "it is another row's"
     manifest = home / "bundle" / "manifest.json"

@@ -35,9 +35,10 @@ _LEARNING_RATES = (3e-4, 1e-3, 3e-3)
 class _Fit:
     network: nn.Module
     held_share: float
-    """Share of held-out pairs, by weight, that are recognised, of the epoch where it was highest; -1 if it diverged."""
+    """Share of held-out pairs, by weight, that are recognised, of the epoch where it was highest; -1 if it diverged
+    before."""
     held_loss: float
-    """Cross-entropy on held-out pairs, by weight, of the epoch where it was lowest; infinite where it diverged."""
+    """Cross-entropy on held-out pairs, by weight, of the epoch where it was lowest; infinite if it diverged before."""
 
 
 def neural(name: str, make: MakeNetwork) -> Attack:

@@ -64,7 +64,9 @@ _OTHERS = ("linear probe", "MLP", "gradient boosting")
 
 @dataclass(frozen=True)
 class Audit:
-    """What takes long is written down in a :class:`ResultCache`, so that an audit goes on where it was cut off."""
+    """Adversaries' answers, averages and drawings are written down in a :class:`ResultCache`, so that an audit goes on
+    where it was cut off; the rest takes minutes, and is measured anew.
+    """
 
     evidence: Evidence
     recipe: Recipe

@@ -47,6 +47,8 @@ class ResultCache:
         if not all(path.exists() for path in paths):
             self._folder.mkdir(parents=True, exist_ok=True)
             for path, payloads in zip(paths, collect(), strict=True):
+                if path.exists():
+                    continue
                 partial = path.with_name(f"{path.stem}.partial.npz")  # a file that was cut off must not look whole
                 np.savez(partial, **vars(payloads))
                 partial.replace(path)

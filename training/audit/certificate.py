@@ -29,11 +29,11 @@ from .guarantees import (
 )
 from .many_frames import before_noise
 
-__all__ = ["certify", "is_covered_by_noise", "smooth"]
+__all__ = ["MOST_VALUES", "certify", "is_covered_by_noise", "smooth"]
 
 _DELTA = 1e-5
 _FRAMES = (1, 10, 100)
-_MOST_VALUES = 64
+MOST_VALUES = 64
 """Values of a payload up to which the reconstruction bound is computed: each needs a gradient for each picture."""
 _PICTURES = 2048
 """At which derivatives are taken: more of them only make the bound truer."""
@@ -65,7 +65,7 @@ def certify(bundle: Path, manifest: Manifest, neck: BottleneckConfig | None, spl
     bound, pictures = rate_distortion_bound(_prior(splits, _PRIOR), capacity), None
     if neck is None or not is_covered_by_noise(contract, neck):
         return Certificate(capacity_bits=capacity, reconstruction_mse=bound if bound > _NOTHING else None)
-    if count <= _MOST_VALUES:
+    if count <= MOST_VALUES:
         least, effective = _reconstruction(DeviceTwin(bundle, contract), splits, neck.deviation)
         if least > bound:
             bound, pictures = least, effective

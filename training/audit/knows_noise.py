@@ -12,13 +12,11 @@ import numpy.typing as npt
 from ..attacks import Guess, likelihood, likelihood_of_frames
 from ..config import BottleneckConfig
 from ..payloads import Payloads
-from .certificate import is_covered_by_noise
+from .certificate import MOST_VALUES, is_covered_by_noise
 from .evidence import Evidence
 from .many_frames import before_noise, histogram
 
 __all__ = ["KnowsNoise"]
-
-_MOST_VALUES = 64
 
 
 @dataclass(frozen=True)
@@ -34,7 +32,7 @@ class KnowsNoise:
         hours to compare each with every leaked picture.
         """
         contract = evidence.manifest.contract
-        small = math.prod(contract.values_shape) <= _MOST_VALUES
+        small = math.prod(contract.values_shape) <= MOST_VALUES
         if neck is None or not small or not is_covered_by_noise(contract, neck):
             return None
         return cls(evidence, neck)

@@ -119,11 +119,11 @@ def frames(
     starts = range(0, len(pictures), _BATCH)
     for start in track(starts, f"{manifest.name}: {count} frames", transient=True):
         rows = slice(start, start + _BATCH)
-        (activations,) = first.run(None, {contract.input.name: pictures[rows]})
         drawn = None
         for frame in range(1, count + 1):
-            if moving:
-                (activations,) = first.run(None, {contract.input.name: moved(pictures[rows], rng)})
+            if moving or frame == 1:
+                seen = moved(pictures[rows], rng) if moving else pictures[rows]
+                (activations,) = first.run(None, {contract.input.name: seen})
             if drawn is None or not held:
                 drawn = draw_uniform((len(activations), *noise.shape))
             channels, features = second.run(None, {"activations": activations, noise.name: drawn})

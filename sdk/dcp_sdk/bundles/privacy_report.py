@@ -32,10 +32,12 @@ from .measurements import (
     strongest_of,
 )
 
-__all__ = ["MARGIN", "PrivacyReport"]
+__all__ = ["DRAWINGS", "MARGIN", "MOVING", "PrivacyReport"]
 
 MARGIN = 0.10
 """Balanced accuracy beyond guessing from which nothing is called protected."""
+DRAWINGS, MOVING = "drawings", "frames of a face that moves"
+"""Measurements, as :attr:`PrivacyReport.untried` names them."""
 _RANKING_BAR = 0.64
 """The same for AUC: where two groups are spread alike, it goes with 60 % (Φ(√2 Φ⁻¹(0.6)))."""
 _LEAKED_PER_GROUP = 100
@@ -67,7 +69,8 @@ class PrivacyReport(Frozen):
     leaked_curve: tuple[LeakedPoint, ...] = ()
     """With fewer leaked pairs, ascending."""
     many_frames: tuple[FramesPoint, ...] = ()
-    """With more frames, ascending; empty where nothing is random, so that one picture always gives one payload."""
+    """With more frames, ascending, of one picture and then of a face that moves; empty where nothing is random, so that
+    one picture always gives one payload."""
     reconstructions: tuple[Reconstruction, ...] = ()
     certificate: Certificate | None = None
     readout: Interval | None = None
@@ -313,7 +316,9 @@ class PrivacyReport(Frozen):
         names = {attack.name for attack in self.attacks}
         there = {
             LIKELIHOOD: not covered or LIKELIHOOD in names,
-            "many frames": not random or bool(self.many_frames),
+            "many frames": not random or any(not point.moving for point in self.many_frames),
+            MOVING: not random or any(point.moving for point in self.many_frames),
+            DRAWINGS: bool(self.reconstructions),
             "side channels": bool(self.side_channels),
             "what luck would read": self.luck is not None,
         }

@@ -136,7 +136,7 @@ class Breaker:
     def _open_error(self, left_s: float) -> CircuitOpen:
         until = datetime.now(UTC) + timedelta(seconds=max(left_s, 0))
         return CircuitOpen(
-            f"expected {self._address} to be well, but it failed {self._options.failures} times in a row or more "
+            f"expected {self._address} to be well, but it fails again and again "
             f"({self._last}). Nothing is sent there until {until:%H:%M:%S}.{until.microsecond // 1000:03} UTC. "
             "Try again then, and look into the server's log."
         )

@@ -19,7 +19,7 @@ from ..deadline import Deadline
 from ..stats import Counters
 from .stages import Request
 
-__all__ = ["Trip", "UnderWay"]
+__all__ = ["NotYet", "Trip", "UnderWay"]
 
 _WAITING = 1
 """Frames that wait before the device graph, and payloads that wait before the network."""
@@ -40,6 +40,10 @@ class Trip:
     """The same, when its payload began to wait for its turn on the network."""
     answered: float = 0.0
     """The same, when the answer came."""
+
+
+class NotYet(Exception):
+    """The next answer is not there. No error of a source: theirs go through the same door."""
 
 
 class UnderWay:
@@ -90,12 +94,12 @@ class UnderWay:
         """Give the next answer as :meth:`wait` does, without waiting.
 
         Raises:
-            BlockingIOError: It is not there yet.
+            NotYet: It is not there.
             BaseException: As :meth:`wait`.
         """
         with self._lock:
             if not self._has_news():
-                raise BlockingIOError
+                raise NotYet
             return self._next()
 
     def stop(self, why: Exception | None = None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import cv2
 from ..errors import ConfigError
 from ..payload_picture import HEIGHT_PX, WIDTH_PX
 from ..preprocess import Image
+from ..sources import for_opencv
 
 __all__ = ["VideoFile", "Window"]
 
@@ -78,7 +78,7 @@ class VideoFile:
 
     def __init__(self, path: Path) -> None:
         codec = cv2.VideoWriter.fourcc(*("MJPG" if path.suffix == ".avi" else "mp4v"))
-        file: Any = os.fsencode(path.absolute())  # text that is no UTF-8 would end the process
+        file: Any = for_opencv(path)  # OpenCV's types know text alone
         self._writer = cv2.VideoWriter(file, codec, _FRAMES_PER_S, (WIDTH_PX, HEIGHT_PX))
         if not self._writer.isOpened():
             raise ConfigError(f"--save: expected a video file that can be written, such as out.mp4, got {path}.")
@@ -96,7 +96,8 @@ class VideoFile:
             ConfigError: It does not hold what was written: OpenCV says nothing of a disk that is full.
         """
         self._writer.release()
-        kept = int(cv2.VideoCapture(str(self._path)).get(cv2.CAP_PROP_FRAME_COUNT))
+        file: Any = for_opencv(self._path)
+        kept = int(cv2.VideoCapture(file).get(cv2.CAP_PROP_FRAME_COUNT))
         if kept < self._written:
             raise ConfigError(
                 f"--save: expected {self._written} frames in {self._path}, got {max(kept, 0)}. "

@@ -72,7 +72,8 @@ class ProcessGroup:
         """Ask the program alone to end, give it ``timeout_s`` seconds, then :meth:`kill` what is left."""
         try:
             if not self.ended:
-                self._process.terminate()
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(self.pid, signal.SIGTERM)  # Popen's would reap it, if it ended just now
                 deadline = time.monotonic() + timeout_s
                 while not self.ended and time.monotonic() < deadline:
                     time.sleep(_POLL_S)

@@ -13,6 +13,7 @@ from .on_disk import (
     GRAPH_FILE,
     MAIN_CONFIG,
     MODEL_CODE_FILE,
+    accessible,
     is_ended,
     is_model,
     model_folders,
@@ -134,7 +135,9 @@ def _version(folder: Path, contract: Contract) -> Iterator[Problem]:
             wanted = " or ".join(f"{sha256[:12]}…" for sha256 in sorted(known))
             yield Problem(folder / name, f"expected SHA-256 {wanted}, got {found[:16]}", remedy)
     # A server that may write here keeps model.py compiled in __pycache__, whatever its environment says.
-    for path in sorted(folder.iterdir()):
+    with accessible(folder):
+        there = sorted(folder.iterdir())
+    for path in there:
         if path.name not in (*_FILES, "__pycache__"):
             yield Problem(path, f"expected {', '.join(sorted(_FILES))} and nothing else", "delete it")
 

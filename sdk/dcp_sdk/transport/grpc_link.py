@@ -8,8 +8,8 @@ in order: an answer that arrives while the stream lives came over the connection
 A connection that a router forgot does not end: it swallows what is sent, for a quarter of an hour. So a call without
 an answer in time makes the link suspect, until an answer comes over it.
 
-A call that nobody waits for any longer is not cancelled, and no server is told the deadline: a request that ends from
-both sides at once crashes Triton before 25.04 (triton-inference-server/server#8034), with all that it serves.
+A call that nobody waits for any longer is not cancelled, and its server is told a later deadline: a request that ends
+from both sides at once may crash Triton before 25.04 (triton-inference-server/server#8034), with all that it serves.
 """
 
 from __future__ import annotations
@@ -25,13 +25,17 @@ from tritonclient.grpc import service_pb2_grpc
 
 from ..deadline import Deadline
 
-__all__ = ["GrpcLink", "LinkLost"]
+__all__ = ["GrpcLink", "LinkClosed", "LinkLost"]
 
 _LATE_S = 1.5
 """An answer may come this much after its deadline, to nobody; then gRPC ends the call."""
 _LINGER_S = 2.0
 """Until a link that was given up is closed: late answers have come, and gRPC's thread that watches the channel has
 ended, which takes it a fifth of a second and fails if the channel is closed before."""
+
+
+class LinkClosed(ValueError):
+    """The link was closed before anything was sent."""
 
 
 class LinkLost(Exception):
@@ -75,6 +79,8 @@ class GrpcLink:
         self.was_ready = False
         """Whether the connection ever came about, TLS included."""
         self._closed = self._retired = self._suspect = False
+        # Whoever handles a signal may hold it already.
+        self._sending = threading.RLock()
         self._calls: set[Any] = set()
         self._late: set[Any] = set()
         self._nothing: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -103,14 +109,18 @@ class GrpcLink:
             TimeoutError: The deadline passed.
             LinkLost: An answer came, but perhaps over another connection.
             grpc.RpcError: The call failed.
-            ValueError: The link was closed.
+            LinkClosed: Nothing was sent.
+            ValueError: The link was closed meanwhile.
         """
         remaining_s = deadline.remaining_s()
         metadata = (*self._metadata, *headers.items())
-        call = getattr(self.stub, method).future(request, timeout=remaining_s + _LATE_S, metadata=metadata)
-        self._calls.add(call)
+        with self._sending:  # so that close() sees this call, or this call sees it
+            if self._closed:
+                raise LinkClosed("the link is closed")
+            call = getattr(self.stub, method).future(request, timeout=remaining_s + _LATE_S, metadata=metadata)
+            self._calls.add(call)
         try:
-            if self._closed:  # perhaps too late for close() to see this call
+            if self._closed:  # by a signal's handler, just then
                 call.cancel()
             answer = call.result(remaining_s)
             if not self.alive:
@@ -141,9 +151,10 @@ class GrpcLink:
 
     def close(self) -> None:
         """End calls that are under way, and soon the connection. May be called twice."""
-        if self._closed:
-            return
-        self._closed = True
+        with self._sending:
+            if self._closed:
+                return
+            self._closed = True
         self._channel.unsubscribe(self._notice)
         self._stream.cancel()
         for call in tuple(self._calls):

@@ -18,7 +18,7 @@ from ..deadline import Deadline
 from ..obfuscate import Payload
 from ..security import Security
 from .base import TRACE_HEADERS
-from .grpc_link import GrpcLink, LinkLost
+from .grpc_link import GrpcLink, LinkClosed, LinkLost
 from .pairing import TRITON_TYPES, ServedConfig, ServedModel, check_digest, check_pairing
 from .tls import speaks_tls, why_no_tls
 from .triton import ConnectionOptions, TritonTransport
@@ -72,10 +72,15 @@ class GrpcTransport(TritonTransport):
 
     def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
         contract, deadline = self._contract, Deadline(timeout_s)
-        link = self._living_link(contract, deadline)
-        with self._mapped_errors(link, contract, deadline):
-            request = _request(contract, payload)
-            return self._answer(contract, link.call("ModelInfer", request, deadline, TRACE_HEADERS.get()))
+        request = _request(contract, payload)
+        while True:
+            link = self._living_link(contract, deadline)
+            with self._mapped_errors(link, contract, deadline):
+                try:
+                    return self._answer(contract, link.call("ModelInfer", request, deadline, TRACE_HEADERS.get()))
+                except LinkClosed:  # by another thread, which has made a new one
+                    if self._closed:
+                        raise
 
     def close(self) -> None:
         self._closed = True

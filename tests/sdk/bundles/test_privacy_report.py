@@ -319,7 +319,8 @@ def test_what_an_audit_of_before_did_not_measure_is_named(tmp_path: Path) -> Non
     report(contract_digest=contract.digest).save(tmp_path / "bundle")
     loaded = PrivacyReport.load(tmp_path / "bundle", contract)
     assert loaded is not None
-    missing = "likelihood under the noise, many frames, side channels, what luck would read"
+    frames = "many frames, frames of a face that moves"
+    missing = f"likelihood under the noise, {frames}, drawings, side channels, what luck would read"
     assert loaded.verdict.startswith(f"Not known, without {missing}: MLP reads")
     loaded.save(tmp_path / "bundle")
     assert PrivacyReport.load(tmp_path / "bundle", contract) == loaded

@@ -7,10 +7,14 @@ from contextlib import closing
 from typing import Any
 
 import pytest
+from tritonclient.grpc import service_pb2
 
 from dcp_sdk import PrivateClient, Retries, ServerTimeout, Timeouts
 from dcp_sdk.bench import Bare
+from dcp_sdk.deadline import Deadline
 from dcp_sdk.preprocess import Image, preprocess
+from dcp_sdk.transport.grpc_link import GrpcLink, LinkClosed
+from dcp_sdk.transport.triton_grpc import GrpcTransport
 from tests.sdk.transport import hostile
 from tests.tiny import Tiny
 
@@ -55,3 +59,39 @@ def test_a_late_request_is_left_to_its_end(tiny: Tiny, picture: Image) -> None:
             assert client.predict(picture).label, "over a new connection, which closes the old one"
             assert looked.wait(10)
     assert cancelled == [False]
+
+
+def test_a_link_that_was_closed_sends_nothing(tiny: Tiny) -> None:
+    """A payload that nobody waits for must not leave, and is not cancelled under way."""
+    came: list[Any] = []
+    contract = tiny.manifest.contract
+    request = service_pb2.ModelInferRequest(model_name=contract.head.model)
+    with hostile.grpc_server(contract, hostile.true_answer(contract), before=came.append) as address:
+        link = GrpcLink(address.removeprefix("grpc://"), credentials=None, options=[], metadata={})
+        assert link.call("ModelInfer", request, Deadline(10))
+        link.close()
+        with pytest.raises(LinkClosed):
+            link.call("ModelInfer", request, Deadline(10))
+    assert len(came) == 1
+
+
+def test_a_call_goes_on_over_the_link_that_another_thread_has_made(
+    tiny: Tiny, picture: Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contract = tiny.manifest.contract
+    with hostile.grpc_server(contract, hostile.true_answer(contract)) as address:
+        with PrivateClient(tiny.bundle, address, device="cpu", retries=Retries.none()) as client:
+            transport = client._servers.first
+            assert isinstance(transport, GrpcTransport)
+            living = transport._living_link
+            asked: list[GrpcLink] = []
+
+            def closed_meanwhile(*about: Any) -> GrpcLink:
+                asked.append(living(*about))
+                if len(asked) == 1:
+                    asked[0].close()
+                return asked[-1]
+
+            monkeypatch.setattr(transport, "_living_link", closed_meanwhile)
+            assert client.predict(picture).sends == 1
+            assert len(asked) == 2

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -44,3 +45,7 @@ def test_payloads_are_collected_once(tmp_path: Path) -> None:
         np.array_equal(ours, theirs) for ours, theirs in zip(vars(again).values(), vars(seen).values(), strict=True)
     )
     assert again.features.dtype == np.uint8
+    other = replace(seen, features=drawn + 1)
+    kept, new = ResultCache(tmp_path, "a").many(["val", "val, 10 frames"], lambda: [other, other])
+    assert np.array_equal(kept.features, drawn), "who looks at more keeps what was seen before"
+    assert np.array_equal(new.features, drawn + 1)
