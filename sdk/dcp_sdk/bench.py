@@ -54,7 +54,7 @@ class Bare:
         client: Says which graph, which server, and how to reach it. Must outlive this.
 
     Raises:
-        ConfigError: The client's server is no Triton.
+        ConfigError: The client's server is no Triton, or NVIDIA's client for it is not installed.
     """
 
     def __init__(self, client: PrivateClient) -> None:
@@ -69,7 +69,7 @@ class Bare:
         self._timeout_s = client.timeouts.predict_s
         self._headers = transport._request_headers()
         over_grpc = isinstance(transport, GrpcTransport)
-        self._library: Any = importlib.import_module(f"tritonclient.{'grpc' if over_grpc else 'http'}")
+        self._library: Any = _tritonclient("grpc" if over_grpc else "http")
         self._options = {"client_timeout": self._timeout_s} if over_grpc else {}
         self._connection = self._connect(transport)
 
@@ -157,3 +157,13 @@ def paired_times(calls: Sequence[Callable[[], object]], turns: int) -> npt.NDArr
             calls[place]()
             times[place, max(turn, 0)] = (time.perf_counter() - start) * 1000
     return times
+
+
+def _tritonclient(protocol: str) -> Any:
+    try:
+        return importlib.import_module(f"tritonclient.{protocol}")
+    except (ImportError, RuntimeError) as error:  # it raises the latter
+        raise ConfigError(
+            f"expected NVIDIA's client for {protocol.upper()}, to compare with, got {error}. "
+            "Run `pip install 'tritonclient[http]'`, or measure over grpc://."
+        ) from error

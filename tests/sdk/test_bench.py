@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -74,3 +75,16 @@ def test_a_server_that_goes_is_a_typed_error(scheme: str, tiny: Tiny, tiny_serve
             with pytest.raises(ServerUnavailable, match="bare request"):
                 bare(crop)
             bare.close()
+
+
+@pytest.mark.triton
+def test_without_nvidias_http_client_it_says_what_to_install(
+    tiny: Tiny, tiny_server: TritonServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device has no use for it: it brings gevent and aiohttp."""
+    for name in [name for name in sys.modules if name.startswith(("tritonclient.http", "geventhttpclient"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "geventhttpclient", None)
+    with PrivateClient(tiny.bundle, tiny_server.http_address, device="cpu") as client:
+        with pytest.raises(ConfigError, match=r"pip install 'tritonclient\[http\]'"):
+            Bare(client)
