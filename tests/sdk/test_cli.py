@@ -14,7 +14,7 @@ import pytest
 
 from dcp_sdk import __version__, doctor
 from dcp_sdk.bundles.bundle import DEVICE_GRAPH_FILE
-from dcp_sdk.bundles.measurements import AttackResult, Interval, Luck, SideChannel, Utility
+from dcp_sdk.bundles.measurements import AttackResult, Interval, Luck, Reconstruction, SideChannel, Utility
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.serving import TritonServer
 from tests.sdk.helpers import memory, run
@@ -111,6 +111,7 @@ def test_inspect_gives_the_verdict(share: float, quick: bool, words: str, tmp_pa
         attacks=(attack,),
         luck=Luck(shuffles=9, balanced_accuracy=interval, auc=None),
         side_channels=(SideChannel(name="mask only", balanced_accuracy=interval, chance=1 / 3),),
+        reconstructions=(Reconstruction(name="decoder", pictures=10, ssim=0.4, psnr_db=13, mean_picture_ssim=0.4),),
         quick=quick,
         seed=0,
         created="2026-01-01T00:00:00Z",

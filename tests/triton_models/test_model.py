@@ -24,7 +24,7 @@ pytestmark = pytest.mark.triton
 Arrays = dict[str, npt.NDArray[np.uint8]]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def client(tiny_server: TritonServer) -> Iterator[triton.InferenceServerClient]:
     with triton.InferenceServerClient(tiny_server.grpc_address.removeprefix("grpc://")) as client:
         yield client
