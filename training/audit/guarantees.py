@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 Floats = npt.NDArray[np.float64]
+_ROWS = 1024
+"""Derivatives at a time, of more than fit into memory twice."""
 _ORDERS = 100
 """Shuffles of the groups: what the best attacker reads where nothing tells."""
 
@@ -159,6 +161,12 @@ def reconstruction_bound(
     if not len(rows):
         return float(total / pictures.shape[1])
     weight = deviation * math.sqrt(count or len(jacobians))
+    if len(rows) > len(pictures):  # the same by the smaller of two systems: tr (I + seen seen')^-1 centred centred'
+        within = np.eye(len(pictures))
+        for start in range(0, len(rows), _ROWS):
+            seen = centred @ (rows[start : start + _ROWS].T / weight)
+            within += seen @ seen.T
+        return float(np.trace(np.linalg.solve(within, centred @ centred.T)) / pictures.shape[1])
     known = rows.T.astype(np.float64) / weight
     seen = centred @ known  # (N, r): Cov = centred' centred
     inside = seen.T @ seen + np.eye(known.shape[1])  # Woodbury

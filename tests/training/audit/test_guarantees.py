@@ -211,3 +211,17 @@ def test_with_noise_the_bound_is_what_the_best_attacker_reaches_and_looking_long
     assert left_out == pytest.approx(reconstruction_bound(rarely, pictures, 0.5), rel=1e-6)
     assert left_out > bounds[0]
     assert reconstruction_bound(rarely[:0], pictures, 0.5, count=4) == pytest.approx(pictures.var(0).mean(), rel=1e-3)
+
+
+def test_the_bound_is_the_same_where_derivatives_outnumber_the_pictures() -> None:
+    """Sixteen values at two thousand pictures are more than an attacker's pictures: then the other system is solved."""
+    rng = np.random.default_rng(0)
+    jacobians = rng.normal(0, 1, (40, 50, 30)).astype(np.float32)
+    pictures = rng.random((60, 30)).astype(np.float32)
+    information = np.einsum("pvi,pvj->ij", *[jacobians.astype(np.float64)] * 2) / 40 / 0.5**2
+    least = np.trace(np.linalg.inv(information + np.linalg.inv(np.cov(pictures.T)))) / 30
+    assert reconstruction_bound(jacobians, pictures, 0.5) == pytest.approx(least, rel=1e-4)
+    few = reconstruction_bound(jacobians[:1], pictures, 0.5)
+    information = np.einsum("vi,vj->ij", *[jacobians[0].astype(np.float64)] * 2) / 0.5**2
+    least = np.trace(np.linalg.inv(information + np.linalg.inv(np.cov(pictures.T)))) / 30
+    assert few == pytest.approx(least, rel=1e-4), "fifty are fewer than sixty"
