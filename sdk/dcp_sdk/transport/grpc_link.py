@@ -122,14 +122,17 @@ class GrpcLink:
         try:
             if self._closed:  # by a signal's handler, just then
                 call.cancel()
-            answer = call.result(remaining_s)
+            # By the clock that never jumps: gRPC's own wait ends early where somebody sets the device's clock.
+            ended = threading.Event()
+            call.add_done_callback(lambda _: ended.set())
+            if not ended.wait(remaining_s):
+                self._late.add(call)  # gRPC cancels a call that nobody holds
+                call.add_done_callback(self._late.discard)
+                self._suspect = True
+                raise TimeoutError("the deadline has passed")
+            answer = call.result()
             if not self.alive:
                 raise LinkLost(self._stream.code(), str(self._stream.details()))
-        except grpc.FutureTimeoutError as error:
-            self._late.add(call)  # gRPC cancels a call that nobody holds
-            call.add_done_callback(self._late.discard)
-            self._suspect = True
-            raise TimeoutError("the deadline has passed") from error
         except grpc.FutureCancelledError as error:
             raise ValueError("the link was closed") from error
         except grpc.RpcError as error:
