@@ -20,15 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-import numpy as np
 from tritonclient.grpc import service_pb2
 
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.serving import TritonServer
 from dcp_sdk.transport import grpc_link
 from dcp_sdk.transport.grpc_link import GrpcLink, LinkLost
-from dcp_sdk.transport.pairing import TRITON_TYPES
 from tests.benchmarks.record import record
+from tests.benchmarks.serving import triton_body
 from tests.tiny import ROOT, Tiny, write_tiny
 
 THREADS = 6
@@ -43,17 +42,6 @@ def ended_at(late_s: float) -> Iterator[None]:
         yield
     finally:
         grpc_link._LATE_S = usual
-
-
-def sample_request(tiny: Tiny) -> Any:
-    """Make a request that the head answers."""
-    contract = tiny.manifest.contract
-    request = service_pb2.ModelInferRequest(model_name=contract.head.model, model_version=str(contract.head.version))
-    for spec in contract.payload:
-        values = np.arange(np.prod(spec.shape), dtype=spec.dtype)
-        request.inputs.add(name=spec.name, datatype=TRITON_TYPES[spec.dtype], shape=(1, *spec.shape))
-        request.raw_input_contents.append(values.tobytes())
-    return request
 
 
 def connect(server: TritonServer) -> GrpcLink:
@@ -74,7 +62,8 @@ def is_late(error: Exception) -> bool:
 
 def count(tiny: Tiny, server: TritonServer, seconds: float) -> Counter[str]:
     """Ask for ``seconds``; count what became of the requests, and how often the server crashed."""
-    request = sample_request(tiny)
+    contract = tiny.manifest.contract
+    request = service_pb2.ModelInferRequest.FromString(triton_body(contract, contract.head.model))
     over, counted = threading.Event(), Counter[str]()
 
     def ask(seed: int) -> Counter[str]:

@@ -20,6 +20,7 @@ from dcp_sdk.bundles.measurements import Interval, percent, share
 from dcp_sdk.bundles.privacy_report import PrivacyReport
 from dcp_sdk.serving import TritonServer
 from tests.tiny import PAPER, ROOT, SHIPPED
+from training.reports.results import RESULTS, rows_of
 
 DOCUMENTS = sorted(
     path
@@ -144,7 +145,8 @@ def test_what_was_aimed_at_is_set_against_what_was_measured() -> None:
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in plain.splitlines() if line.startswith("| ")]
     measured = {row[0].split(",")[0].split(" (")[0]: row[2:6] for row in rows}
     names = [f"utkface_gender_64_{point}-latent_pruning-r00-s{{}}{long}" for point, long in _POINTS]
-    reports = [[_row(name.format(seed)) for seed in range(3)] for name in names]
+    found = {row.name: row.report for row in rows_of(RESULTS)}
+    reports = [[found[name.format(seed)] for seed in range(3)] for name in names]
     shipped = PrivacyReport.load(SHIPPED, Manifest.load(SHIPPED).contract)
     assert shipped is not None
 
@@ -170,11 +172,6 @@ def test_what_held_noise_tells_is_what_was_measured() -> None:
         strongest, luck = (Interval.model_validate(one["balanced_accuracy"]) for one in (found, found["luck"]))
         most = f"{share(luck.high)}, {found['luck']['auc']['high']:.3f}"
         assert f"| {percent(strongest)} | {found['auc']:.3f} | {most} |" in notebook
-
-
-def _row(name: str) -> PrivacyReport:
-    row = json.loads((ROOT / "docs" / "results" / f"{name}.json").read_text(encoding="utf-8"))
-    return PrivacyReport.model_validate(row["report"])
 
 
 def test_the_page_of_benchmarks_tells_what_was_measured() -> None:
