@@ -42,8 +42,13 @@ def open_session(bundle: Path, batch: int) -> ort.InferenceSession:
 
 
 def drawn(contract: Contract, batch: int, seed: int) -> Inputs:
-    shape = (batch, *contract.input.shape)
-    return graph_inputs(contract, np.random.default_rng(seed).integers(0, 256, shape, np.uint8))
+    """Draw what a run takes; noise too by this seed, since four noisy values of two pictures are equal now and then."""
+    generator = np.random.default_rng(seed)
+    pixels = generator.integers(0, 256, (batch, *contract.input.shape), np.uint8)
+    inputs = graph_inputs(contract, pixels)
+    if contract.noise is not None:
+        inputs[contract.noise.name] = generator.random(inputs[contract.noise.name].shape, np.float32)
+    return inputs
 
 
 def test_without_a_thread_to_open_it_a_session_is_refused_and_later_opened(monkeypatch: pytest.MonkeyPatch) -> None:
