@@ -171,11 +171,16 @@ class PruningConfig(Section):
     """T of the soft mask ``sigmoid((score - threshold) / T)`` that carries the straight-through gradient."""
     adversary_weight: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the adversary's loss in the pruner's objective."""
+    balance: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of how unevenly a batch uses the channels: keeps a ``dynamic`` choice from becoming the same for every
+    picture. Not the paper's."""
 
     @model_validator(mode="after")
     def _none_keeps_all(self) -> Self:
         if (self.rule == "none") != (self.ratio == 0):
             raise ValueError("rule 'none' goes with ratio 0, the other rules with a ratio above 0")
+        if self.balance and self.rule != "dynamic":
+            raise ValueError(f"pruning.balance goes with rule 'dynamic', not {self.rule!r}: nobody else chooses")
         return self
 
     def kept(self, channels: int) -> int:
@@ -238,6 +243,8 @@ class Recipe(Section):
             )
         if self.defense is None and self.pruning.rule == "static":
             raise ValueError("pruning.rule 'static' needs defense 'gradual_pruning', which says what stays")
+        if self.pruning.balance and saliency:
+            raise ValueError("pruning.balance and defense 'feature_boosting' both decide what the pruner learns")
         if self.pruning.rule == "dynamic" and saliency != (self.pruning.pruner == "saliency"):
             raise ValueError("pruner 'saliency' and defense 'feature_boosting' belong together")
         return self

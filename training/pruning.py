@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["hard_mask", "kept_indices", "soft_mask", "straight_through_mask"]
+__all__ = ["hard_mask", "imbalance", "kept_indices", "soft_mask", "straight_through_mask"]
 
 
 def kept_indices(scores: Tensor, kept: int) -> Tensor:
@@ -53,3 +53,18 @@ def straight_through_mask(scores: Tensor, kept: int, temperature: float) -> Tens
     """
     soft = soft_mask(scores, kept, temperature)
     return hard_mask(scores, kept) + (soft - soft.detach())
+
+
+def imbalance(mask: Tensor) -> Tensor:
+    """Squared coefficient of variation of the channels' loads in a batch (Shazeer et al. 2017).
+
+    A pruner that minimises it cannot choose the same channels for every picture.
+
+    Args:
+        mask: Of :func:`straight_through_mask`, ``(N, C)``.
+
+    Returns:
+        Scalar: 0 where every channel is kept for as many pictures, C / k - 1 where all pictures keep the same k.
+    """
+    load = mask.mean(0)
+    return (load / load.mean() - 1).square().mean()

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from training.config import NetworkConfig, PruningConfig, Recipe
 from training.defenses import defense_of, send
 from training.networks import SplitModel
-from training.pruning import hard_mask, kept_indices, soft_mask, straight_through_mask
+from training.pruning import hard_mask, imbalance, kept_indices, soft_mask, straight_through_mask
 
 
 @st.composite
@@ -41,6 +41,29 @@ def test_straight_through_is_hard_in_value_and_soft_in_gradient(case: tuple[torc
     (soft_mask(soft, kept, 0.3) * weight).sum().backward()
     assert torch.equal(through.grad, soft.grad)
     assert through.grad.abs().sum() > 0
+
+
+def test_imbalance_is_nought_for_even_loads_and_c_over_k_less_one_for_one_choice() -> None:
+    assert imbalance(hard_mask(torch.eye(12), 1)) < 1e-9
+    assert float(imbalance(hard_mask(torch.rand(1, 12), 3).expand(8, 12))) == pytest.approx(12 / 3 - 1)
+
+
+def test_a_pruner_that_minimises_imbalance_no_longer_chooses_the_same_for_all() -> None:
+    torch.manual_seed(0)
+    pictures = torch.randn(64, 12)
+    pruner = torch.nn.Linear(12, 12)
+    with torch.no_grad():
+        pruner.bias += torch.linspace(0, 4, 12)  # a choice that collapsed
+    before = imbalance(hard_mask(pruner(pictures), 3))
+    optimizer = torch.optim.Adam(pruner.parameters(), 0.05)
+    for _ in range(100):
+        optimizer.zero_grad()
+        imbalance(straight_through_mask(pruner(pictures), 3, 0.3)).backward()
+        optimizer.step()
+    masks = hard_mask(pruner(pictures), 3)
+    assert before > 1.5
+    assert imbalance(masks) < 0.1
+    assert len(masks.unique(dim=0)) > 32
 
 
 @pytest.fixture(scope="module", params=["light", "paper"])

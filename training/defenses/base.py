@@ -23,7 +23,7 @@ from ..networks import (
     SplitModel,
     output_shape,
 )
-from ..pruning import straight_through_mask
+from ..pruning import imbalance, straight_through_mask
 from .noise import NoisyRounding, Rounding
 
 __all__ = ["Batch", "Defense", "Losses", "Sent", "frozen", "inner", "need", "reverse_gradient", "send"]
@@ -135,6 +135,11 @@ class Defense:
     def task_loss(self, model: SplitModel, sent: Sent, batch: Batch) -> Tensor:
         """Cross-entropy of the head's answer to the payload."""
         return F.cross_entropy(model.head(sent.payload), batch.task)
+
+    def balance(self, sent: Sent) -> Tensor | float:
+        """Weighted imbalance of the mask; 0 where the recipe asks for none."""
+        weight = self.recipe.pruning.balance
+        return 0.0 if sent.mask is None or not weight else weight * imbalance(sent.mask.flatten(1))
 
     def remaining_layers(self, outputs: int) -> RemainingLayers:
         """All that follows what is sent, with this many logits."""

@@ -11,6 +11,8 @@ All four come out of ONE backward pass over the sum of both cross-entropies, bec
 
 * pruner and adversary read ``z.detach()``, so the client network sees the task loss alone;
 * between mask and adversary the gradient is reversed, so what the adversary minimises the pruner maximises.
+
+``pruning.balance``, which the paper does not have, adds the imbalance of the mask to what the pruner minimises.
 """
 
 from __future__ import annotations
@@ -38,4 +40,5 @@ class DynamicPruning(Defense):
         assert sent.mask is not None
         mask = reverse_gradient(sent.mask, self.recipe.pruning.adversary_weight)
         answer = need(model.adversary, "adversary")(sent.activations.detach() * mask)
-        return Losses(self.task_loss(model, sent, batch), F.cross_entropy(answer, batch.sensitive))
+        learning = F.cross_entropy(answer, batch.sensitive)
+        return Losses(self.task_loss(model, sent, batch), learning + self.balance(sent))

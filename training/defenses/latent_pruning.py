@@ -155,7 +155,7 @@ class LatentPruning(Defense):
             assert self.recipe.network.bottleneck is not None
             deviation = self.recipe.network.bottleneck.deviation
             hiding = hiding + self._settings.compression * residual_information(values, batch.task, deviation)
-        return Losses(self.task_loss(model, sent, batch), learning + hiding)
+        return Losses(self.task_loss(model, sent, batch), learning + hiding + self.balance(sent))
 
     def after_epoch(self, model: SplitModel) -> None:
         inner(model.adversary, AdversaryPanel).restart_one()

@@ -87,6 +87,8 @@ def test_it_trains_exports_and_runs(name: str, tmp_path: Path) -> None:
         ["defense.name=nopeek"],
         ["pruning.rule=static"],
         ["pruning.pruner=saliency"],
+        ["pruning.rule=random", "pruning.balance=1"],
+        ["pruning.pruner=saliency", "defense.name=feature_boosting", "pruning.balance=1"],
         [*PLAIN, "defense.name=feature_boosting"],
         ["defense.name=magic"],
         [*PLAIN, "defense.name=latent_pruning"],

@@ -55,6 +55,17 @@ def test_the_task_loss_reaches_client_head_and_pruner_only(model: SplitModel, ba
     assert {name for name, gradient in found.items() if gradient.any()} == {"client", "head", "pruner"}
 
 
+def test_what_keeps_the_mask_lively_reaches_the_pruner_only(model: SplitModel, batch: Batch) -> None:
+    lively = RECIPE.model_copy(update={"pruning": RECIPE.pruning.model_copy(update={"balance": 2.0})})
+    plain = losses_of(model, batch)
+    more = defense_of(lively, 2, 3).losses(model, batch, 0.5)
+    (more.sum - plain.sum).backward()
+    found = gradients(model)
+    assert found["pruner"].any()
+    for name in set(found) - {"pruner"}:
+        assert torch.allclose(found[name], torch.zeros(()), atol=1e-5), name
+
+
 def test_the_adversary_loss_reaches_adversary_and_pruner_only(model: SplitModel, batch: Batch) -> None:
     found = run(model, batch, "defense")
     assert {name for name, gradient in found.items() if gradient.any()} == {"adversary", "pruner"}
