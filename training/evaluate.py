@@ -35,7 +35,6 @@ __all__ = ["attack_settings", "evaluate", "search_settings", "without_data"]
 
 SEEDS = 3
 FRAMES = (10, 100)
-MOVING = 10
 _QUICK_PAIRS = 3000
 
 
@@ -50,7 +49,7 @@ def evaluate(
     seeds: int = SEEDS,
     targets: int | None = None,
     frames: Sequence[int] = FRAMES,
-    moving: int = MOVING,
+    moving: Sequence[int] = FRAMES,
     work: Path | None = None,
     command: str = "training.evaluate.evaluate",
 ) -> PrivacyReport:
@@ -66,8 +65,7 @@ def evaluate(
         seeds: How many; a quick look takes one.
         targets: Pictures that each search draws; None takes a few. More of them test the certificate harder.
         frames: Over how many frames of one picture a server averages, each measured by itself.
-        moving: Over how many frames of a face that moves; 0 leaves it out, and so does a quick look: the client network
-            runs for each.
+        moving: The same for frames of a face that moves. A quick look has none: the client network runs for each.
         work: Folder for results that a later call may take up where this one was cut off; None keeps none.
         command: Stands in the report.
 
@@ -99,7 +97,7 @@ def evaluate(
         search=search_settings(quick=quick, targets=targets),
         seeds=1 if quick else seeds,
         frames=tuple(sorted(set(frames))),
-        moving=0 if quick else moving,
+        moving=() if quick else tuple(sorted(set(moving))),
     )
     neck = recipe.network.bottleneck
     if neck is not None and is_covered_by_noise(manifest.contract, neck):
@@ -213,11 +211,10 @@ def _main(
         typer.Option(min=2, help="how many frames a server averages, may be repeated; 10 and 100 by default"),
     ] = None,
     moving: Annotated[
-        int | None,
+        list[int] | None,
         typer.Option(
             min=0,
-            help=f"how many frames of a face that moves a server averages; 0 leaves it out; {MOVING} by default "
-            "(--quick: 0)",
+            help="the same for frames of a face that moves; 0 for none; 10 and 100 by default (--quick: 0)",
         ),
     ] = None,
     work: Annotated[Path, typer.Option(help="results of a run that was cut off are taken up from here")] = Path(
@@ -228,7 +225,7 @@ def _main(
     # The report is published; where somebody keeps faces is not.
     command = shlex.join(["python", "-m", "training.evaluate", *without_data(sys.argv[1:])])
     with errors_in_words():
-        if quick and (seeds or moving):
+        if quick and (seeds or any(moving or ())):
             raise ConfigError("--quick is one seed, and no moving face: leave out --seeds and --moving, or --quick")
         report = evaluate(
             bundle,
@@ -240,7 +237,7 @@ def _main(
             seeds=seeds or SEEDS,
             targets=targets,
             frames=frames or FRAMES,
-            moving=MOVING if moving is None else moving,
+            moving=FRAMES if moving is None else [count for count in moving if count],
             work=work,
             command=command,
         )

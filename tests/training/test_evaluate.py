@@ -90,13 +90,13 @@ def test_who_sees_more_frames_of_a_noisy_bundle_is_measured_against_luck(tmp_pat
             attacks=["linear probe", "gradient boosting"],
             seeds=1,
             frames=(2, 40),
-            moving=3,
+            moving=(3, 5),
             work=tmp_path / "work",
         )
     assert [attack.name for attack in report.attacks][-2:] == [LIKELIHOOD, ENSEMBLE]
     seen = [(point.frames, point.moving) for point in report.many_frames]
-    assert seen == [(2, False), (40, False), (3, True)]
-    few, many, _ = report.many_frames
+    assert seen == [(2, False), (40, False), (3, True), (5, True)]
+    few, many, *_ = report.many_frames
     assert many.balanced_accuracy.value > few.balanced_accuracy.value, "this bundle hides nothing under its noise"
     assert many.luck is not None
     assert many.balanced_accuracy.value > many.luck.balanced_accuracy.high

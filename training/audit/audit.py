@@ -80,8 +80,8 @@ class Audit:
     """Of each adversary; the strongest counts."""
     frames: tuple[int, ...]
     """Over how many frames of one picture a server averages, each a measurement of its own."""
-    moving: int
-    """The same for frames of a face that moves; 0 leaves it out."""
+    moving: tuple[int, ...]
+    """The same for frames of a face that moves."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -148,15 +148,14 @@ class Audit:
         if math.prod(contract.values_shape) > _SMALL:
             working = sorted(working, key=lambda result: result.balanced_accuracy.value)[-1:]
         names = [result.name for result in working]
-        still = zip(self.frames, self.evidence.averages(self.frames), strict=True)
-        points = [self._frames_point(count, names, *pairs) for count, pairs in still]
-        if self.moving:
-            (pairs,) = self.evidence.averages((self.moving,), moving=True)
-            points.append(self._frames_point(self.moving, names, *pairs, moving=True))
+        points = []
+        for counts, moving in ((self.frames, False), (self.moving, True)):
+            for count, pairs in zip(counts, self.evidence.averages(counts, moving=moving), strict=True):
+                points.append(self._frames_point(count, names, *pairs, moving=moving))
         return points
 
     def _frames_point(
-        self, count: int, names: Sequence[str], known: Payloads, target: Payloads, *, moving: bool = False
+        self, count: int, names: Sequence[str], known: Payloads, target: Payloads, *, moving: bool
     ) -> FramesPoint:
         def measure() -> FramesPoint:
             informed, classes = self._knows_noise, self.settings.classes

@@ -56,6 +56,8 @@ class Evidence:
 
     def averages(self, counts: tuple[int, ...], *, moving: bool = False) -> list[tuple[Payloads, Payloads]]:
         """Return, for each number of frames, what leaked and what is asked about, as :func:`.many_frames.averages`."""
+        if not counts:
+            return []
         leaked, target = (self._averages(side, counts, moving=moving) for side in ("train", "val"))
         return [(known[np.arange(len(self.leaked))], unknown) for known, unknown in zip(leaked, target, strict=True)]
 
