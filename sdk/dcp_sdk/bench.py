@@ -17,7 +17,6 @@ from .obfuscate import graph_inputs
 from .predictions import Prediction
 from .preprocess import Image
 from .stats import Percentiles, stages_of
-from .transport.pairing import TRITON_TYPES
 from .transport.tls import client_context
 from .transport.triton import TritonTransport
 from .transport.triton_grpc import NO_PROXY, GrpcTransport
@@ -83,7 +82,7 @@ class Bare:
         tensors = self._graph.run(graph_inputs(contract, crop_rgb[None]))
         inputs = []
         for spec, tensor in zip(contract.payload, tensors, strict=True):
-            inputs.append(library.InferInput(spec.name, tensor.shape, TRITON_TYPES[spec.dtype]))
+            inputs.append(library.InferInput(spec.name, tensor.shape, spec.triton_type))
             inputs[-1].set_data_from_numpy(tensor)
         try:
             answer = self._connection.infer(

@@ -74,6 +74,11 @@ class TensorSpec(Frozen):
         """Bytes of one picture's tensor."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
+    @property
+    def triton_type(self) -> str:
+        """Triton's name for the element type."""
+        return {"uint8": "UINT8", "uint16": "UINT16", "float32": "FP32"}[self.dtype]
+
     def smallest(self) -> npt.NDArray[Any]:
         """Return the smallest tensor that is allowed, ``shape``: it says nothing of any picture.
 

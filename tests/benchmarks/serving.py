@@ -30,7 +30,6 @@ import tritonclient.grpc
 from dcp_sdk.bundles.manifest import Manifest
 from dcp_sdk.contract import Contract
 from dcp_sdk.serving import TritonServer
-from dcp_sdk.transport.pairing import TRITON_TYPES
 from tests.benchmarks.open_loop import Target, drive
 from tests.benchmarks.servers_under_test import WHOLE, add_whole_network, cpu_s, fastapi, without_batching, without_head
 from tests.tiny import PAPER, ROOT, SHIPPED
@@ -74,7 +73,7 @@ def triton_inputs(contract: Contract, arrays: dict[str, npt.NDArray[Any]]) -> li
     """Wrap arrays for tritonclient."""
     inputs = []
     for spec in contract.payload:
-        inputs.append(tritonclient.grpc.InferInput(spec.name, arrays[spec.name].shape, TRITON_TYPES[spec.dtype]))
+        inputs.append(tritonclient.grpc.InferInput(spec.name, arrays[spec.name].shape, spec.triton_type))
         inputs[-1].set_data_from_numpy(arrays[spec.name])
     return inputs
 

@@ -12,7 +12,6 @@ from tritonclient.grpc import service_pb2
 from dcp_sdk.contract import Contract
 from dcp_sdk.guard import check_payload
 from dcp_sdk.obfuscate import Payload
-from dcp_sdk.transport.pairing import TRITON_TYPES
 from tests.e2e.secrets import Secrets
 from tests.e2e.tap import Tap
 from tests.tiny import Tiny
@@ -74,7 +73,7 @@ def _of_grpc(message: bytes, contract: Contract) -> Payload | None:
     )
     expected = service_pb2.ModelInferRequest(model_name=head.model, model_version=str(head.version))
     for spec, value in zip(contract.payload, payload, strict=True):
-        expected.inputs.add(name=spec.name, datatype=TRITON_TYPES[spec.dtype], shape=value.shape)
+        expected.inputs.add(name=spec.name, datatype=spec.triton_type, shape=value.shape)
         expected.raw_input_contents.append(value.tobytes())
     expected.outputs.add(name=contract.answer.name)
     assert request == expected, "no other field"
@@ -121,7 +120,7 @@ def _of_http_body(body: bytes, head_length: int, contract: Contract) -> Payload:
 
 def _decode(stated: list[tuple[str, str, tuple[int, ...]]], chunks: list[bytes], contract: Contract) -> Payload:
     batch = stated[0][2][0]
-    assert stated == [(spec.name, TRITON_TYPES[spec.dtype], (batch, *spec.shape)) for spec in contract.payload]
+    assert stated == [(spec.name, spec.triton_type, (batch, *spec.shape)) for spec in contract.payload]
     arrays = [
         np.frombuffer(chunk, spec.dtype).reshape(batch, *spec.shape)
         for spec, chunk in zip(contract.payload, chunks, strict=True)

@@ -18,7 +18,7 @@ from google.protobuf import text_format
 from tritonclient.grpc import model_config_pb2 as pb
 
 from ..bundles.bundle import write_atomically
-from ..contract import Contract, DType, TensorSpec, digest_parameter
+from ..contract import Contract, TensorSpec, digest_parameter
 
 __all__ = [
     "CONFIG_FILES",
@@ -44,8 +44,6 @@ _HEADER = """\
 # compares the digest of its contract with the one below before it sends anything.
 """
 
-_DATA_TYPES: dict[DType, str] = {"uint8": "TYPE_UINT8", "uint16": "TYPE_UINT16", "float32": "TYPE_FP32"}
-
 
 def sha256_parameter(version: int) -> str:
     """Key under ``parameters``: hash of a version's ``model.onnx``. ``model.py`` refuses to load any other file."""
@@ -70,13 +68,13 @@ def render(contracts: Sequence[Contract], backend: Backend) -> str:
         max_batch_size=contract.head.max_batch_size,
         version_policy=pb.ModelVersionPolicy(specific={"versions": [one.head.version for one in served]}),
         input=[
-            pb.ModelInput(name=spec.name, data_type=_DATA_TYPES[spec.dtype], dims=spec.shape)
+            pb.ModelInput(name=spec.name, data_type=f"TYPE_{spec.triton_type}", dims=spec.shape)
             for spec in contract.payload
         ],
         output=[
             pb.ModelOutput(
                 name=contract.answer.name,
-                data_type=_DATA_TYPES[contract.answer.dtype],
+                data_type=f"TYPE_{contract.answer.triton_type}",
                 dims=contract.answer.shape,
             )
         ],
@@ -129,7 +127,7 @@ def served_versions(text: str) -> tuple[int, ...]:
 def _warm_up(contract: Contract, batch_size: int) -> pb.ModelWarmup:
     warm_up = pb.ModelWarmup(name=f"batch of {batch_size}", batch_size=batch_size)
     for spec in contract.payload:
-        tensor = pb.ModelWarmup.Input(data_type=_DATA_TYPES[spec.dtype], dims=spec.shape, input_data_file=spec.name)
+        tensor = pb.ModelWarmup.Input(data_type=f"TYPE_{spec.triton_type}", dims=spec.shape, input_data_file=spec.name)
         warm_up.inputs[spec.name].CopyFrom(tensor)
     return warm_up
 

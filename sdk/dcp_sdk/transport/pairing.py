@@ -11,12 +11,9 @@ from pydantic import BaseModel, ValidationError
 from ..contract import Contract, TensorSpec, digest_parameter
 from ..errors import ContractMismatch, ServerRejected
 
-__all__ = ["TRITON_TYPES", "ServedConfig", "ServedModel", "check_digest", "check_pairing"]
+__all__ = ["ServedConfig", "ServedModel", "check_digest", "check_pairing"]
 
 _REMEDY = "Serve the model repository that was exported with this bundle, or install that server's bundle."
-
-TRITON_TYPES = {"uint8": "UINT8", "uint16": "UINT16", "float32": "FP32"}
-"""Triton's names for the contract's element types."""
 
 _Tensors = dict[str, tuple[str, tuple[int, ...]]]
 """Type and shape of each tensor by its name."""
@@ -127,4 +124,4 @@ def _difference(expected: _Tensors, actual: _Tensors) -> str:
 
 
 def _expected(specs: Iterable[TensorSpec]) -> _Tensors:
-    return {spec.name: (TRITON_TYPES[spec.dtype], (-1, *spec.shape)) for spec in specs}
+    return {spec.name: (spec.triton_type, (-1, *spec.shape)) for spec in specs}

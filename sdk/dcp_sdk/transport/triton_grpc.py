@@ -19,7 +19,7 @@ from ..obfuscate import Payload
 from ..security import Security
 from .base import TRACE_HEADERS
 from .grpc_link import GrpcLink, LinkClosed, LinkLost
-from .pairing import TRITON_TYPES, ServedConfig, ServedModel, check_digest, check_pairing
+from .pairing import ServedConfig, ServedModel, check_digest, check_pairing
 from .tls import speaks_tls, why_no_tls
 from .triton import ConnectionOptions, TritonTransport
 
@@ -156,7 +156,7 @@ class GrpcTransport(TritonTransport):
     def _answer(self, contract: Contract, response: Any) -> npt.NDArray[Any]:
         spec = contract.answer
         found = [index for index, output in enumerate(response.outputs) if output.name == spec.name]
-        if not found or response.outputs[found[0]].datatype != TRITON_TYPES[spec.dtype]:
+        if not found or response.outputs[found[0]].datatype != spec.triton_type:
             raise self._nonsense(f"no {spec.dtype} tensor {spec.name!r}")
         if len(response.raw_output_contents) <= found[0]:
             raise self._nonsense("a tensor without its bytes")
@@ -242,7 +242,7 @@ def _channel_args(contract: Contract) -> list[tuple[str, int | str]]:
 def _request(contract: Contract, payload: Payload) -> Any:
     request = service_pb2.ModelInferRequest(model_name=contract.head.model, model_version=str(contract.head.version))
     for spec, value in zip(contract.payload, payload, strict=True):
-        request.inputs.add(name=spec.name, datatype=TRITON_TYPES[spec.dtype], shape=value.shape)
+        request.inputs.add(name=spec.name, datatype=spec.triton_type, shape=value.shape)
         request.raw_input_contents.append(np.asarray(value, value.dtype.newbyteorder("<")).tobytes())
     request.outputs.add(name=contract.answer.name)
     return request

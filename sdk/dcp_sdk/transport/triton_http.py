@@ -21,7 +21,7 @@ from ..deadline import Deadline
 from ..obfuscate import Payload
 from .base import TRACE_HEADERS
 from .http_pool import AnswerTooLong, Connection, ConnectionPool, Response
-from .pairing import TRITON_TYPES, ServedConfig, ServedModel, check_digest, check_pairing
+from .pairing import ServedConfig, ServedModel, check_digest, check_pairing
 from .tcp import DeadlineSocket, TLSDeadlineSocket
 from .tcp import secure as secure_socket
 from .tls import PLAINTEXT, client_context, explain, speaks_http, speaks_tls
@@ -200,7 +200,7 @@ class HttpTransport(TritonTransport):
         except (ValueError, ValidationError):  # which quote the body
             raise self._nonsense("a body that is not a tensor") from None
         output, data = head.outputs[0], response.body[int(head_length) :]
-        if (output.name, output.datatype) != (spec.name, TRITON_TYPES[spec.dtype]):
+        if (output.name, output.datatype) != (spec.name, spec.triton_type):
             raise self._nonsense(f"no {spec.dtype} tensor {spec.name!r}")
         return self._tensor(spec.dtype, output.shape, data)
 
@@ -229,7 +229,7 @@ def _encode(contract: Contract, payload: Payload) -> tuple[bytes, bytes]:
             {
                 "name": spec.name,
                 "shape": value.shape,
-                "datatype": TRITON_TYPES[spec.dtype],
+                "datatype": spec.triton_type,
                 "parameters": {"binary_data_size": len(chunk)},
             }
         )

@@ -19,7 +19,6 @@ from tritonclient.grpc import model_config_pb2, service_pb2, service_pb2_grpc
 
 from dcp_sdk.contract import Contract
 from dcp_sdk.serving import triton_config
-from dcp_sdk.transport.pairing import TRITON_TYPES
 
 
 @dataclass
@@ -67,8 +66,7 @@ def describe(contract: Contract) -> tuple[dict[str, Any], model_config_pb2.Model
         "name": contract.head.model,
         "versions": [str(contract.head.version)],
         "inputs": [
-            {"name": spec.name, "datatype": TRITON_TYPES[spec.dtype], "shape": [-1, *spec.shape]}
-            for spec in contract.payload
+            {"name": spec.name, "datatype": spec.triton_type, "shape": [-1, *spec.shape]} for spec in contract.payload
         ],
         "outputs": [{"name": contract.answer.name, "datatype": "FP32", "shape": [-1, *contract.answer.shape]}],
     }
