@@ -25,7 +25,7 @@ from .calls.under_way import Trip
 from .camera import Camera
 from .config import CircuitBreaker, Device, OnFailure, Retries, ServerAddress, Timeouts, check_kinds
 from .deadline import Deadline
-from .errors import ConfigError
+from .errors import ConfigError, ServerError
 from .frames import Frame, FrameLike, FrameSource, as_frame
 from .local_head import LocalHead
 from .obfuscate import Obfuscator, Payload
@@ -312,7 +312,12 @@ class PrivateClient:
             request.begin()
             self._stages.capture(request, (self._take(picture, deadline) for picture in pictures), crop=crop)
             self._stages.obfuscate(request)
-            self._stages.ask(request)
+            try:
+                self._stages.ask(request)
+            except ServerError:
+                if self._servers.is_stopped:  # it was this client that closed the connection
+                    raise Gate.error() from None
+                raise
         return self._stages.finish(request)
 
     def _batches(

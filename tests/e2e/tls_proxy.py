@@ -44,7 +44,7 @@ def tls_proxy(target: int, identity: Identity, *, clients: Path | None = None) -
     threads: list[threading.Thread] = []
 
     def start(work: object, *arguments: object) -> None:
-        thread = threading.Thread(target=work, args=arguments)  # type: ignore[arg-type]
+        thread = threading.Thread(target=work, args=arguments, daemon=True)  # type: ignore[arg-type]
         threads.append(thread)
         thread.start()
 
@@ -76,14 +76,16 @@ def tls_proxy(target: int, identity: Identity, *, clients: Path | None = None) -
                     sink.sendall(data)
 
     start(accept)
-    yield listener.getsockname()[1]
-    for sock in [listener, *sockets]:
-        with contextlib.suppress(OSError):
-            sock.shutdown(socket.SHUT_RDWR)  # ends who waits for it; a number that is closed could be anybody's
-    for thread in threads:
-        thread.join(12)
-    for sock in [listener, *sockets]:
-        sock.close()
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        for sock in [listener, *sockets]:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # ends who waits for it; a number that is closed could be anybody's
+        for thread in threads:
+            thread.join(12)
+        for sock in [listener, *sockets]:
+            sock.close()
 
 
 @contextlib.contextmanager

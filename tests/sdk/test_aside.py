@@ -9,7 +9,9 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
 import cv2
@@ -17,7 +19,7 @@ import numpy as np
 import pytest
 
 from dcp_sdk import DeadlineExceeded, FrameError, Prediction, PrivateClient, Timeouts
-from dcp_sdk.aside import Aside
+from dcp_sdk.aside import Aside, Elsewhere
 from dcp_sdk.deadline import Deadline
 from dcp_sdk.preprocess import Image
 from tests.sdk.helpers import eventually, no_more_threads
@@ -188,3 +190,37 @@ def many_scans(side: int, times: int) -> bytes:
     jpeg = encoded.tobytes()
     last = jpeg.rindex(b"\xff\xda")
     return jpeg[:last] + times * jpeg[last:-2] + jpeg[-2:]
+
+
+def test_the_main_thread_s_work_is_done_by_another_and_the_same_again() -> None:
+    elsewhere = Elsewhere("dcp test")
+    asked: ContextVar[str] = ContextVar("asked", default="nobody")
+    asked.set("me")
+
+    def work() -> tuple[int, str]:
+        return threading.get_ident(), asked.get()
+
+    first, second = elsewhere.do(work, 5), elsewhere.do(work, 5)
+    assert first == second, "by one thread, which knows for whom"
+    assert first[0] != threading.get_ident()
+    assert first[1] == "me"
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(lambda: elsewhere.do(work, 5)[0] == threading.get_ident()).result()
+    with pytest.raises(ZeroDivisionError):
+        elsewhere.do(lambda: 1 // 0, 5)
+    assert eventually(lambda: "dcp test" not in {thread.name for thread in threading.enumerate()})
+    assert elsewhere.do(work, 5)[1] == "me"
+
+
+def test_the_main_thread_waits_no_longer_than_it_said_and_is_not_held_up_by_what_it_left() -> None:
+    elsewhere = Elsewhere("dcp test")
+    go = threading.Event()
+    with pytest.raises(TimeoutError):
+        elsewhere.do(go.wait, 0.05)
+    assert elsewhere.do(lambda: "done", 5) == "done"
+    go.set()
+
+
+def test_without_a_thread_the_main_one_does_it_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", no_more_threads)
+    assert Elsewhere("dcp test").do(threading.get_ident, 5) == threading.get_ident()

@@ -8,31 +8,28 @@ from pathlib import Path
 
 import pytest
 
+from dcp_sdk.serving import TritonServer
 from tests.tiny import Tiny
 
 BEGIN = """
 import os, random, signal, sys, threading, time
 import numpy as np
 from dcp_sdk import PrivateClient, Timeouts
-client = PrivateClient({bundle!r}, "memory://{repository}", device="cpu", timeouts=Timeouts(predict_s=2))
+client = PrivateClient({bundle!r}, {server!r}, device="cpu", timeouts=Timeouts(predict_s=2))
 picture = np.zeros((32, 32, 3), np.uint8)
 client.predict(picture)
 """
 
 
-def end_of(program: str, tiny: Tiny) -> subprocess.CompletedProcess[str]:
-    begin = BEGIN.format(bundle=str(tiny.bundle), repository=tiny.repository)
-    return subprocess.run(
-        [sys.executable, "-c", begin + program], capture_output=True, text=True, timeout=120, check=False
-    )
-
-
-@pytest.mark.parametrize("what", ["picture", "file"])
-def test_whoever_is_interrupted_holds_up_nobody(what: str, tiny: Tiny, picture_file: Path) -> None:
-    """A notebook's user interrupts calls, at a thousand moments: later ones, and streams, still end in time."""
-    program = f"""
-file = {str(picture_file)!r}
+_INTERRUPTED = """
+file = {file!r}
 armed = False
+def others():
+    while True:
+        client.predict(picture)
+threading.excepthook = lambda _: None  # they end with ConfigError
+for _ in range({threads}):
+    threading.Thread(target=others, daemon=True).start()
 def interrupt(*_):
     if armed:
         raise KeyboardInterrupt
@@ -54,11 +51,61 @@ def go_on():
 thread = threading.Thread(target=go_on, daemon=True)
 thread.start()
 thread.join(10)
-print(len(answers), flush=True)
+print(len(answers), end=" ", flush=True)
+thread = threading.Thread(target=client.close, daemon=True)
+thread.start()
+thread.join(10)
+print("late" if thread.is_alive() else "closed", flush=True)
 os._exit(0)
 """
-    ended = end_of(program, tiny)
-    assert (ended.returncode, ended.stdout) == (0, "3\n"), ended.stderr[-2000:]
+
+
+def end_of(program: str, tiny: Tiny, server: str | None = None) -> subprocess.CompletedProcess[str]:
+    begin = BEGIN.format(bundle=str(tiny.bundle), server=server or f"memory://{tiny.repository}")
+    return subprocess.run(
+        [sys.executable, "-c", begin + program], capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.parametrize("what", ["picture", "file"])
+def test_whoever_is_interrupted_holds_up_nobody(what: str, tiny: Tiny, picture_file: Path) -> None:
+    """A notebook's user interrupts calls, at a thousand moments: later ones, and streams, still end in time."""
+    ended = end_of(_INTERRUPTED.format(file=str(picture_file), what=what, threads=0), tiny)
+    assert (ended.returncode, ended.stdout) == (0, "3 closed\n"), ended.stderr[-2000:]
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_whoever_is_interrupted_while_a_server_is_asked_holds_up_nobody(
+    scheme: str, tiny: Tiny, tiny_server: TritonServer, picture_file: Path
+) -> None:
+    """Beside other threads that use the same connection."""
+    address = tiny_server.grpc_address if scheme == "grpc" else tiny_server.http_address
+    ended = end_of(_INTERRUPTED.format(file=str(picture_file), what="picture", threads=2), tiny, address)
+    assert (ended.returncode, ended.stdout) == (0, "3 closed\n"), ended.stderr[-2000:]
+
+
+@pytest.mark.triton
+@pytest.mark.parametrize("scheme", ["grpc", "http"])
+def test_a_signal_handler_may_close_in_the_middle_of_a_call(scheme: str, tiny: Tiny, tiny_server: TritonServer) -> None:
+    address = tiny_server.grpc_address if scheme == "grpc" else tiny_server.http_address
+    program = f"""
+from dcp_sdk import ConfigError
+threading.Thread(target=lambda: (time.sleep(60), os._exit(3)), daemon=True).start()
+for _ in range(60):
+    signal.signal(signal.SIGALRM, lambda *_: client.close())
+    signal.setitimer(signal.ITIMER_REAL, random.uniform(0.0001, 0.01))
+    try:
+        while True:
+            client.predict(picture)
+    except ConfigError:
+        pass
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    client = PrivateClient({str(tiny.bundle)!r}, {address!r}, device="cpu", timeouts=Timeouts(predict_s=2))
+os._exit(0)
+"""
+    ended = end_of(program, tiny, address)
+    assert ended.returncode == 0, ended.stderr[-2000:] or "3: it waits for itself"
 
 
 def test_a_signal_handler_may_ask_for_the_counts(tiny: Tiny) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import pybreaker
 
 from ..config import CircuitBreaker
-from ..errors import CircuitOpen, ServerTimeout, ServerUnavailable
+from ..errors import CircuitOpen, ContractMismatch, ServerError, ServerTimeout, ServerUnavailable
 from ..events import log
 from ..stats import BreakerState
 
@@ -81,44 +81,45 @@ class Breaker:
             CircuitOpen: It is to be left alone.
         """
         with self._lock:
-            call = None if self._is_calm() else self._enter(trial_s)
+            if not self.is_closed:
+                self._admit(trial_s)
         try:
             yield
-        except BaseException as error:
+        except (ServerError, ContractMismatch) as error:
             if isinstance(error, TRANSIENT):
                 self._last = type(error).__name__
-            self._leave(call, error)
-            self._tell()
+            self._remember(error)
             raise
-        if call is not None or not self._is_calm():
-            self._leave(call, None)
-            self._tell()
+        except BaseException:  # Ctrl-C, or this device's own trouble, says nothing of the server: the next call tries
+            self._probe_until = 0.0
+            raise
+        if not self._is_calm():
+            self._remember(None)
 
     def _is_calm(self) -> bool:
         """Whether the last call was answered: then another answer is nothing to remember."""
         return self.is_closed and not self._storage.counter
 
-    def _enter(self, trial_s: float) -> AbstractContextManager[None]:
-        """Start the library's own bookkeeping of one call; of those after a pause, one at a time."""
-        if self._circuit.current_state == pybreaker.STATE_HALF_OPEN and time.monotonic() < self._probe_until:
+    def _admit(self, trial_s: float) -> None:
+        """Let one call in after a pause; raise CircuitOpen for all others."""
+        if self.state == "open":
             raise self.left_alone()
-        call = self._circuit.calling()
-        try:
-            call.__enter__()
-        except pybreaker.CircuitBreakerError:
-            raise self.left_alone() from None
+        if self._circuit.current_state == pybreaker.STATE_OPEN:
+            self._circuit.half_open()
+        elif time.monotonic() < self._probe_until:
+            raise self.left_alone()
         # A trial that hangs does not keep others from trying for longer than it may take.
         self._probe_until = time.monotonic() + trial_s
-        return call
 
-    def _leave(self, call: AbstractContextManager[None] | None, error: BaseException | None) -> None:
-        with self._lock, suppress(CircuitOpen):  # of those that began in calm, others know already
-            call = call or self._enter(0)
-            try:
-                call.__exit__(type(error) if error else None, error, None)
-            except BaseException as same:
-                if same is not error:
-                    raise
+    def _remember(self, error: ServerError | ContractMismatch | None) -> None:
+        def ended() -> None:
+            if error is not None:
+                raise error
+
+        # Left alone meanwhile: of those that began before, others know already.
+        with self._lock, suppress(ServerError, ContractMismatch, pybreaker.CircuitBreakerError):
+            self._circuit.call(ended)
+        self._tell()
 
     def _tell(self) -> None:
         """Log when a server is left alone, and when it is trusted again; not each trial in between."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import threading
+import queue
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from ..config import CircuitBreaker, Retries
@@ -55,7 +56,10 @@ class Servers:
         self._servers = [Server(transport, contract, breaker) for transport in transports]
         self._standby = standby
         self._retries = retries
-        self._closing = threading.Event()
+        self.is_stopped = False
+        """Whether :meth:`stop` was called."""
+        # A queue in C: whoever waits for an event may hold its lock when a signal's handler stops this.
+        self._stopped: queue.SimpleQueue[None] = queue.SimpleQueue()
         if retries.attempts > 1:  # now: where a call fails there may be no file left to be opened
             import tenacity  # noqa: F401 - it loads asyncio, which costs more than all else here, and not all retry
         self._answering = self._servers[0].transport.address
@@ -112,7 +116,7 @@ class Servers:
             stop=tenacity.stop_after_attempt(self._retries.attempts) | tenacity.stop_before_delay(deadline.left_s()),
             wait=tenacity.wait_random_exponential(self._retries.first_wait_s, self._retries.longest_wait_s),
             retry=tenacity.retry_if_exception(lambda error: isinstance(error, _ELSEWHERE) and _may_pass(failures)),
-            sleep=tenacity.sleep_using_event(self._closing),
+            sleep=self._pause,
             reraise=True,
         )
 
@@ -126,7 +130,13 @@ class Servers:
 
     def stop(self) -> None:
         """Pause before no further attempt. The transports belong to whoever opened them."""
-        self._closing.set()
+        self.is_stopped = True
+        self._stopped.put(None)
+
+    def _pause(self, seconds: float) -> None:
+        with suppress(queue.Empty):
+            self._stopped.get(timeout=seconds)
+            self._stopped.put(None)  # for others who wait
 
     def _round(self, payload: Payload, deadline: Deadline, sends: Sends, failures: _Failures) -> Answer:
         """Ask every server once, at the most."""
@@ -134,7 +144,7 @@ class Servers:
         def ask(server: Server, share: Deadline) -> Answer:
             try:
                 if not server.is_well and self._can_wait(server, failures):
-                    if not self._closing.is_set():
+                    if not self.is_stopped:
                         server.find_out(share.timeout_s)
                     raise server.breaker.left_alone()
                 return server.infer(payload, share, sends)

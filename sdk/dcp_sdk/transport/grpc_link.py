@@ -84,16 +84,22 @@ class GrpcLink:
         self._calls: set[Any] = set()
         self._late: set[Any] = set()
         self._nothing: queue.SimpleQueue[None] = queue.SimpleQueue()
-        self._stream = self.stub.ModelStreamInfer(iter(self._nothing.get, None), metadata=self._metadata)
-        # The thread that waits for something to send ends with the stream.
-        if not self._stream.add_callback(self._release):
-            self._release()
-        self._channel.subscribe(self._notice)
+        self._ended = False
+        try:
+            self._stream = self.stub.ModelStreamInfer(iter(self._nothing.get, None), metadata=self._metadata)
+            # The thread that waits for something to send ends with the stream.
+            if not self._stream.add_callback(self._end):
+                self._end()
+            self._channel.subscribe(self._notice)
+        except BaseException:  # no thread can be had: those that were go with the channel
+            self._end()
+            self._channel.close()
+            raise
 
     @property
     def alive(self) -> bool:
         """Whether the first connection still lives."""
-        return bool(self._stream.is_active())
+        return not self._ended
 
     @property
     def trusted(self) -> bool:
@@ -159,7 +165,7 @@ class GrpcLink:
                 return
             self._closed = True
         self._channel.unsubscribe(self._notice)
-        self._stream.cancel()
+        self._cancel_stream()
         for call in tuple(self._calls):
             call.cancel()
         later = threading.Timer(_LINGER_S, self._channel.close)
@@ -174,7 +180,13 @@ class GrpcLink:
             self.was_ready = True
         elif self.was_ready:
             # A server that says goodbye waits for the streams to end; calls that it has read may complete.
-            self._stream.cancel()
+            self._cancel_stream()
 
-    def _release(self) -> None:
+    def _cancel_stream(self) -> None:
+        self._end()
+        self._stream.cancel()
+
+    def _end(self) -> None:
+        # By the thread that handles answers, before it comes to those that arrived after the stream ended.
+        self._ended = True
         self._nothing.put(None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -84,7 +83,7 @@ class ConnectionPool:
         self._host, self._port = split_target(target)
         self._secure = secure
         self._largest_body_bytes = largest_body_bytes
-        self._lock = threading.Lock()
+        # Each use of it is one step of the interpreter's, and needs no lock: a signal's handler may close in between.
         self._idle: list[Connection] = []
         self._closed = False
 
@@ -115,18 +114,20 @@ class ConnectionPool:
         self._drop_idle()
 
     def _drop_idle(self) -> None:
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
+        while (connection := self._pop()) is not None:
             connection.close()
+
+    def _pop(self) -> Connection | None:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return None
 
     def _take(self, deadline: Deadline) -> Connection:
         while True:
-            with self._lock:
-                if self._closed:
-                    raise ConnectionError("the transport is closed")
-                connection = self._idle.pop() if self._idle else None
-            if connection is None:
+            if self._closed:
+                raise ConnectionError("the transport is closed")
+            if (connection := self._pop()) is None:
                 return self._open(deadline)
             # Found out before anything is sent, so that no request needs to be sent twice.
             if connection.sock is not None and connection.sock.is_reusable():
@@ -135,11 +136,12 @@ class ConnectionPool:
             connection.close()
 
     def _give_back(self, connection: Connection) -> None:
-        with self._lock:
-            if not self._closed and connection.sock is not None:
-                self._idle.append(connection)
-                return
-        connection.close()
+        if connection.sock is None:
+            connection.close()
+            return
+        self._idle.append(connection)
+        if self._closed:  # perhaps too late for close() to see this one
+            self._drop_idle()
 
     def _open(self, deadline: Deadline) -> Connection:
         connection = Connection(self._host, self._port)

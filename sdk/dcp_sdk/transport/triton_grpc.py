@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, Unpack
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar, Unpack
 
 import grpc
 import numpy as np
@@ -13,8 +14,10 @@ import numpy.typing as npt
 from google.protobuf import json_format
 from tritonclient.grpc import service_pb2
 
+from ..aside import Elsewhere
 from ..contract import Contract
 from ..deadline import Deadline
+from ..errors import DCPError
 from ..obfuscate import Payload
 from ..security import Security
 from .base import TRACE_HEADERS
@@ -32,9 +35,13 @@ NO_PROXY: list[tuple[str, int | str]] = [
     ("grpc.address_http_proxy_enabled_addresses", ""),
 ]
 """Channel arguments."""
+T = TypeVar("T")
 _LARGEST_ANSWER_BYTES = 1 << 20
 _FRAMING_BYTES = 1 << 16
 _DIAGNOSIS_S = 1.0
+_GRACE_S = 1.0
+"""More than its deadline that a call, which ends by it, may need until this is known."""
+_CLOSE_S = 5.0
 _NEVER_TLS = ("refused", "DNS", "resolution", "unreachable", "No route", "not resolve")
 """Words of gRPC for a connection that failed before TLS could."""
 _RESTRICTED = "This protocol is restricted, expecting header"
@@ -57,21 +64,44 @@ class GrpcTransport(TritonTransport):
 
     def __init__(self, target: str, **options: Unpack[ConnectionOptions]) -> None:
         super().__init__(target, **options)
+        self._elsewhere = Elsewhere("dcp grpc")
         self._linking = threading.Lock()
         self._link: GrpcLink | None = None
         self._closed = False
 
     def connect(self, contract: Contract, timeout_s: float) -> None:
-        deadline = Deadline(timeout_s)
-        with self._alone(deadline):
-            self._replace(self._checked_link(contract, deadline, thorough=True))
+        self._safely(partial(self._connect, contract, Deadline(timeout_s)), timeout_s)
         self._connected_contract = contract
 
     def reach(self, timeout_s: float) -> None:
-        self._living_link(self._contract, Deadline(timeout_s))
+        link = self._link
+        if link is None or not link.trusted:
+            self._safely(partial(self._living_link, self._contract, Deadline(timeout_s)), timeout_s)
 
     def infer(self, payload: Payload, timeout_s: float) -> npt.NDArray[Any]:
-        contract, deadline = self._contract, Deadline(timeout_s)
+        return self._safely(partial(self._infer, self._contract, payload, Deadline(timeout_s)), timeout_s)
+
+    def close(self) -> None:
+        self._closed = True
+        link = self._link
+        if link is not None:
+            with suppress(TimeoutError):
+                self._elsewhere.do(link.close, _CLOSE_S)
+
+    def _safely(self, work: Callable[[], T], timeout_s: float) -> T:
+        """Do it where no signal is handled: gRPC takes its locks in Python."""
+        try:
+            return self._elsewhere.do(work, timeout_s + _GRACE_S)
+        except DCPError:
+            raise
+        except TimeoutError as error:
+            raise self._too_late(timeout_s) from error
+
+    def _connect(self, contract: Contract, deadline: Deadline) -> None:
+        with self._alone(deadline):
+            self._replace(self._checked_link(contract, deadline, thorough=True))
+
+    def _infer(self, contract: Contract, payload: Payload, deadline: Deadline) -> npt.NDArray[Any]:
         request = _request(contract, payload)
         while True:
             link = self._living_link(contract, deadline)
@@ -81,12 +111,6 @@ class GrpcTransport(TritonTransport):
                 except LinkClosed:  # by another thread, which has made a new one
                     if self._closed:
                         raise
-
-    def close(self) -> None:
-        self._closed = True
-        link = self._link
-        if link is not None:
-            link.close()
 
     def _living_link(self, contract: Contract, deadline: Deadline) -> GrpcLink:
         """Give the checked connection; make and check a new one where it was lost or does not answer."""
@@ -182,7 +206,8 @@ class GrpcTransport(TritonTransport):
 
     def _map(self, link: GrpcLink, status: str, details: str, contract: Contract, deadline: Deadline) -> Exception:
         if status == "DEADLINE_EXCEEDED":
-            return self._too_late(deadline.timeout_s)
+            # gRPC ends a call early where the device's clock is set just as it begins.
+            return self._unreachable(details) if deadline.left_s() else self._too_late(deadline.timeout_s)
         if status == "NOT_FOUND":
             return self._not_ready(contract)
         # Triton says UNAVAILABLE for a missing key and a full queue, too.

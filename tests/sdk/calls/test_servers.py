@@ -25,6 +25,7 @@ from dcp_sdk import (
     DCPError,
     DeadlineExceeded,
     Retries,
+    RuntimeUnavailable,
     ServerRejected,
     ServerTimeout,
     ServerUnavailable,
@@ -48,7 +49,7 @@ class Script(Transport):
     """Fails with each of ``failures`` in turn, then answers; ``waits_s`` seconds pass before."""
 
     def __init__(
-        self, name: str, failures: Iterable[Exception] = (), *, refuses: Exception | None = None, waits_s: float = 0
+        self, name: str, failures: Iterable[BaseException] = (), *, refuses: Exception | None = None, waits_s: float = 0
     ) -> None:
         self._name, self._failures, self._refuses, self.waits_s = name, list(failures), refuses, waits_s
         self.got: list[tuple[Payload, float]] = []
@@ -316,6 +317,21 @@ def test_a_thread_that_cannot_be_had_is_tried_again(tiny: Tiny, monkeypatch: pyt
         )
         assert call() == "b"
     assert eventually(lambda: call() == "a")
+
+
+@pytest.mark.parametrize("nothing", [KeyboardInterrupt(), RuntimeUnavailable("no thread")], ids=type)
+def test_what_says_nothing_of_a_server_is_no_answer_of_it(nothing: BaseException, tiny: Tiny) -> None:
+    server = Script("a", [ServerUnavailable("reset"), nothing])
+    breaker = CircuitBreaker(failures=1, pause_s=0.1)
+    servers = Servers([server], tiny.manifest.contract, retries=Retries.none(), breaker=breaker)
+    with pytest.raises(ServerUnavailable):
+        servers.infer(PAYLOAD, Deadline(5), Sends())
+    time.sleep(0.15)
+    with pytest.raises(type(nothing)):
+        servers.infer(PAYLOAD, Deadline(5), Sends())
+    assert servers.breakers()["a"] == "half-open"
+    servers.infer(PAYLOAD, Deadline(5), Sends())  # at once: nobody is trying any more
+    assert servers.breakers()["a"] == "closed"
 
 
 def test_an_open_circuit_tells_the_end_of_its_pause_however_long_a_call_may_take(tiny: Tiny) -> None:

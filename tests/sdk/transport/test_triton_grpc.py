@@ -6,6 +6,7 @@ import threading
 from contextlib import closing
 from typing import Any
 
+import grpc._channel
 import pytest
 from tritonclient.grpc import service_pb2
 
@@ -15,6 +16,7 @@ from dcp_sdk.deadline import Deadline
 from dcp_sdk.preprocess import Image, preprocess
 from dcp_sdk.transport.grpc_link import GrpcLink, LinkClosed
 from dcp_sdk.transport.triton_grpc import GrpcTransport
+from tests.sdk.helpers import eventually
 from tests.sdk.transport import hostile
 from tests.tiny import Tiny
 
@@ -73,6 +75,29 @@ def test_a_link_that_was_closed_sends_nothing(tiny: Tiny) -> None:
         with pytest.raises(LinkClosed):
             link.call("ModelInfer", request, Deadline(10))
     assert len(came) == 1
+
+
+def test_a_link_for_which_threads_run_out_leaves_none(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each try to connect would leave two, so that a lack of threads never ended."""
+    contract = tiny.manifest.contract
+
+    def subscribe(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with hostile.grpc_server(contract, hostile.true_answer(contract)) as address:
+
+        def is_a_clients(thread: threading.Thread) -> bool:
+            return not thread.name.startswith("ThreadPoolExecutor")  # the server's
+
+        before = set(threading.enumerate())
+        with monkeypatch.context() as patch:
+            patch.setattr(grpc._channel.Channel, "subscribe", subscribe)
+            for _ in range(3):
+                with pytest.raises(RuntimeError, match="new thread"):
+                    GrpcLink(address.removeprefix("grpc://"), credentials=None, options=[], metadata={})
+        assert eventually(
+            lambda: not [thread for thread in set(threading.enumerate()) - before if is_a_clients(thread)]
+        )
 
 
 def test_a_call_goes_on_over_the_link_that_another_thread_has_made(
