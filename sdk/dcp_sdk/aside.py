@@ -6,11 +6,10 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 from ._at_exit import close_at_exit
 from .deadline import Deadline
@@ -33,21 +32,17 @@ class Task(Generic[T]):
     """
 
     def __init__(self, work: Callable[[], T]) -> None:
-        # A queue in C, that is given a future once it is done: who waits for the future itself and is interrupted may
-        # keep its lock, and with it the thread, for ever.
-        self._ended: queue.SimpleQueue[Future[T]] = queue.SimpleQueue()
+        # A queue in C: who waits for a future and is interrupted may keep its lock, and with it the thread, for ever.
+        self._ended: queue.SimpleQueue[Callable[[], T]] = queue.SimpleQueue()
         self._work = work
 
     def do(self) -> None:
         """Do it, once."""
-        ended: Future[T] = Future()
         try:
-            ended.set_result(self._work())
+            value = self._work()
+            self._ended.put(lambda: value)
         except BaseException as error:  # noqa: BLE001 - who waits raises it
-            ended.set_exception(error)
-        finally:
-            self._ended.put(ended)
-            del ended  # an error holds itself by its traceback, and with it what it is about
+            self._ended.put(partial(_raise, error))
 
     def result(self, timeout_s: float) -> T:
         """Return what the work returns, or raise what it raises.
@@ -56,9 +51,13 @@ class Task(Generic[T]):
             TimeoutError: It did not end in time.
         """
         try:
-            return self._ended.get(timeout=timeout_s).result()
+            ended = self._ended.get(timeout=timeout_s)
         except queue.Empty:
             raise TimeoutError from None
+        try:
+            return ended()
+        finally:
+            del ended  # an error holds itself by its traceback, and with it what it is about
 
 
 class Work(Task[T]):
@@ -200,6 +199,13 @@ class Aside:
         for thread in list(self._threads):
             if thread.is_alive():
                 thread.join(max(0.0, end - time.monotonic()))
+
+
+def _raise(error: BaseException) -> NoReturn:
+    try:
+        raise error
+    finally:
+        del error
 
 
 def no_thread(what: str) -> RuntimeUnavailable:

@@ -129,13 +129,15 @@ class GrpcLink:
             if self._closed:  # by a signal's handler, just then
                 call.cancel()
             # By the clock that never jumps: gRPC's own wait ends early where somebody sets the device's clock.
-            ended = threading.Event()
-            call.add_done_callback(lambda _: ended.set())
-            if not ended.wait(remaining_s):
+            ended: queue.SimpleQueue[None] = queue.SimpleQueue()
+            call.add_done_callback(lambda _: ended.put(None))
+            try:
+                ended.get(timeout=remaining_s)
+            except queue.Empty:
                 self._late.add(call)  # gRPC cancels a call that nobody holds
                 call.add_done_callback(self._late.discard)
                 self._suspect = True
-                raise TimeoutError("the deadline has passed")
+                raise TimeoutError("the deadline has passed") from None
             answer = call.result()
             if not self.alive:
                 raise LinkLost(self._stream.code(), str(self._stream.details()))
