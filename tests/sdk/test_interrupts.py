@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dcp_sdk.serving import TritonServer
+from tests.sdk.transport import hostile
 from tests.tiny import Tiny
 
 BEGIN = """
@@ -85,10 +86,10 @@ def test_whoever_is_interrupted_while_a_server_is_asked_holds_up_nobody(
     assert (ended.returncode, ended.stdout) == (0, "3 closed\n"), ended.stderr[-2000:]
 
 
-@pytest.mark.triton
-@pytest.mark.parametrize("scheme", ["grpc", "http"])
-def test_a_signal_handler_may_close_in_the_middle_of_a_call(scheme: str, tiny: Tiny, tiny_server: TritonServer) -> None:
-    address = tiny_server.grpc_address if scheme == "grpc" else tiny_server.http_address
+@pytest.mark.parametrize("scheme", hostile.SERVERS)
+def test_a_signal_handler_may_close_in_the_middle_of_a_call(scheme: str, tiny: Tiny) -> None:
+    """Not with Triton: before 25.04 it crashes now and then when a call is cancelled."""
+    contract = tiny.manifest.contract
     program = f"""
 from dcp_sdk import ConfigError
 threading.Thread(target=lambda: (time.sleep(60), os._exit(3)), daemon=True).start()
@@ -101,10 +102,11 @@ for _ in range(60):
     except ConfigError:
         pass
     signal.setitimer(signal.ITIMER_REAL, 0)
-    client = PrivateClient({str(tiny.bundle)!r}, {address!r}, device="cpu", timeouts=Timeouts(predict_s=2))
+    client = PrivateClient({str(tiny.bundle)!r}, "ADDRESS", device="cpu", timeouts=Timeouts(predict_s=2))
 os._exit(0)
 """
-    ended = end_of(program, tiny, address)
+    with hostile.SERVERS[scheme](contract, hostile.true_answer(contract)) as address:
+        ended = end_of(program.replace("ADDRESS", address), tiny, address)
     assert ended.returncode == 0, ended.stderr[-2000:] or "3: it waits for itself"
 
 

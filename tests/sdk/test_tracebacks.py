@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import traceback
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from itertools import repeat
 
 import numpy as np
 import pytest
 
 from dcp_sdk import AsyncPrivateClient, DCPError, PrivateClient, Timeouts
-from dcp_sdk.contract import Contract
 from dcp_sdk.preprocess import Image
-from tests.sdk.transport.hostile import Refusal, grpc_server, http_server
+from tests.sdk.transport.hostile import SERVERS, Refusal
 from tests.tiny import Tiny
 
 Use = Callable[[PrivateClient, Image], object]
@@ -45,12 +43,6 @@ def named(picture: Image) -> list[str]:
 @pytest.fixture
 def picture() -> Image:
     return np.random.default_rng(7).integers(100, 256, (32, 32, 3), np.uint8)
-
-
-SERVERS: dict[str, Callable[[Contract, Refusal], AbstractContextManager[str]]] = {
-    "grpc": grpc_server,
-    "http": http_server,
-}
 
 
 @pytest.mark.parametrize("use", USES.values(), ids=USES)

@@ -183,3 +183,10 @@ def http_server(contract: Contract, answer: Answer | bytes | Refusal) -> Iterato
     server.shutdown()
     thread.join()
     server.server_close()
+
+
+SERVERS: dict[str, Callable[[Contract, Any], contextlib.AbstractContextManager[str]]] = {
+    "grpc": grpc_server,
+    "http": http_server,
+}
+"""By scheme."""

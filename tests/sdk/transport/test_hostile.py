@@ -28,8 +28,6 @@ from tests.sdk.transport import hostile
 from tests.sdk.transport.hostile import Answer
 from tests.tiny import Tiny
 
-SERVERS = {"grpc": hostile.grpc_server, "http": hostile.http_server}
-
 LIES: dict[str, Callable[[Answer], Answer]] = {
     "another name": lambda a: dataclasses.replace(a, name="logits"),
     "another type": lambda a: dataclasses.replace(a, datatype="FP64", data=np.full(2, 0.5).tobytes()),
@@ -49,19 +47,19 @@ LIES: dict[str, Callable[[Answer], Answer]] = {
 }
 
 
-@pytest.mark.parametrize("scheme", SERVERS)
+@pytest.mark.parametrize("scheme", hostile.SERVERS)
 def test_the_honest_answer_passes(scheme: str, tiny: Tiny, picture: Image) -> None:
     contract = tiny.manifest.contract
-    with SERVERS[scheme](contract, hostile.true_answer(contract)) as address:
+    with hostile.SERVERS[scheme](contract, hostile.true_answer(contract)) as address:
         with PrivateClient(tiny.bundle, address, device="cpu") as client:
             assert client.predict(picture).probabilities == {"no": 0.5, "yes": 0.5}
 
 
-@pytest.mark.parametrize("scheme", SERVERS)
+@pytest.mark.parametrize("scheme", hostile.SERVERS)
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_lies_are_refused(lie: Callable[[Answer], Answer], scheme: str, tiny: Tiny, picture: Image) -> None:
     contract = tiny.manifest.contract
-    with SERVERS[scheme](contract, lie(hostile.true_answer(contract))) as address:
+    with hostile.SERVERS[scheme](contract, lie(hostile.true_answer(contract))) as address:
         with PrivateClient(tiny.bundle, address, device="cpu") as client:
             with pytest.raises(ServerRejected, match="expected"):
                 client.predict(picture)
@@ -81,13 +79,13 @@ LASTING = [
 ]
 
 
-@pytest.mark.parametrize("scheme", SERVERS)
+@pytest.mark.parametrize("scheme", hostile.SERVERS)
 @pytest.mark.parametrize(("status", "code", "words"), PASSING + GATEWAYS)
 def test_what_may_pass_is_tried_again(
     status: str, code: int, words: str, scheme: str, tiny: Tiny, picture: Image
 ) -> None:
     refusal = hostile.Refusal(status, code, words, times=2)
-    with SERVERS[scheme](tiny.manifest.contract, refusal) as address:  # type: ignore[operator]
+    with hostile.SERVERS[scheme](tiny.manifest.contract, refusal) as address:
         with PrivateClient(tiny.bundle, address, device="cpu", timeouts=Timeouts(predict_s=10)) as client:
             assert client.predict(picture).sends == 3
         refusal.asked = 0
@@ -96,14 +94,14 @@ def test_what_may_pass_is_tried_again(
                 client.predict(picture)
 
 
-@pytest.mark.parametrize("scheme", SERVERS)
+@pytest.mark.parametrize("scheme", hostile.SERVERS)
 @pytest.mark.parametrize(("status", "code", "words", "error"), LASTING)
 def test_what_lasts_is_said_once(
     status: str, code: int, words: str, error: type[ServerError], scheme: str, tiny: Tiny, picture: Image
 ) -> None:
     refusal = hostile.Refusal(status, code, words)
     headers = {"x-key": "a-secret-of-ours"}
-    with SERVERS[scheme](tiny.manifest.contract, refusal) as address:  # type: ignore[operator]
+    with hostile.SERVERS[scheme](tiny.manifest.contract, refusal) as address:
         with PrivateClient(tiny.bundle, address, device="cpu", headers=headers) as client:
             for count in range(1, 8):  # beyond what opens the circuit
                 with pytest.raises(error) as caught:
@@ -124,7 +122,7 @@ def test_a_connection_that_is_gone_may_come_back_whatever_its_end_is_called(
             assert client.predict(picture).sends == 2
 
 
-@pytest.mark.parametrize("scheme", SERVERS)
+@pytest.mark.parametrize("scheme", hostile.SERVERS)
 def test_a_call_under_way_outlives_the_timeout_of_another(scheme: str, tiny: Tiny) -> None:
     """After it a new connection is made; the old one stays until the call has its answer."""
     waits_s = [1.0, 1.0, 0.0]
@@ -136,7 +134,7 @@ def test_a_call_under_way_outlives_the_timeout_of_another(scheme: str, tiny: Tin
 
     contract, payload = tiny.manifest.contract, tuple(graph.payload(1).values())
     slow = Slow("", 0, "")
-    with SERVERS[scheme](contract, slow) as address, ThreadPoolExecutor(1) as pool:  # type: ignore[operator]
+    with hostile.SERVERS[scheme](contract, slow) as address, ThreadPoolExecutor(1) as pool:
         transport = open_transport(ServerAddress.parse(address))
         transport.connect(contract, 5)
         under_way = pool.submit(transport.infer, payload, 5)
